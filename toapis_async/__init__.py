@@ -1,0 +1,119 @@
+"""The asyncio-native client for the ToAPIs image service.
+
+    async with ToAPIs() as client:
+        generation = await client.generate("a red kite over the sea", size="16:9")
+        files = await generation.save("out")
+
+Names are loaded when first used, so that `import toapis_async` costs nothing (aiohttp alone takes 200 ms).
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from toapis_async.batch import Batch, BatchStatistics
+    from toapis_async.client import ClientState, ToAPIs
+    from toapis_async.engine.core import ClientStatistics
+    from toapis_async.errors import (
+        AuthenticationFailed,
+        BudgetExceeded,
+        ClientStateError,
+        ContentRefused,
+        DownloadFailed,
+        InsufficientQuota,
+        InvalidRequest,
+        JournalError,
+        JournalLocked,
+        LinkExpired,
+        RateLimited,
+        ServiceError,
+        SessionClosed,
+        SubmitUncertain,
+        TaskFailed,
+        TaskNotFound,
+        TaskOverdue,
+        ToAPIsError,
+        TransportError,
+        UnreadableAnswer,
+        WaitTimeout,
+        WebhookRejected,
+    )
+    from toapis_async.handle import TaskHandle
+    from toapis_async.models import (
+        Balance,
+        BatchItem,
+        Billing,
+        GeneratedImage,
+        Generation,
+        Model,
+        TaskError,
+        TaskSnapshot,
+        TaskStatus,
+        Upload,
+    )
+    from toapis_async.request import ImageRequest
+    from toapis_async.settings import RateLimits, Settings
+
+__version__ = "0.1.0"
+__all__ = [
+    "AuthenticationFailed",
+    "Balance",
+    "Batch",
+    "BatchItem",
+    "BatchStatistics",
+    "Billing",
+    "BudgetExceeded",
+    "ClientState",
+    "ClientStateError",
+    "ClientStatistics",
+    "ContentRefused",
+    "DownloadFailed",
+    "GeneratedImage",
+    "Generation",
+    "ImageRequest",
+    "InsufficientQuota",
+    "InvalidRequest",
+    "JournalError",
+    "JournalLocked",
+    "LinkExpired",
+    "Model",
+    "RateLimited",
+    "RateLimits",
+    "ServiceError",
+    "SessionClosed",
+    "Settings",
+    "SubmitUncertain",
+    "TaskError",
+    "TaskFailed",
+    "TaskHandle",
+    "TaskNotFound",
+    "TaskOverdue",
+    "TaskSnapshot",
+    "TaskStatus",
+    "ToAPIs",
+    "ToAPIsError",
+    "TransportError",
+    "UnreadableAnswer",
+    "Upload",
+    "WaitTimeout",
+    "WebhookRejected",
+    "__version__",
+]
+
+_HOMES = ("errors", "models", "request", "settings", "handle", "batch", "engine.core", "client")
+"""Where the names live, the modules that are quick to import first."""
+
+
+def __getattr__(name: str) -> object:
+    if name in __all__:
+        for home in _HOMES:
+            module = import_module(f"{__name__}.{home}")
+            if hasattr(module, name):
+                value: object = getattr(module, name)
+                globals()[name] = value
+                return value
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,0 +1,273 @@
+"""The session manager: one object that owns every lifetime."""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+import warnings
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+from toapis_async.batch import Batch
+from toapis_async.engine.core import ClientStatistics, Engine
+from toapis_async.engine.submitter import mint_business_id
+from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, WaitTimeout
+from toapis_async.handle import TaskHandle
+from toapis_async.protocol.refusals import decode_error
+from toapis_async.protocol.wire import decode_balance, decode_models, with_id
+from toapis_async.request import ImageRequest, check_task_id
+from toapis_async.settings import Credentials, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from os import PathLike
+    from types import TracebackType
+
+    from toapis_async.engine.registry import Entry
+    from toapis_async.engine.uploads import Uploadable
+    from toapis_async.models import Balance, Generation, Model, TaskSnapshot, Upload
+    from toapis_async.protocol.lenient import Answer
+    from toapis_async.rows import Source
+
+
+class ClientState(enum.Enum):
+    """Where a client is in its one life."""
+
+    NEW = "not open yet: use `async with ToAPIs() as client` or `await client.start()`"
+    OPEN = "open"
+    CLOSING = "closing: it takes no new work"
+    CLOSED = "closed: make a new client"
+
+
+class ToAPIs:
+    """The client. One belongs to one event loop, and may be opened in one task and closed in another.
+
+    `api_key` and `base_url` default to TOAPIS_API_KEY and TOAPIS_BASE_URL, read now. Raises `ClientStateError` when
+    there is no usable key or address.
+    """
+
+    def __init__(
+        self, api_key: str | None = None, *, base_url: str | None = None, settings: Settings | None = None
+    ) -> None:
+        self._state = ClientState.NEW
+        self._credentials = Credentials.resolve(api_key, base_url)
+        self._settings = settings or Settings()
+        self._engine: Engine | None = None
+        self._closed: asyncio.Future[None] | None = None
+
+    # -------------------------------------------------------------------------------------- lifetime
+
+    async def start(self) -> Self:
+        """Open the client on the running loop. It can be opened once."""
+        if self._state is not ClientState.NEW:
+            raise ClientStateError(f"the client is {self._state.value}")
+        self._engine = Engine(self._credentials, self._settings)
+        self._state = ClientState.OPEN
+        return self
+
+    async def aclose(self) -> None:
+        """Close: refuse new work, wait `close_grace_s` for submissions under way, end every watch with
+        `SessionClosed`, close the connections. Nothing is lost: the ids can be attached again. Safe to call again."""
+        engine = self._engine
+        if engine is None:
+            self._state = ClientState.CLOSED
+            return
+        engine.check_loop()
+        if self._closed is not None:  # a second closer waits for the first
+            await asyncio.shield(self._closed)
+            return
+        self._closed = asyncio.ensure_future(self._close(engine))
+        try:
+            await asyncio.shield(self._closed)
+        except asyncio.CancelledError:
+            # Half a client must not be left behind: skip the grace, and end.
+            engine.submitter.give_up()
+            await asyncio.wait([self._closed])
+            raise
+
+    async def _close(self, engine: Engine) -> None:
+        self._state = ClientState.CLOSING
+        try:
+            await engine.aclose()
+        finally:
+            self._state = ClientState.CLOSED
+
+    async def __aenter__(self) -> Self:
+        return await self.start()
+
+    async def __aexit__(
+        self,
+        exc_type: type[BaseException] | None,
+        exc: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        await self.aclose()
+
+    def __del__(self) -> None:
+        if getattr(self, "_state", None) is ClientState.OPEN and self._engine is not None:
+            warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
+            self._engine.forget()
+
+    # -------------------------------------------------------------------------------------- tasks
+
+    async def generate(
+        self,
+        prompt_or_request: ImageRequest | Mapping[str, Any] | str,
+        *,
+        timeout_s: float | None = None,
+        **fields: Any,
+    ) -> Generation:
+        """Submit and wait for the images. `fields` are those of `ImageRequest`.
+
+        Raises what `submit` and `TaskHandle.result` raise. `WaitTimeout` after `timeout_s` (seconds, all of it
+        included) detaches: what was submitted still runs and is still paid for.
+        """
+        engine = self._open_engine()
+        request = ImageRequest.of(prompt_or_request, **fields)
+        business_id = request.given_business_id or mint_business_id()
+        handle: TaskHandle | None = None
+        patience = asyncio.timeout(timeout_s)
+        try:
+            async with patience:
+                handle = await self._submit(engine, request, business_id)
+                return await handle.result()
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise _wait_timeout(timeout_s, handle, business_id) from None
+        except asyncio.CancelledError:
+            if handle is not None:
+                engine.submitter.unclaimed.append(business_id)
+            raise
+
+    async def submit(self, request: ImageRequest | Mapping[str, Any] | str) -> TaskHandle:
+        """Submit, and return once the service has taken the task.
+
+        Raises `InvalidRequest`, the service's refusals (`ServiceError` and below), `TransportError` when it certainly
+        was not sent, and `SubmitUncertain` when nobody knows. A caller that is cancelled gets `CancelledError`; a
+        submission then under way is finished by the client and listed in `unclaimed()`.
+        """
+        engine = self._open_engine()
+        request = ImageRequest.of(request)
+        return await self._submit(engine, request, request.given_business_id or mint_business_id())
+
+    async def _submit(self, engine: Engine, request: ImageRequest, business_id: str) -> TaskHandle:
+        try:
+            return _handle(engine, await engine.submitter.submit(request, business_id))
+        except SessionClosed as error:
+            error.client_business_ids = (business_id,)
+            raise error.concerning(client_business_id=business_id) from None
+
+    def attach(self, task_id: str) -> TaskHandle:
+        """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.
+
+        The first look is at once. Waiting raises `TaskNotFound` when the service does not know it.
+        """
+        engine = self._open_engine()
+        return _handle(engine, engine.attach(check_task_id(task_id)))
+
+    async def find(self, client_business_id: str) -> TaskHandle | None:
+        """The task submitted with this id, watched from now on; None when the service knows none.
+
+        None is no proof right after a submission: the service does not say how soon a task can be found.
+        """
+        engine = self._open_engine()
+        asked_id = check_task_id(client_business_id, "client_business_id")
+        try:
+            snapshot = await engine.queries.look_up(asked_id)
+        except TaskNotFound:
+            return None
+        return _handle(engine, engine.adopt(with_id(snapshot, snapshot.task_id, asked_id), asked_id))
+
+    async def status(self, task_id: str) -> TaskSnapshot:
+        """One question, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""
+        return await self._open_engine().queries.look_up(check_task_id(task_id))
+
+    def unclaimed(self) -> tuple[str, ...]:
+        """The `client_business_id`s of submissions whose caller was cancelled: `find` or `attach` them.
+
+        The latest 10,000 are kept.
+        """
+        return tuple(self._used_engine().submitter.unclaimed)
+
+    # -------------------------------------------------------------------------------------- the rest
+
+    async def upload(self, source: Uploadable) -> Upload:
+        """Send a picture (JPEG, PNG, WebP or GIF, at most 10,000,000 bytes) to be used as a reference.
+
+        `source` is a path, bytes or a file opened in binary mode. Raises `InvalidRequest` before sending.
+        """
+        return await self._open_engine().uploads.upload(source)
+
+    async def balance(self, scope: Literal["key", "user"] = "key") -> Balance:
+        """What is left on this key, or on the whole account (`"user"`)."""
+        if scope not in {"key", "user"}:
+            raise ValueError(f"scope={scope!r}: known are 'key' and 'user'")
+        path = "/balance" if scope == "key" else "/user/balance"
+        return decode_balance(await self._ask("balance", path))
+
+    async def models(self, type: str = "image") -> tuple[Model, ...]:  # noqa: A002  (the service's own word)
+        """The models the service offers, by type (`image`, `video`, …)."""
+        return decode_models(await self._ask("models", "/models", params={"type": type}))
+
+    async def _ask(self, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
+        answer = await self._open_engine().transport.get(kind, path, params=params)
+        if not 200 <= answer.status < 300:
+            raise decode_error(answer)
+        return answer
+
+    def batch(
+        self,
+        source: Source,
+        *,
+        key: Callable[[Any], str] | str | None = None,
+        save_to: str | PathLike[str] | None = None,
+        max_in_flight: int | None = None,
+    ) -> Batch:
+        """Many requests at once, each an item with its result or its error. See `Batch`.
+
+        `key` names the rows: a function of the row, or the name of its column (default: its `key` column if any).
+        With `save_to`, an item is done when its files are on disk.
+        """
+        return Batch(
+            self._open_engine(),
+            self.submit,
+            source,
+            key=key,
+            save_to=save_to,
+            max_in_flight=self._settings.max_in_flight if max_in_flight is None else max_in_flight,
+        )
+
+    def statistics(self) -> ClientStatistics:
+        """A snapshot of the counters."""
+        return self._used_engine().statistics()
+
+    def _open_engine(self) -> Engine:
+        engine = self._used_engine()
+        if self._state is not ClientState.OPEN:
+            raise SessionClosed(f"the client is {self._state.value}")
+        engine.check_loop()
+        return engine
+
+    def _used_engine(self) -> Engine:
+        if self._engine is None:
+            raise ClientStateError(f"the client is {self._state.value}")
+        return self._engine
+
+    def __repr__(self) -> str:
+        watching = f", {len(self._engine.registry)} in flight" if self._engine else ""
+        return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
+
+
+def _handle(engine: Engine, entry: Entry) -> TaskHandle:
+    return TaskHandle(entry, engine.downloads, asyncio.get_running_loop())
+
+
+def _wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id: str) -> WaitTimeout:
+    if handle is not None:
+        what = f"task {handle.task_id} was not finished within {timeout_s:g} s; it still runs and is still paid for"
+    else:
+        what = (
+            f"not submitted within {timeout_s:g} s; if its POST was under way it may still be taken and paid for: "
+            f"client.find({business_id!r}) tells"
+        )
+    return WaitTimeout(what, task_id=handle.task_id if handle else None, client_business_id=business_id)

@@ -1,0 +1,1 @@
+"""asyncio and I/O: everything here runs on the client's one event loop."""

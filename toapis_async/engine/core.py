@@ -1,0 +1,171 @@
+"""The engine of one open client: its parts, made in the order they need each other and closed in reverse."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING, Protocol
+
+from attrs import frozen
+
+from toapis_async.engine.downloads import Downloads
+from toapis_async.engine.limiter import Gate, Permits, RateGate
+from toapis_async.engine.poller import Poller
+from toapis_async.engine.queries import Pacer, Queries
+from toapis_async.engine.registry import Entry, Registry
+from toapis_async.engine.submitter import Submitter
+from toapis_async.engine.transport import Transport
+from toapis_async.engine.uploads import Uploads
+from toapis_async.errors import ClientStateError
+from toapis_async.log import logger
+from toapis_async.protocol.pacing import PacingStatistics, TokenBucket
+from toapis_async.protocol.schedule import Schedule
+
+if TYPE_CHECKING:
+    from toapis_async.events import Event
+    from toapis_async.models import TaskSnapshot
+    from toapis_async.settings import Credentials, Settings
+
+
+@frozen
+class ClientStatistics:
+    """What a client has done and has in hand, at one moment."""
+
+    in_flight: int  #: tasks being watched
+    waiting: int  #: submissions waiting for a permit or a token
+    accepted: int
+    completed: int
+    failed: int
+    retried: int  #: submissions sent again after they certainly were not accepted
+    uncertain: int  #: submissions of which nobody knows
+    looks: int  #: status questions asked
+    requests: int  #: API requests that went out, resends of the HTTP library included
+    throttled_submits: int  #: answers of 429
+    throttled_queries: int
+    saved_files: int
+    saved_bytes: int
+    submit: PacingStatistics
+    query: PacingStatistics
+
+
+class Dependent(Protocol):
+    """Something that runs on the engine and must end before it (a batch)."""
+
+    async def aclose(self) -> None: ...
+
+
+class Engine:
+    """Holds no reference to the client, so that a client nobody holds is noticed."""
+
+    def __init__(self, credentials: Credentials, settings: Settings) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._settings = settings
+        rng = random.Random()
+        limits = settings.rate_limits
+        self.transport = Transport(credentials, settings, self.emit)
+        self.registry = Registry(self.emit, self._loop.time)
+        self._submits = Pacer("submit", self._gate(limits.submit_burst, limits.submit_per_s), settings, rng, self.emit)
+        self._asks = Pacer("query", self._gate(limits.query_burst, limits.query_per_s), settings, rng, self.emit)
+        self.queries = Queries(self.transport, self._asks)
+        self.uploads = Uploads(self.transport)
+        self.downloads = Downloads(self.transport, settings, rng, self.emit)
+        self._permits = Gate(Permits(settings.max_in_flight))
+        schedule = Schedule(settings.first_poll_s, settings.min_poll_interval_s, settings.poll_jitter)
+        self._poller = Poller(
+            queries=self.queries, registry=self.registry, schedule=schedule, settings=settings, rng=rng
+        )
+        self.submitter = Submitter(
+            transport=self.transport,
+            pacer=self._submits,
+            permits=self._permits,
+            registry=self.registry,
+            poller=self._poller,
+            uploads=self.uploads,
+            settings=settings,
+            emit=self.emit,
+        )
+        self.dependents: set[Dependent] = set()
+        self.transport.open()
+        self._polling = self._loop.create_task(self._poller.run(), name="toapis-poller")
+        self._polling.add_done_callback(self._poller_ended)
+
+    def _gate(self, burst: float, per_s: float) -> RateGate:
+        most = self._settings.max_connections
+        return RateGate(TokenBucket(burst, per_s, self._loop.time(), most_unanswered=most))
+
+    async def aclose(self) -> None:
+        """Refuse, drain, end, disconnect."""
+        self._submits.gate.close()
+        self._permits.close()
+        for dependent in tuple(self.dependents):
+            await dependent.aclose()
+        await self.submitter.aclose()
+        self._polling.cancel()
+        await asyncio.wait([self._polling])
+        self._asks.gate.close()
+        self.registry.close()
+        await self.transport.aclose()
+
+    def forget(self) -> None:
+        """The client was dropped unclosed: stop polling and tell whoever still waits. May run in any thread."""
+        if not self._loop.is_closed():
+            self._loop.call_soon_threadsafe(self._polling.cancel)
+            self._loop.call_soon_threadsafe(self.registry.close)
+
+    def attach(self, task_id: str) -> Entry:
+        """The entry of a task submitted elsewhere; one already watched is shared."""
+        known = self.registry.get(task_id)
+        if known is not None:
+            return known
+        entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time()))
+        self._poller.watch(entry, at_once=True)
+        return entry
+
+    def adopt(self, snapshot: TaskSnapshot, asked_id: str) -> Entry:
+        """The entry of a task that was looked up; it goes on being asked for by the id that was found to work."""
+        known = self.registry.get(snapshot.task_id)
+        if known is not None:
+            return known
+        entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time())
+        self.registry.add(entry)
+        self.registry.saw(entry, snapshot)
+        self._poller.watch(entry)
+        return entry
+
+    def check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClientStateError("the client belongs to another event loop: make one in each loop")
+
+    def emit(self, event: Event) -> None:
+        logger.debug("%s", event)
+        if self._settings.on_event is None:
+            return
+        try:
+            self._settings.on_event(event)
+        except Exception:  # the application's bug must not end our poller
+            logger.exception("Settings.on_event raised for %s", type(event).__name__)
+
+    def _poller_ended(self, polling: asyncio.Task[None]) -> None:
+        if not polling.cancelled() and polling.exception() is not None:
+            logger.critical("the poller ended by a bug; every watch ends with it", exc_info=polling.exception())
+            self.registry.close()
+
+    def statistics(self) -> ClientStatistics:
+        submit, query = self._submits.gate, self._asks.gate
+        return ClientStatistics(
+            in_flight=len(self.registry),
+            waiting=self._permits.waiting + submit.waiting,
+            accepted=self.submitter.accepted,
+            completed=self.registry.completed,
+            failed=self.registry.failed,
+            retried=self.submitter.retried,
+            uncertain=self.submitter.uncertain,
+            looks=self.queries.asked,
+            requests=self.transport.sent,
+            throttled_submits=self._submits.throttled,
+            throttled_queries=self._asks.throttled,
+            saved_files=self.downloads.saved,
+            saved_bytes=self.downloads.saved_bytes,
+            submit=submit.statistics(),
+            query=query.statistics(),
+        )

@@ -1,0 +1,223 @@
+"""Images on the way down: streamed beside their target, checked, and named only when whole."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import os
+import secrets
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
+
+import anyio
+import anyio.to_thread
+from attrs import define, field
+
+from toapis_async.engine.transport import FAILURES
+from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
+from toapis_async.events import FileSaved
+from toapis_async.protocol.filetype import HEAD_BYTES, FileType, looks_whole, sniff
+from toapis_async.protocol.naming import file_stem
+from toapis_async.protocol.retry import backoff_s, retry_after_s
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    import aiohttp
+
+    from toapis_async.engine.transport import Transport
+    from toapis_async.events import Event
+    from toapis_async.models import GeneratedImage, Generation
+    from toapis_async.settings import Settings
+
+T = TypeVar("T")
+Ts = TypeVarTuple("Ts")
+
+_BUFFER_BYTES = 1 << 20
+_TAIL_BYTES = 64
+_GONE = frozenset({403, 404, 410})
+
+
+class _Passing(Exception):
+    """An attempt failed in a way that another may not."""
+
+    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+        super().__init__(reason)
+        self.wait_s = wait_s
+
+
+@define
+class _Part:
+    """A file being written. Its methods block; they run in worker threads, one at a time."""
+
+    path: Path
+    file: IO[bytes]
+    size_bytes: int = 0
+    head: bytes = b""
+    tail: bytes = b""
+    buffer: bytearray = field(factory=bytearray)
+
+    @classmethod
+    def beside(cls, stem: Path) -> _Part:
+        stem.parent.mkdir(parents=True, exist_ok=True)
+        path = stem.with_name(f".{stem.name}.{secrets.token_hex(4)}.part")
+        return cls(path, path.open("xb"))
+
+    def add(self, chunk: bytes) -> None:
+        self.head = self.head or bytes(chunk[:HEAD_BYTES])
+        self.tail = (self.tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
+        self.size_bytes += len(chunk)
+        self.buffer += chunk
+
+    def flush(self) -> None:
+        self.file.write(self.buffer)
+        self.buffer.clear()
+
+    def publish(self, target: Path) -> None:
+        """Make it durable, then give it its name, then make the name durable."""
+        self.flush()
+        self.file.flush()
+        os.fsync(self.file.fileno())
+        self.file.close()
+        self.path.replace(target)
+        folder = os.open(target.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def discard(self) -> None:
+        with contextlib.suppress(OSError):  # a full disk fails again when the last buffer is written
+            self.file.close()
+        self.path.unlink(missing_ok=True)
+
+
+class Downloads:
+    """Fetches and saves images, a few at once. Never sends the key."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        settings: Settings,
+        rng: random.Random,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self._transport = transport
+        self._settings = settings
+        self._rng = rng
+        self._emit = emit
+        self._turns = asyncio.Semaphore(settings.download_concurrency)
+        self.saved = 0
+        self.saved_bytes = 0
+
+    async def save(
+        self, generation: Generation, folder: str | os.PathLike[str], stem: str | None = None
+    ) -> tuple[Path, ...]:
+        """Every image of a generation in `folder`, named `stem` (else the task's id), numbered if there are several."""
+        name = stem or file_stem(generation.task_id)
+        ids = (generation.task_id, generation.client_business_id)
+        if not generation.images:
+            raise DownloadFailed("the service called the task completed but named no image").concerning(*ids)
+        several = len(generation.images) > 1
+        stems = [
+            Path(folder) / (f"{name}-{number}" if several else name) for number in range(1, len(generation.images) + 1)
+        ]
+        files: list[Path] = []
+        for image, target in zip(generation.images, stems, strict=True):
+            try:
+                files.append(await self._fetch(generation.task_id, image, target))
+            except DownloadFailed as error:
+                error.concerning(*ids)
+                raise
+        return tuple(files)
+
+    async def _fetch(self, task_id: str, image: GeneratedImage, stem: Path) -> Path:
+        attempt = 0
+        while True:
+            attempt += 1
+            try:
+                async with self._turns:
+                    file, size_bytes = await self._attempt(image, stem)
+            except _Passing as error:
+                if attempt >= self._settings.download_tries:
+                    raise DownloadFailed(f"{error} (tried {attempt} times)", url=image.url) from None
+                wait_s = backoff_s(attempt, base_s=0.5, cap_s=30.0, rng=self._rng)
+                await anyio.sleep(max(wait_s, error.wait_s or 0.0))
+            else:
+                self.saved += 1
+                self.saved_bytes += size_bytes
+                self._emit(FileSaved(task_id, str(file), size_bytes, attempt))
+                return file
+
+    async def _attempt(self, image: GeneratedImage, stem: Path) -> tuple[Path, int]:
+        try:
+            async with self._transport.download(image.url) as response:
+                self._check_status(response, image)
+                return await self._receive(response, stem)
+        except TransportError as error:
+            raise _Passing(f"could not fetch the image: {error}") from None
+        except FAILURES as error:
+            raise _Passing(f"the image broke off: {self._transport.lost(error)}") from None
+
+    def _check_status(self, response: aiohttp.ClientResponse, image: GeneratedImage) -> None:
+        status = response.status
+        if status == 200:
+            return
+        expired = image.expires_at is not None and image.expires_at <= datetime.now(UTC)
+        if status == 410 or (status in _GONE and expired):
+            raise LinkExpired(
+                "the image's link has expired (files live 24 hours); the file is gone from the service",
+                url=image.url,
+            )
+        message = f"the file host answered HTTP {status}"
+        # A fresh file's 404 may be a host that lags; the other refusals stay refusals.
+        if status in {404, 408, 425, 429} or status >= 500:
+            cap_s = self._settings.max_retry_after_s
+            raise _Passing(message, retry_after_s(response.headers.get("Retry-After"), time.time(), cap_s))
+        raise DownloadFailed(message, url=image.url)
+
+    async def _receive(self, response: aiohttp.ClientResponse, stem: Path) -> tuple[Path, int]:
+        url = str(response.url)
+        limit_bytes = self._settings.max_file_bytes
+        if (response.content_length or 0) > limit_bytes:
+            raise _too_large(url, limit_bytes)
+        part = await _on_disk(url, _Part.beside, stem)
+        try:
+            async for chunk in response.content.iter_any():
+                part.add(chunk)
+                if part.size_bytes > limit_bytes:
+                    raise _too_large(url, limit_bytes)
+                if len(part.buffer) >= _BUFFER_BYTES:
+                    await _on_disk(url, part.flush)
+            kind = _checked_type(part, response)
+            target = stem.with_name(stem.name + kind.extension)
+            await _on_disk(url, part.publish, target)
+        finally:
+            with anyio.CancelScope(shield=True):
+                await anyio.to_thread.run_sync(part.discard)
+        return target, part.size_bytes
+
+
+def _checked_type(part: _Part, response: aiohttp.ClientResponse) -> FileType:
+    kind = sniff(part.head)
+    if kind is None:
+        raise _Passing(f"what came ({response.content_type}, {part.size_bytes} bytes) is not an image we know")
+    if response.content_length is None and not looks_whole(kind, part.head, part.tail, part.size_bytes):
+        raise _Passing("the image broke off: its end is missing")
+    return kind
+
+
+def _too_large(url: str, limit_bytes: int) -> DownloadFailed:
+    return DownloadFailed(f"the image is larger than max_file_bytes={limit_bytes}", url=url)
+
+
+async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
+    try:
+        return await anyio.to_thread.run_sync(act, *args)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        raise DownloadFailed(f"can't save the image: {reason}", url=url) from error

@@ -1,0 +1,110 @@
+"""Status questions: one GET, paced, its answer decoded and its hints given to the bucket."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import TYPE_CHECKING
+
+from toapis_async.engine.transport import task_path
+from toapis_async.errors import RateLimited, TransportError
+from toapis_async.events import Throttled
+from toapis_async.protocol.refusals import decode_error
+from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.protocol.wire import decode_task
+
+if TYPE_CHECKING:
+    import random
+    from collections.abc import Callable
+
+    from toapis_async.engine.limiter import RateGate
+    from toapis_async.engine.transport import Transport
+    from toapis_async.errors import ServiceError
+    from toapis_async.events import Event
+    from toapis_async.models import TaskSnapshot
+    from toapis_async.protocol.lenient import Answer
+    from toapis_async.settings import Settings
+
+
+class Pacer:
+    """Tells a gate how each request of its category ended, and turns the service's hints into pauses."""
+
+    def __init__(
+        self,
+        category: str,
+        gate: RateGate,
+        settings: Settings,
+        rng: random.Random,
+        emit: Callable[[Event], None],
+    ) -> None:
+        self.gate = gate
+        self.throttled = 0
+        self._category = category
+        self._settings = settings
+        self._rng = rng
+        self._emit = emit
+
+    def heard(self, answer: Answer, latency_s: float) -> ServiceError | None:
+        """Account for an answer; return the error it stands for, None for a 2xx."""
+        self.gate.answered(latency_s=latency_s, sent=answer.sent)
+        if 200 <= answer.status < 300:
+            return None
+        asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
+        error = decode_error(answer, about_task=self._category == "query", retry_after_s=asked_s)
+        if isinstance(error, RateLimited):
+            self.throttled += 1
+            self._pause(asked_s, self.gate.throttle)
+        elif answer.status == 503 and asked_s is not None:
+            self._pause(asked_s, self.gate.pause)
+        return error
+
+    def unheard(self, error: TransportError) -> None:
+        """Account for a request without an answer."""
+        if error.sent:
+            self.gate.answered(latency_s=None, sent=error.sent)
+        else:
+            self.gate.give_back()
+
+    def back_off(self, failures: int) -> float:
+        """Pause the category after `failures` in a row that were nobody's answer; returns the seconds."""
+        wait_s = backoff_s(failures, base_s=0.5, cap_s=10.0, rng=self._rng)
+        self.gate.pause(wait_s)
+        return wait_s
+
+    def _pause(self, asked_s: float | None, how: Callable[[float], None]) -> None:
+        wait_s = (asked_s if asked_s is not None else 1.0) * self._rng.uniform(1.0, 1.1)
+        how(wait_s)
+        self._emit(Throttled(self._category, wait_s))
+
+
+class Queries:
+    """Asks how tasks stand. Look-ups that a person waits for go before polls."""
+
+    def __init__(self, transport: Transport, pacer: Pacer) -> None:
+        self._transport = transport
+        self._pacer = pacer
+        self.gate = pacer.gate
+        self.asked = 0
+
+    async def look_up(self, task_id: str) -> TaskSnapshot:
+        """One question, before all polls that wait. Raises `TaskNotFound` when the service knows no such task."""
+        await self.gate.acquire(urgent=True)
+        return await self.ask(task_id)
+
+    async def ask(self, task_id: str) -> TaskSnapshot:
+        """The GET itself; the caller has acquired the gate, this gives the turn back however it ends."""
+        self.asked += 1
+        loop = asyncio.get_running_loop()
+        started_s = loop.time()
+        try:
+            answer = await self._transport.get("query", task_path(task_id))
+        except TransportError as error:
+            self._pacer.unheard(error)
+            raise
+        except BaseException:
+            self.gate.answered(latency_s=None)
+            raise
+        refusal = self._pacer.heard(answer, loop.time() - started_s)
+        if refusal is not None:
+            raise refusal.concerning(task_id)
+        return decode_task(answer, task_id)

@@ -1,0 +1,214 @@
+"""Every error this library raises, in one tree that says who is to blame and what to do next.
+
+    ToAPIsError
+    ├── InvalidRequest (ValueError)        the caller: the request can't be right; nothing was sent
+    ├── ClientStateError (RuntimeError)    the caller: the client is not open, belongs to another loop, ...
+    │   └── SessionClosed                  the client was closed; carries the ids to attach again
+    ├── TransportError                     the network: not sent, or the answer to a harmless question was lost
+    ├── ServiceError                       the service said no (status, code, message)
+    │   ├── AuthenticationFailed           401
+    │   ├── InsufficientQuota              402
+    │   ├── TaskNotFound                   404, or the 400 "task_not_exist"
+    │   ├── ContentRefused                 422
+    │   ├── RateLimited                    429 (retry_after_s)
+    │   └── UnreadableAnswer               an answer that can't be understood (place, text)
+    ├── SubmitUncertain                    nobody knows whether the submission was accepted
+    ├── TaskFailed                         the service gave the task up
+    ├── TaskOverdue                        still unfinished after Settings.max_task_age_s
+    ├── WaitTimeout (TimeoutError)         the caller's patience ended; the task still runs and is still paid for
+    ├── DownloadFailed                     an image could not be fetched or saved
+    │   └── LinkExpired                    its link is past the 24 hours
+    ├── BudgetExceeded                     sending would pass the caller's budget
+    ├── JournalError                       the journal can't be used
+    │   └── JournalLocked                  another process has it open
+    └── WebhookRejected                    an event that can't be trusted
+
+All of them survive pickling and copying, with every attribute.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from toapis_async.models import Billing
+
+
+class ToAPIsError(Exception):
+    """Base of everything raised here. `task_id` and `client_business_id` are set where a task is concerned."""
+
+    task_id: str | None = None
+    client_business_id: str | None = None
+
+    def __reduce__(self) -> tuple[object, ...]:
+        # Exception's own __reduce__ calls the class with `args` alone, which fails for keyword-only attributes.
+        return _blank, (type(self), self.args), dict(self.__dict__)
+
+    def concerning(self, task_id: str | None = None, client_business_id: str | None = None) -> Self:
+        """Fill in the ids that are still missing, and return this very error."""
+        self.task_id = self.task_id or task_id
+        self.client_business_id = self.client_business_id or client_business_id
+        return self
+
+
+def _blank(cls: type[ToAPIsError], args: tuple[object, ...]) -> ToAPIsError:
+    return cls.__new__(cls, *args)
+
+
+class InvalidRequest(ToAPIsError, ValueError):
+    """The request can't be right. Nothing was sent; `field` names what to change."""
+
+    def __init__(self, message: str, *, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class ClientStateError(ToAPIsError, RuntimeError):
+    """The client, a handle or a batch was used in a way its state does not allow."""
+
+
+class SessionClosed(ClientStateError):
+    """The client was closed while this was pending. Nothing is lost: `attach` the task ids again, `find` the others."""
+
+    def __init__(self, message: str, *, task_ids: Iterable[str] = (), client_business_ids: Iterable[str] = ()) -> None:
+        super().__init__(message)
+        self.task_ids = tuple(task_ids)
+        self.client_business_ids = tuple(client_business_ids)
+
+
+class TransportError(ToAPIsError):
+    """The network failed.
+
+    `may_have_been_accepted` is False when the request certainly never reached the service, and for a harmless
+    question (a GET) whose answer was lost. `sent` counts how often it went out (0: it never did).
+    """
+
+    def __init__(self, message: str, *, may_have_been_accepted: bool = False, sent: int = 0) -> None:
+        super().__init__(message)
+        self.may_have_been_accepted = may_have_been_accepted
+        self.sent = sent
+
+
+class ServiceError(ToAPIsError):
+    """The service answered, and the answer is no. `status` is the HTTP status, `code` the service's own word."""
+
+    def __init__(self, message: str, *, status: int, code: str = "") -> None:
+        super().__init__(message)
+        self.status = status
+        self.code = code
+        self.message = message
+
+    def __str__(self) -> str:
+        return f"{self.message} (HTTP {self.status}{f', {self.code}' if self.code else ''})"
+
+
+class AuthenticationFailed(ServiceError):
+    """401: the key is missing, wrong or disabled."""
+
+
+class InsufficientQuota(ServiceError):
+    """402: the balance is too low for this request."""
+
+
+class TaskNotFound(ServiceError):
+    """404, or 400 `task_not_exist`: the service knows no such task."""
+
+
+class ContentRefused(ServiceError):
+    """422: the content policy refuses this request."""
+
+
+class RateLimited(ServiceError):
+    """429: too fast. `retry_after_s` is what the service asked for, None when it did not say."""
+
+    def __init__(self, message: str, *, status: int = 429, code: str = "", retry_after_s: float | None = None) -> None:
+        super().__init__(message, status=status, code=code)
+        self.retry_after_s = retry_after_s
+
+
+class UnreadableAnswer(ServiceError):
+    """An answer that can't be understood. `place` is where (`$.result.data[0].url`), `text` its shortened body."""
+
+    def __init__(self, message: str, *, status: int, place: str = "$", text: str = "") -> None:
+        super().__init__(f"{message} @ {place}", status=status, code="unreadable")
+        self.place = place
+        self.text = text
+
+
+class SubmitUncertain(ToAPIsError):
+    """Nobody knows whether the service accepted the submission; ask `client.find(error.client_business_id)`."""
+
+    def __init__(self, message: str, *, client_business_id: str) -> None:
+        super().__init__(message)
+        self.client_business_id = client_business_id
+
+
+class TaskFailed(ToAPIsError):
+    """The service gave the task up. `code` is open-ended; `billing` is what it said of a refund, if anything."""
+
+    def __init__(
+        self,
+        message: str,
+        *,
+        task_id: str,
+        client_business_id: str | None = None,
+        code: str = "",
+        billing: Billing | None = None,
+    ) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.client_business_id = client_business_id
+        self.code = code
+        self.message = message
+        self.billing = billing
+
+    def __str__(self) -> str:
+        return f"task {self.task_id} failed: {self.message}{f' ({self.code})' if self.code else ''}"
+
+
+class TaskOverdue(ToAPIsError):
+    """The task is unfinished after `Settings.max_task_age_s`. It may still finish: `attach(error.task_id)` later."""
+
+    def __init__(self, message: str, *, task_id: str, client_business_id: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.client_business_id = client_business_id
+
+
+class WaitTimeout(ToAPIsError, TimeoutError):
+    """The caller's time-out passed. The service can't cancel a task: it still runs and is still paid for."""
+
+    def __init__(self, message: str, *, task_id: str | None = None, client_business_id: str | None = None) -> None:
+        super().__init__(message)
+        self.task_id = task_id
+        self.client_business_id = client_business_id
+
+
+class DownloadFailed(ToAPIsError):
+    """An image could not be fetched or saved. `url` is its link, which may work again until it expires."""
+
+    def __init__(self, message: str, *, url: str | None = None) -> None:
+        super().__init__(message)
+        self.url = url
+
+
+class LinkExpired(DownloadFailed):
+    """The image's link is past its 24 hours; the file is gone from the service."""
+
+
+class BudgetExceeded(ToAPIsError):
+    """Sending this request would pass the budget; it was not sent."""
+
+
+class JournalError(ToAPIsError):
+    """The journal can't be used: damaged, another account's, or not ours."""
+
+
+class JournalLocked(JournalError):
+    """Another process has this journal open."""
+
+
+class WebhookRejected(ToAPIsError):
+    """An event that can't be trusted; the reason is kept short on purpose."""

@@ -1,0 +1,127 @@
+"""One task, as its user holds it."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from toapis_async.errors import ClientStateError, WaitTimeout
+from toapis_async.models import Generation, TaskSnapshot
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Generator
+
+    from toapis_async.engine.registry import Entry
+    from toapis_async.models import Saver, TaskStatus
+
+
+class TaskHandle:
+    """A task the service has taken. `await handle` gives its `Generation`; any number of waiters cost what one costs.
+
+    A handle keeps its task's outcome for as long as it is held, also after the client has let go of the task.
+    """
+
+    __slots__ = ("_entry", "_loop", "_saver")
+
+    def __init__(self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop) -> None:
+        self._entry = entry
+        self._saver = saver
+        self._loop = loop
+
+    @property
+    def task_id(self) -> str:
+        return self._entry.task_id
+
+    @property
+    def client_business_id(self) -> str | None:
+        return self._entry.client_business_id or (self.snapshot.client_business_id if self.snapshot else None)
+
+    @property
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as it was last seen; None for an attached task that has not been looked at yet."""
+        return self._entry.snapshot
+
+    @property
+    def status(self) -> TaskStatus | None:
+        return self._entry.status
+
+    @property
+    def progress(self) -> int | None:
+        """0-100, as the service last told."""
+        return self._entry.progress
+
+    @property
+    def done(self) -> bool:
+        """Whether watching has ended, with an image or without."""
+        return self._entry.ended
+
+    def __await__(self) -> Generator[object, None, Generation]:
+        return self.result().__await__()
+
+    async def result(self, timeout_s: float | None = None) -> Generation:
+        """The finished generation.
+
+        Raises `TaskFailed`; `TaskOverdue`, `TaskNotFound` or `SessionClosed` when watching ended without an outcome;
+        and `WaitTimeout` after `timeout_s`, which detaches from the task: it still runs and is still paid for.
+        """
+        self._check_loop()
+        if not self._entry.ended:
+            await self._wait_end(timeout_s)
+        self._entry.raise_error()
+        assert self._entry.snapshot is not None
+        return generation_of(self._entry.snapshot, self._saver)
+
+    async def updates(self) -> AsyncIterator[TaskSnapshot]:
+        """The current state, then every newer one as it is seen, ending with the final one, also when that is a
+        failure. A slow reader sees the latest, not each. Raises only when watching itself ends."""
+        self._check_loop()
+        shown: TaskSnapshot | None = None
+        while True:
+            snapshot = self._entry.snapshot
+            if snapshot is not None and snapshot is not shown:
+                shown = snapshot
+                yield snapshot
+                continue  # it may have changed again while the reader worked
+            if self._entry.ended:
+                if shown is None or not shown.status.is_final:
+                    self._entry.raise_error()
+                return
+            await self._entry.wait_change()
+
+    async def _wait_end(self, timeout_s: float | None) -> None:
+        patience = asyncio.timeout(timeout_s)
+        try:
+            async with patience:
+                await self._entry.wait_end()
+        except TimeoutError:
+            if not patience.expired():
+                raise
+            raise WaitTimeout(
+                f"task {self.task_id} was not finished within {timeout_s:g} s; "
+                "it still runs and is still paid for: await the handle again, or attach its id later",
+                task_id=self.task_id,
+                client_business_id=self.client_business_id,
+            ) from None
+
+    def _check_loop(self) -> None:
+        if asyncio.get_running_loop() is not self._loop:
+            raise ClientStateError("this handle belongs to another event loop: make a client in each loop")
+
+    def __repr__(self) -> str:
+        progress = f" {self.progress}%" if self.progress is not None else ""
+        return f"<TaskHandle {self.task_id} {self.status or 'not seen yet'}{progress}>"
+
+
+def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
+    """A completed snapshot as the user's value."""
+    return Generation(
+        task_id=snapshot.task_id,
+        client_business_id=snapshot.client_business_id,
+        model=snapshot.model,
+        images=snapshot.images,
+        created_at=snapshot.created_at,
+        completed_at=snapshot.completed_at,
+        billing=snapshot.billing,
+        raw=snapshot.raw,
+        saver=saver,  # pyright: ignore[reportCallIssue]  (attrs takes the underscore off)
+    )

@@ -1,0 +1,160 @@
+"""What the service tells us, as frozen values: comparable, picklable, with short reprs."""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, Any, Protocol
+
+from attrs import field, frozen
+
+from toapis_async.errors import ClientStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime
+    from decimal import Decimal
+    from os import PathLike
+    from pathlib import Path
+
+    from toapis_async.errors import ToAPIsError
+    from toapis_async.request import ImageRequest
+
+
+class TaskStatus(enum.StrEnum):
+    """Where a task stands. The service's other words are folded into these; `raw_status` keeps the word itself."""
+
+    QUEUED = "queued"  #: taken, not begun (also `submitted`, `pending`)
+    IN_PROGRESS = "in_progress"  #: being made (also `processing`, and any word we don't know)
+    COMPLETED = "completed"  #: final: the images are there
+    FAILED = "failed"  #: final: there will be no image
+
+    @property
+    def is_final(self) -> bool:
+        return self in {TaskStatus.COMPLETED, TaskStatus.FAILED}
+
+
+@frozen
+class Billing:
+    """What the service says a task cost. Mostly absent on image tasks [field]: use it when it comes."""
+
+    status: str  #: "settled" or "refunded"
+    credits: Decimal | None = None  #: 200 credits are 1 USD
+    cost_usd: Decimal | None = None
+
+
+@frozen
+class TaskError:
+    """Why a task failed, in the service's words (Chinese, English, Korean or Japanese)."""
+
+    code: str  #: open-ended; "" when the service gave none
+    message: str
+
+
+@frozen
+class GeneratedImage:
+    """One finished image: its link, and when the link dies (24 hours after completion)."""
+
+    url: str
+    expires_at: datetime | None = None
+
+
+def _count(images: tuple[GeneratedImage, ...]) -> str:
+    return f"<{len(images)}>"
+
+
+@frozen
+class TaskSnapshot:
+    """A task as one answer of the service showed it. Times are aware, in UTC."""
+
+    task_id: str
+    status: TaskStatus
+    raw_status: str
+    client_business_id: str | None = None
+    model: str | None = None
+    progress: int | None = None  #: 0-100
+    created_at: datetime | None = field(default=None, repr=False)
+    completed_at: datetime | None = field(default=None, repr=False)
+    expires_at: datetime | None = field(default=None, repr=False)
+    images: tuple[GeneratedImage, ...] = field(default=(), repr=_count)
+    error: TaskError | None = None
+    billing: Billing | None = field(default=None, repr=False)
+    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)  #: the answer, as it came
+
+
+class Saver(Protocol):
+    """Fetches a generation's images into a folder (the client's downloader)."""
+
+    async def save(self, generation: Generation, folder: str | PathLike[str]) -> tuple[Path, ...]: ...
+
+
+@frozen
+class Generation:
+    """A finished generation: what `await handle` gives."""
+
+    task_id: str
+    client_business_id: str | None
+    model: str | None
+    images: tuple[GeneratedImage, ...] = field(repr=_count)
+    created_at: datetime | None = field(default=None, repr=False)
+    completed_at: datetime | None = None
+    billing: Billing | None = field(default=None, repr=False)
+    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)
+    _saver: Saver | None = field(default=None, eq=False, repr=False)
+
+    async def save(self, folder: str | PathLike[str]) -> tuple[Path, ...]:
+        """Download every image into `folder` (made if missing) and return the files, in the images' order.
+
+        Files are named after the task and appear only when whole. Raises `DownloadFailed`, `LinkExpired`, and
+        `ClientStateError` when this generation was unpickled and so belongs to no client.
+        """
+        if self._saver is None:
+            raise ClientStateError(
+                "this generation belongs to no client (it was unpickled or made by hand): "
+                "use client.attach(generation.task_id) and save what that returns"
+            ).concerning(self.task_id, self.client_business_id)
+        return await self._saver.save(self, folder)
+
+
+@frozen
+class Upload:
+    """A file the service keeps for us; its `url` goes into `reference_images`."""
+
+    id: str
+    url: str
+    mime_type: str | None = None
+    size_bytes: int | None = None
+
+
+@frozen
+class Balance:
+    """Money left. Credits are exact (200 = 1 USD); the unit of `*_balance` depends on the site [docs]."""
+
+    remain_credits: float | None = None
+    used_credits: float | None = None
+    remain_balance: float | None = None  #: -1 when unlimited
+    used_balance: float | None = None
+    credits_per_usd: float | None = None
+    unlimited_quota: bool = False
+
+
+@frozen
+class Model:
+    """One entry of the service's list of models."""
+
+    id: str
+    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)
+
+
+@frozen
+class BatchItem:
+    """One row's end. `ok` means: finished, and on disk when the batch saves."""
+
+    index: int  #: the row's place in the source, from 0
+    key: str
+    request: ImageRequest | None = field(repr=False)  #: None when the row never became a request
+    ok: bool
+    generation: Generation | None = field(default=None, repr=False)
+    files: tuple[Path, ...] = ()
+    error: ToAPIsError | None = None
+    task_id: str | None = None
+    client_business_id: str | None = None

@@ -1,0 +1,116 @@
+"""Reading what the service wrote without believing it: one HTTP answer, its JSON, and single values out of it."""
+
+from __future__ import annotations
+
+import json
+import math
+from datetime import UTC, datetime
+from decimal import Decimal, InvalidOperation
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
+
+from attrs import frozen
+
+from toapis_async.errors import UnreadableAnswer
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+JsonObject: TypeAlias = dict[str, Any]
+
+MAX_MESSAGE_CHARACTERS = 300
+
+
+@frozen
+class Answer:
+    """One HTTP answer, read to its end; header names in lower case. `sent`: how often the request went out."""
+
+    status: int
+    headers: Mapping[str, str]
+    body: bytes
+    sent: int = 1
+
+
+def json_of(body: bytes) -> object:
+    """The JSON value of a body; None for what is none."""
+    try:
+        return json.loads(body)
+    except (ValueError, RecursionError):
+        return None
+
+
+def as_object(value: object) -> JsonObject | None:
+    """The value when it is a JSON object."""
+    return cast("JsonObject", value) if isinstance(value, dict) else None
+
+
+def read_object(answer: Answer) -> JsonObject:
+    try:
+        body = json.loads(answer.body)
+    except (ValueError, RecursionError) as error:
+        what = "truncated or not JSON" if answer.body else "an empty answer"
+        detail = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+        raise unreadable(answer, f"{what} ({detail})", "$") from None
+    members = as_object(body)
+    if members is None:
+        raise unreadable(answer, f"expected an object, got {type(body).__name__}", "$")
+    return members
+
+
+def unreadable(answer: Answer, message: str, place: str) -> UnreadableAnswer:
+    text = shorten(answer.body[:4096].decode("utf-8", "replace"))
+    return UnreadableAnswer(message, status=answer.status, place=place, text=text)
+
+
+def read_text(value: object, _: object = None) -> str:
+    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+
+
+def read_text_or_none(value: object, _: object = None) -> str | None:
+    return value if isinstance(value, str) and value else None
+
+
+def read_number(value: object) -> float | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = float(value)
+    except (ValueError, OverflowError):
+        return None
+    return number if math.isfinite(number) else None
+
+
+def read_progress(value: object, _: object = None) -> int | None:
+    number = read_number(value.strip().removesuffix("%") if isinstance(value, str) else value)
+    return None if number is None else int(min(max(number, 0), 100))
+
+
+def read_moment(value: object, _: object = None) -> datetime | None:
+    seconds = read_number(value)
+    if not seconds or seconds < 0:  # the service writes 0 for "not yet"
+        return None
+    try:
+        return datetime.fromtimestamp(seconds, UTC)
+    except (ValueError, OverflowError, OSError):
+        return None
+
+
+def read_decimal(value: object) -> Decimal | None:
+    if isinstance(value, bool) or not isinstance(value, str | int | float):
+        return None
+    try:
+        number = Decimal(str(value))
+    except InvalidOperation:
+        return None
+    return number if number.is_finite() else None
+
+
+def read_code(value: object) -> str:
+    if isinstance(value, bool) or not isinstance(value, str | int):
+        return ""
+    return shorten(str(value), 100)
+
+
+def shorten(text: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
+    """One line for people: white space folded, control characters (terminal escapes) dropped, cut at `limit`."""
+    line = "".join(c for c in " ".join(text[: 8 * limit].split()) if c.isprintable())
+    return line if len(line) <= limit else line[: limit - 1] + "…"

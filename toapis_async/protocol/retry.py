@@ -1,0 +1,61 @@
+"""What an answer to a submission means for the next step, and how long to wait before it."""
+
+from __future__ import annotations
+
+import enum
+import math
+from datetime import UTC
+from email.utils import parsedate_to_datetime
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import random
+
+
+class Fate(enum.Enum):
+    """What became of a submission that got an answer other than a task."""
+
+    REFUSED = enum.auto()  #: certainly not accepted; asking again gets the same
+    LATER = enum.auto()  #: certainly not accepted; asking again after a pause may succeed
+    UNKNOWN = enum.auto()  #: may have been accepted; must not be sent again blindly
+
+
+LIMITER_DOWN = "rate_limit_unavailable"
+NO_CHANNEL = "model_not_found"
+
+
+def fate_of(status: int, code: str) -> Fate:
+    """The last column of the service's error table, as a function."""
+    if status == 429:
+        return Fate.LATER
+    if status == 503 and code == LIMITER_DOWN:
+        return Fate.LATER
+    if status == 503 and code == NO_CHANNEL:
+        return Fate.REFUSED
+    if 300 <= status < 500:
+        return Fate.REFUSED
+    return Fate.UNKNOWN
+
+
+def retry_after_s(value: str | None, now_unix_s: float, cap_s: float) -> float | None:
+    """A `Retry-After` header, seconds or an HTTP date, as seconds from now, 0 to `cap_s`; None if it is neither."""
+    if not value:
+        return None
+    try:
+        wait_s = float(value)
+    except ValueError:
+        try:
+            moment = parsedate_to_datetime(value)
+        except (ValueError, TypeError, OverflowError):
+            return None
+        # A date without a zone is in UTC (RFC 5322's -0000), never in this machine's zone.
+        moment = moment if moment.tzinfo else moment.replace(tzinfo=UTC)
+        wait_s = moment.timestamp() - now_unix_s
+    if math.isnan(wait_s):
+        return None
+    return min(max(wait_s, 0.0), cap_s)
+
+
+def backoff_s(failures: int, *, base_s: float, cap_s: float, rng: random.Random) -> float:
+    """Exponential back-off after `failures` (1, 2, …) in a row, jittered to 50-100 % so that clients spread out."""
+    return min(base_s * 2.0 ** min(failures - 1, 30), cap_s) * rng.uniform(0.5, 1.0)

@@ -1,0 +1,204 @@
+"""How the client behaves: one frozen object, every wrong value refused when it is made."""
+
+from __future__ import annotations
+
+import ipaddress
+import math
+import os
+from typing import TYPE_CHECKING, Any, Literal
+from urllib.parse import urlsplit
+
+from attrs import field, frozen
+
+from toapis_async.errors import ClientStateError
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from attrs import Attribute
+
+    from toapis_async.events import Event
+
+DEFAULT_BASE_URL = "https://toapis.com"
+Tier = Literal["default", "vip", "svip"]
+
+
+def _number(low: float, high: float, *, whole: bool = False) -> Callable[[Any, Attribute[Any], object], None]:
+    """A validator: a finite number in (0 or low)..high; the bounds themselves are allowed, 0 only as `low`."""
+
+    def check(instance: object, attribute: Attribute[Any], value: object) -> None:
+        kind = int if whole else int | float
+        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
+            raise ValueError(f"{attribute.name} must be a {'whole ' if whole else ''}number, not {value!r}")
+        if not low <= value <= high:
+            raise ValueError(f"{attribute.name}={value!r} is out of range: {low:g} to {high:g}")
+
+    return check
+
+
+_TINY = 1e-6
+_DAY_S = 86_400.0
+
+
+@frozen(kw_only=True)
+class RateLimits:
+    """What the account may do, as two token buckets. Rates are per second, bursts the buckets' capacities."""
+
+    submit_per_s: float = field(validator=_number(_TINY, 1e6))
+    submit_burst: float = field(validator=_number(1, 1e6))
+    query_per_s: float = field(validator=_number(_TINY, 1e6))
+    query_burst: float = field(validator=_number(1, 1e6))
+
+
+def _tier(submit_per_min: float, query_per_min: float) -> RateLimits:
+    # The service documents ten seconds' worth as the burst, rounded up (167 for 166.7). We take the unrounded
+    # figure: a token too few costs nothing, a token too many is a 429 of our own making.
+    return RateLimits(
+        submit_per_s=submit_per_min / 60,
+        submit_burst=submit_per_min / 6,
+        query_per_s=query_per_min / 60,
+        query_burst=query_per_min / 6,
+    )
+
+
+TIERS: dict[str, RateLimits] = {
+    "default": _tier(300, 3_000),
+    "vip": _tier(1_000, 10_000),
+    "svip": _tier(2_000, 30_000),
+}
+"""The documented tiers [docs]. All keys and processes of a user share one pair of buckets."""
+
+
+def _check_tier(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in TIERS:
+        raise ValueError(f"tier={value!r}: known are {', '.join(TIERS)}; or give limits=RateLimits(…)")
+
+
+def _check_limits(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, RateLimits):
+        raise ValueError(f"limits must be a RateLimits, not {type(value).__name__}")
+
+
+def _check_proxy(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is None:
+        return
+    if not isinstance(value, str) or urlsplit(value).scheme not in {"http", "https"}:
+        raise ValueError("proxy must be an http(s) URL")
+
+
+def _check_callable(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not callable(value):
+        raise ValueError(f"{attribute.name} must be callable, not {type(value).__name__}")
+
+
+@frozen(kw_only=True)
+class Settings:
+    """Every knob, with its unit, its reason and its range. The defaults suit the live service."""
+
+    tier: Tier = field(default="default", validator=_check_tier)
+    """The account's tier: sets both buckets. Take the lowest if you don't know: a wrong guess draws 429s."""
+    limits: RateLimits | None = field(default=None, validator=_check_limits)
+    """The buckets in numbers, over `tier`: for private gateways, or to leave room for other processes."""
+
+    max_in_flight: int = field(default=2_000, validator=_number(1, 1_000_000, whole=True))
+    """Tasks the service works on for us at once (1 to 1,000,000)."""
+    max_connections: int = field(default=100, validator=_number(1, 10_000, whole=True))
+    """Connections open at once, all hosts together (1 to 10,000)."""
+
+    first_poll_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
+    """Wait before the first look at a new task; the provider asks for about 5 s."""
+    min_poll_interval_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
+    """Floor between two looks at one task; the provider asks for 5 s or more. Jitter only lengthens it."""
+    poll_jitter: float = field(default=0.2, validator=_number(0, 1))
+    """How much a wait may be lengthened at random, as a fraction (0 to 1), so that looks spread out."""
+    max_task_age_s: float = field(default=3_600.0, validator=_number(_TINY, 7 * _DAY_S))
+    """A task still unfinished after this is given to its waiters as `TaskOverdue`, and no longer watched."""
+    vanish_grace_s: float = field(default=30.0, validator=_number(0, _DAY_S))
+    """How long a task may answer 404 after having been seen, before its waiters get `TaskNotFound`."""
+
+    submit_retry_s: float = field(default=60.0, validator=_number(0, _DAY_S))
+    """How long a submission that was certainly not accepted (not sent, 429, limiter down) is tried again."""
+    max_retry_after_s: float = field(default=300.0, validator=_number(_TINY, _DAY_S))
+    """A longer `Retry-After` is cut to this."""
+    close_grace_s: float = field(default=5.0, validator=_number(0, 3_600))
+    """How long closing waits for submissions under way, so that their answers are not lost."""
+
+    connect_timeout_s: float = field(default=10.0, validator=_number(_TINY, 3_600))
+    """To open a connection, name look-up and TLS included."""
+    read_timeout_s: float = field(default=30.0, validator=_number(_TINY, 3_600))
+    """Longest silence while an answer or a file is awaited."""
+    request_timeout_s: float = field(default=60.0, validator=_number(_TINY, 3_600))
+    """A whole request, from waiting for a connection to the last byte of its answer."""
+    download_timeout_s: float = field(default=300.0, validator=_number(_TINY, _DAY_S))
+    """One attempt at one file."""
+
+    max_answer_bytes: int = field(default=4 * 2**20, validator=_number(1_024, 2**30, whole=True))
+    """A longer answer of the API is refused as unreadable."""
+    max_file_bytes: int = field(default=64 * 2**20, validator=_number(1_024, 2**34, whole=True))
+    """A larger image is refused (`DownloadFailed`)."""
+    download_concurrency: int = field(default=8, validator=_number(1, 1_000, whole=True))
+    """Files fetched at once."""
+    download_tries: int = field(default=8, validator=_number(1, 100, whole=True))
+    """Attempts at one file before `DownloadFailed`."""
+
+    proxy: str | None = field(default=None, validator=_check_proxy, repr=False)
+    """An http(s) proxy for every request; may hold a password, so it is never shown."""
+    on_event: Callable[[Event], None] | None = field(default=None, validator=_check_callable)
+    """Called on the loop with each record of `toapis_async.events`; must return at once."""
+    events_with_prompts: bool = False
+    """Put prompts into events and log lines; off, since prompts are user data."""
+
+    @property
+    def rate_limits(self) -> RateLimits:
+        """The buckets in force."""
+        return self.limits or TIERS[self.tier]
+
+
+@frozen
+class Credentials:
+    """Where the API is and the key for it. The key is in no repr; only the transport reads it."""
+
+    api_key: str = field(repr=False)
+    base_url: str  #: the API's root, ending in /v1
+
+    @classmethod
+    def resolve(cls, api_key: str | None, base_url: str | None) -> Credentials:
+        """From the arguments, else from TOAPIS_API_KEY and TOAPIS_BASE_URL as they are now."""
+        key = (api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY", "")).strip()
+        if not key:
+            raise ClientStateError(
+                "no API key: set TOAPIS_API_KEY (or pass api_key=…), "
+                "or try without an account on the sandbox (`toapis sandbox`, or --sandbox on the command line)"
+            )
+        if not key.isascii() or not key.isprintable() or " " in key:
+            raise ClientStateError("the API key has characters that no key has (a pasted line break or quote?)")
+        return cls(key, normalise_base_url(base_url or os.environ.get("TOAPIS_BASE_URL") or DEFAULT_BASE_URL))
+
+
+def normalise_base_url(text: str) -> str:
+    """One spelling for `https://host`, `https://host/`, `https://host/v1` and `https://host/v1/`."""
+    try:
+        parts = urlsplit(text.strip())
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise ClientStateError(f"base_url is not a URL: {error}") from None
+    if parts.scheme not in {"http", "https"} or not host:
+        raise ClientStateError(f"base_url must be like {DEFAULT_BASE_URL}")
+    if parts.username is not None or parts.query or parts.fragment:
+        raise ClientStateError("base_url must have no user, password, query or fragment")
+    if parts.scheme == "http" and not _is_loopback(host):
+        raise ClientStateError(f"base_url: http:// would send the key in the clear to {host}; use https://")
+    path = parts.path.rstrip("/")
+    while path.endswith("/v1"):
+        path = path.removesuffix("/v1").rstrip("/")
+    authority = f"[{host}]" if ":" in host else host
+    return f"{parts.scheme}://{authority}{f':{port}' if port else ''}{path}/v1"
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
