@@ -1,0 +1,95 @@
+"""A task as the service holds it, and what it looks like at an instant. Pure: `now` comes in as an argument.
+
+A task's whole future is decided when it is accepted (when it starts, when it ends, and how); its state is
+then a function of time, so a thousand tasks cost nothing while nobody asks.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal
+
+if TYPE_CHECKING:
+    from toapis_async.sandbox.faults import Fault
+    from toapis_async.sandbox.validation import ImageJob
+
+Status = Literal["queued", "in_progress", "completed", "failed"]
+
+_QUEUED_SHARE = 0.1
+_QUEUED_AT_MOST_S = 2.0
+
+
+@dataclass(frozen=True, slots=True)
+class Failure:
+    """Why a task fails."""
+
+    code: str = "generation_failed"
+    message: str = "call upstream API failed: upstream returned status 422"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskState:
+    """A task at one instant; `finished_at` in Unix seconds once the status is final."""
+
+    status: Status
+    progress: int
+    finished_at: float | None
+
+    @property
+    def final(self) -> bool:
+        """Whether nothing will change any more."""
+        return self.finished_at is not None
+
+
+@dataclass(slots=True)
+class Task:
+    """An accepted submission. Times are Unix seconds by the sandbox's clock; it may finish at infinity."""
+
+    task_id: str
+    user: str
+    key_id: str
+    job: ImageJob
+    accepted_at: float
+    starts_at: float
+    finishes_at: float
+    visible_at: float
+    files_live_s: float
+    credits: float
+    failure: Failure | None = None
+    refunded: bool = False
+    traits: frozenset[Fault] = frozenset()
+    vanished: Fault | None = None
+
+    def state(self, now: float) -> TaskState:
+        """What the service says of it at `now`."""
+        if now >= self.finishes_at:
+            if self.failure is None:
+                return TaskState("completed", 100, self.finishes_at)
+            return TaskState("failed", 0, self.finishes_at)
+        if now < self.starts_at:
+            return TaskState("queued", 0, None)
+        return TaskState("in_progress", self._progress(now), None)
+
+    @property
+    def expires_at(self) -> float:
+        """When its files go."""
+        return self.finishes_at + self.files_live_s
+
+    def end(self, now: float, failure: Failure | None) -> None:
+        """Bring its end to `now`, whatever was appointed."""
+        self.starts_at = min(self.starts_at, now)
+        self.finishes_at = now
+        self.failure = failure
+
+    def _progress(self, now: float) -> int:
+        ran_s = now - self.starts_at
+        if math.isinf(self.finishes_at):
+            # A task that waits to be driven by hand still grows, ever more slowly.
+            return max(1, math.floor(99 * ran_s / (ran_s + 30)))
+        return max(1, math.floor(99 * ran_s / (self.finishes_at - self.starts_at)))
+
+
+def queued_s(service_s: float) -> float:
+    """How much of a service time is spent in the queue."""
+    return min(_QUEUED_SHARE * service_s, _QUEUED_AT_MOST_S)
