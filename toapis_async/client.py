@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from toapis_async.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, WaitTimeout
+from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, ToAPIsError, WaitTimeout
 from toapis_async.handle import TaskHandle
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.wire import decode_balance, decode_models, with_id
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.registry import Entry
     from toapis_async.engine.uploads import Uploadable
-    from toapis_async.models import Balance, Generation, Model, TaskSnapshot, Upload
+    from toapis_async.models import Balance, Generation, Learned, Model, TaskSnapshot, Upload
     from toapis_async.protocol.lenient import Answer
     from toapis_async.rows import Source
 
@@ -75,6 +75,7 @@ class ToAPIs:
         if self._closed is not None:  # a second closer waits for the first
             await asyncio.shield(self._closed)
             return
+        self._state = ClientState.CLOSING
         self._closed = asyncio.ensure_future(self._close(engine))
         try:
             await asyncio.shield(self._closed)
@@ -85,7 +86,6 @@ class ToAPIs:
             raise
 
     async def _close(self, engine: Engine) -> None:
-        self._state = ClientState.CLOSING
         try:
             await engine.aclose()
         finally:
@@ -153,9 +153,11 @@ class ToAPIs:
     async def _submit(self, engine: Engine, request: ImageRequest, business_id: str) -> TaskHandle:
         try:
             return _handle(engine, await engine.submitter.submit(request, business_id))
-        except SessionClosed as error:
-            error.client_business_ids = (business_id,)
-            raise error.concerning(client_business_id=business_id) from None
+        except ToAPIsError as error:
+            if isinstance(error, SessionClosed):
+                error.client_business_ids = (business_id,)
+            error.concerning(client_business_id=business_id)
+            raise
 
     def attach(self, task_id: str) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.
@@ -240,6 +242,10 @@ class ToAPIs:
     def statistics(self) -> ClientStatistics:
         """A snapshot of the counters."""
         return self._used_engine().statistics()
+
+    def learned(self) -> Learned:
+        """How long each class of requests has been seen to take: give it to the next session's `Settings(prior=…)`."""
+        return self._used_engine().learned()
 
     def _open_engine(self) -> Engine:
         engine = self._used_engine()

@@ -54,7 +54,9 @@ class ToAPIsError(Exception):
 
 
 def _blank(cls: type[ToAPIsError], args: tuple[object, ...]) -> ToAPIsError:
-    return cls.__new__(cls, *args)
+    error = cls.__new__(cls, *args)
+    error.args = args  # OSError's __new__ (WaitTimeout's) leaves them to an __init__ that is not run here
+    return error
 
 
 class InvalidRequest(ToAPIsError, ValueError):

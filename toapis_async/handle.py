@@ -78,7 +78,7 @@ class TaskHandle:
         shown: TaskSnapshot | None = None
         while True:
             snapshot = self._entry.snapshot
-            if snapshot is not None and snapshot is not shown:
+            if snapshot is not None and snapshot != shown:
                 shown = snapshot
                 yield snapshot
                 continue  # it may have changed again while the reader worked
@@ -96,6 +96,8 @@ class TaskHandle:
         except TimeoutError:
             if not patience.expired():
                 raise
+            if self._entry.ended:  # in the very tick of the time-out
+                return
             raise WaitTimeout(
                 f"task {self.task_id} was not finished within {timeout_s:g} s; "
                 "it still runs and is still paid for: await the handle again, or attach its id later",

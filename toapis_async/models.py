@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import enum
+import json
+import math
 from typing import TYPE_CHECKING, Any, Protocol
 
-from attrs import field, frozen
+from attrs import asdict, evolve, field, fields, frozen
 
 from toapis_async.errors import ClientStateError
 
@@ -101,6 +104,20 @@ class Generation:
     raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)
     _saver: Saver | None = field(default=None, eq=False, repr=False)
 
+    def __copy__(self) -> Generation:
+        return evolve(self)
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Generation:
+        return evolve(self, raw=copy.deepcopy(self.raw, memo))  # the rest can't change, and the saver is shared
+
+    def __getstate__(self) -> dict[str, Any]:
+        # The saver holds the client's connections: it can't travel, and a copy elsewhere belongs to no client.
+        return {a.name: getattr(self, a.name) for a in fields(type(self))} | {"_saver": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        for name, value in state.items():
+            object.__setattr__(self, name, value)
+
     async def save(self, folder: str | PathLike[str]) -> tuple[Path, ...]:
         """Download every image into `folder` (made if missing) and return the files, in the images' order.
 
@@ -143,6 +160,54 @@ class Model:
 
     id: str
     raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)
+
+
+@frozen
+class Evidence:
+    """What was seen of one request class: seconds its tasks were watched and tasks that finished, by age bin."""
+
+    watched_s: tuple[float, ...] = field(repr=False)
+    finished: tuple[float, ...] = field(repr=lambda counts: f"{sum(counts):g}")
+
+
+@frozen
+class Learned:
+    """How long each class of requests takes, as a client learned it: `client.learned()`, `Settings(prior=…)`.
+
+    A script that runs daily keeps it as JSON between runs and starts warm.
+    """
+
+    interval_s: float  #: the `min_poll_interval_s` it was learned under; under another one it is of no use
+    classes: Mapping[str, Evidence]  #: by model, resolution, quality and n
+
+    def to_json(self) -> str:
+        """A JSON text that `from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> Learned:
+        """What `to_json` wrote. Raises `ValueError` for anything else."""
+        try:
+            body = json.loads(text)
+            classes = {
+                str(name): Evidence(_amounts(seen["watched_s"]), _amounts(seen["finished"]))
+                for name, seen in body["classes"].items()
+            }
+            return cls(interval_s=_amount(body["interval_s"]), classes=classes)
+        except (KeyError, TypeError, AttributeError, ValueError, OverflowError, RecursionError) as error:
+            reason = f"{type(error).__name__}: {str(error)[:80]}"
+            raise ValueError(f"this is not what Learned.to_json wrote: {reason}") from None
+
+
+def _amounts(values: Any) -> tuple[float, ...]:
+    return tuple(_amount(value) for value in values)
+
+
+def _amount(value: Any) -> float:
+    number = float(value)
+    if not 0 <= number < math.inf:
+        raise ValueError(f"{value!r} is no count")
+    return number
 
 
 @frozen

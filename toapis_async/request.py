@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import copy
 import difflib
 import json
 import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeAlias
+from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from urllib.parse import urlsplit
 
 from attrs import define, field, fields
@@ -25,12 +24,19 @@ QUALITIES = ("low", "medium", "high")
 MAX_PROMPT_CHARACTERS = 32_000
 MAX_RATIO = 3  #: custom W:H sizes are accepted up to 3:1 [field]
 
-_RATIO = re.compile(r"(\d{1,5}):(\d{1,5})")
+_RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
 
 
 def _short_prompt(prompt: object) -> str:
     text = str(prompt)
     return repr(text if len(text) <= 40 else text[:39] + "…")
+
+
+def _short(value: object) -> str:
+    try:
+        return repr(value)[:40]
+    except Exception:  # a repr of the caller's, or an int of thousands of digits
+        return f"a {type(value).__name__}"
 
 
 @define(frozen=True, init=False, repr=False)
@@ -151,7 +157,9 @@ class ImageRequest:
             del rest["model"]
         if self.reference_images:
             rest["references"] = len(self.reference_images)
-        return f"ImageRequest({', '.join([_short_prompt(self.prompt), *(f'{k}={v!r}' for k, v in rest.items())])})"
+        return (
+            f"ImageRequest({', '.join([_short_prompt(self.prompt), *(f'{k}={_short(v)}' for k, v in rest.items())])})"
+        )
 
     @property
     def given_business_id(self) -> str | None:
@@ -178,7 +186,7 @@ def unknown_field(name: str) -> InvalidRequest:
 def check_task_id(task_id: object, name: str = "task_id") -> str:
     """An id that can stand as one segment of a URL, or `InvalidRequest`."""
     if not isinstance(task_id, str) or not task_id.strip() or task_id in {".", ".."}:
-        raise InvalidRequest(f"{name} must be a non-empty text, not {_short_prompt(task_id)}", field=name)
+        raise InvalidRequest(f"{name} must be a non-empty text, not {_short(task_id)}", field=name)
     if len(task_id) > 512 or not task_id.isprintable():
         raise InvalidRequest(f"{name} must be printable and at most 512 characters long", field=name)
     return task_id
@@ -193,7 +201,11 @@ def _references(
         raise InvalidRequest(
             f"{name} must be a list, even for one image: {name}=[…], not {type(value).__name__}", field=name
         )
-    return tuple(value)
+    # A mapping is copied, so that a later change by the caller does not reach the request.
+    return tuple(
+        _json_object(name, item) or {} if isinstance(item, Mapping) else item  # pyright: ignore[reportUnnecessaryIsInstance]
+        for item in value
+    )
 
 
 def _json_object(name: str, value: object) -> dict[str, Any] | None:
@@ -201,12 +213,14 @@ def _json_object(name: str, value: object) -> dict[str, Any] | None:
         return None
     if not isinstance(value, Mapping):
         raise InvalidRequest(f"{name} must be a mapping, not {type(value).__name__}", field=name)
-    members: dict[str, Any] = dict(value)  # pyright: ignore[reportUnknownArgumentType]
     try:
-        json.dumps(members, allow_nan=False)
+        # There and back: a deep copy that the caller can't change, with text keys, of exactly what will be sent.
+        return cast(
+            "dict[str, Any]",
+            json.loads(json.dumps(dict(cast("Mapping[str, Any]", value)), allow_nan=False)),
+        )
     except (TypeError, ValueError, RecursionError) as error:
-        raise InvalidRequest(f"{name} can't be sent as JSON: {error}", field=name) from None
-    return copy.deepcopy(members)
+        raise InvalidRequest(f"{name} can't be sent as JSON: {str(error)[:80]}", field=name) from None
 
 
 def _check_any_model(request: ImageRequest) -> None:
@@ -223,14 +237,16 @@ def _check_any_model(request: ImageRequest) -> None:
     ):
         value: object = getattr(request, name)
         if value is not None and not isinstance(value, str):
-            raise InvalidRequest(f"{name} must be text, not {value!r}", field=name)
+            raise InvalidRequest(f"{name} must be text, not {_short(value)}", field=name)
     if not isinstance(request.prompt, str):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest("prompt must be text, not None", field="prompt")
+    if request.n is not None and type(request.n) is not int:
+        raise InvalidRequest(f"n must be a whole number, as an int, not {_short(request.n)}", field="n")
     if not request.model:
         raise InvalidRequest(f"model is empty: leave it out for {DEFAULT_MODEL!r}", field="model")
     if request.client_business_id is not None:
         check_task_id(request.client_business_id, "client_business_id")
-    if request.callback_url is not None and not _is_http_url(request.callback_url):
+    if request.callback_url is not None and not is_http_url(request.callback_url):
         raise InvalidRequest(
             f"callback_url must be an http(s) URL, not {_short_prompt(request.callback_url)}",
             field="callback_url",
@@ -248,16 +264,16 @@ def _check_vip(request: ImageRequest) -> None:
         raise InvalidRequest("prompt is empty: say what the image shows", field="prompt")
     if len(request.prompt) > MAX_PROMPT_CHARACTERS:
         raise InvalidRequest(
-            f"prompt has {len(request.prompt):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are accepted",
+            f"prompt has {len(request.prompt):,} characters; at most {MAX_PROMPT_CHARACTERS:,} are accepted: "
+            "shorten it",
             field="prompt",
         )
     if request.size is not None:
         _check_size(request.size)
     _check_choice("resolution", request.resolution, RESOLUTIONS)
     _check_choice("quality", request.quality, QUALITIES)
-    n: object = request.n
-    if n is not None and (type(n) is not int or n < 1):
-        raise InvalidRequest(f"n must be a whole number from 1, as an int, not {repr(n)[:40]}", field="n")
+    if request.n is not None and request.n < 1:
+        raise InvalidRequest(f"n={_short(request.n)}: it must be a whole number from 1; {_anyway('n')}", field="n")
     for place, reference in enumerate(request.reference_images):
         _check_reference(place, reference)
 
@@ -265,7 +281,7 @@ def _check_vip(request: ImageRequest) -> None:
 def _check_size(size: str) -> None:
     if size in RATIOS:
         return
-    allowed = f"allowed are {' '.join(RATIOS)}, or any W:H up to {MAX_RATIO}:1"
+    allowed = f"allowed are {' '.join(RATIOS)}, or any W:H up to {MAX_RATIO}:1; {_anyway('size')}"
     if size == "auto":
         raise InvalidRequest(f"size='auto' is not supported by the service at the moment; {allowed}", field="size")
     match = _RATIO.fullmatch(size)
@@ -277,16 +293,22 @@ def _check_size(size: str) -> None:
         raise InvalidRequest(f"size={size!r} is beyond {MAX_RATIO}:1; {allowed}", field="size")
 
 
+def _anyway(name: str) -> str:
+    return f"extra={{{name!r}: …}} sends it unchecked"
+
+
 def _check_choice(name: str, value: str | None, allowed: tuple[str, ...]) -> None:
     if value is not None and value not in allowed:
-        raise InvalidRequest(f"{name}={_short_prompt(value)}: allowed are {', '.join(allowed)}", field=name)
+        raise InvalidRequest(
+            f"{name}={_short_prompt(value)}: allowed are {', '.join(allowed)}; {_anyway(name)}", field=name
+        )
 
 
 def _check_reference(place: int, reference: object) -> None:
     where = f"reference_images[{place}]"
     if isinstance(reference, Mapping):
         raise InvalidRequest(f"{where} must be a URL, a Path or bytes for {DEFAULT_MODEL}", field="reference_images")
-    if not isinstance(reference, str) or _is_http_url(reference):
+    if not isinstance(reference, str) or is_http_url(reference):
         return
     if reference.startswith("data:") or len(reference) > 2048:
         raise InvalidRequest(
@@ -301,7 +323,8 @@ def _check_reference(place: int, reference: object) -> None:
     )
 
 
-def _is_http_url(text: str) -> bool:
+def is_http_url(text: str) -> bool:
+    """Whether a text is an absolute http or https URL with a host."""
     try:
         parts = urlsplit(text)
     except ValueError:

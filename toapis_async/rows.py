@@ -12,8 +12,9 @@ import anyio.to_thread
 from attrs import define
 
 from toapis_async.errors import InvalidRequest
+from toapis_async.protocol.lenient import shorten
 from toapis_async.protocol.naming import digest, file_stem, hashed_stem, row_key
-from toapis_async.request import ImageRequest
+from toapis_async.request import FIELD_NAMES, ImageRequest
 
 if TYPE_CHECKING:
     from toapis_async.handle import TaskHandle
@@ -67,7 +68,9 @@ class RowReader:
             try:
                 key = self._key(raw)
             except Exception as error:
-                raise InvalidRequest(f"the key function raised {type(error).__name__}: {error}", field="key") from error
+                raise InvalidRequest(
+                    f"the key function raised {type(error).__name__}: {shorten(str(error), 100)}", field="key"
+                ) from error
             return raw, _checked_key(key)
         column = self._key or KEY_COLUMN
         if not isinstance(raw, Mapping):
@@ -77,8 +80,9 @@ class RowReader:
         fields = dict(cast("Mapping[str, Any]", raw))
         if self._key is not None and column not in fields:
             raise InvalidRequest(f"the row has no column {column!r}", field=column)
-        key = fields.pop(column, None)
-        return fields, None if key is None or key == "" else _checked_key(key)
+        # A column that is a field of the request as well (`client_business_id`) is left to it.
+        given: object = fields.get(column) if column in FIELD_NAMES else fields.pop(column, None)
+        return fields, None if given is None or given == "" else _checked_key(given)
 
     async def _made_key(self, request: ImageRequest) -> str:
         if any(isinstance(item, Path) for item in request.reference_images):
@@ -91,11 +95,13 @@ class RowReader:
     def _check_new(self, key: str) -> None:
         first = self._rows_by_key.get(key)
         if first is not None:
-            raise InvalidRequest(f"key {key!r} is the key of row {first + 1} already; keys are unique", field="key")
+            raise InvalidRequest(
+                f"key {shorten(key, 60)!r} is the key of row {first + 1} already; keys are unique", field="key"
+            )
 
     def _stem(self, key: str) -> str:
         stem = file_stem(key)
-        if stem.casefold() in self._stems:  # "Kite" and "kite" are one file on some disks
+        while stem.casefold() in self._stems:  # "Kite" and "kite" are one file on some disks
             stem = hashed_stem(stem, key)
         self._stems.add(stem.casefold())
         return stem
@@ -105,7 +111,7 @@ def _checked_key(key: object) -> str:
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)
     if not isinstance(key, str) or not key:
-        raise InvalidRequest(f"a key must be a non-empty text, not {key!r}", field="key")
+        raise InvalidRequest(f"a key must be a non-empty text, not {shorten(repr(key), 60)}", field="key")
     return key
 
 

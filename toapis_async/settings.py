@@ -8,9 +8,10 @@ import os
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
 from toapis_async.errors import ClientStateError
+from toapis_async.models import Learned
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -20,7 +21,14 @@ if TYPE_CHECKING:
     from toapis_async.events import Event
 
 DEFAULT_BASE_URL = "https://toapis.com"
-Tier = Literal["default", "vip", "svip"]
+Tier = Literal["auto", "default", "vip", "svip"]
+
+
+def _short(value: object) -> str:
+    try:
+        return repr(value)[:40]
+    except ValueError:  # an int of thousands of digits
+        return f"a huge {type(value).__name__}"
 
 
 def _number(low: float, high: float, *, whole: bool = False) -> Callable[[Any, Attribute[Any], object], None]:
@@ -28,10 +36,11 @@ def _number(low: float, high: float, *, whole: bool = False) -> Callable[[Any, A
 
     def check(instance: object, attribute: Attribute[Any], value: object) -> None:
         kind = int if whole else int | float
-        if isinstance(value, bool) or not isinstance(value, kind) or not math.isfinite(value):
-            raise ValueError(f"{attribute.name} must be a {'whole ' if whole else ''}number, not {value!r}")
+        is_nan = isinstance(value, float) and math.isnan(value)
+        if isinstance(value, bool) or not isinstance(value, kind) or is_nan:
+            raise ValueError(f"{attribute.name} must be a {'whole ' if whole else ''}number, not {_short(value)}")
         if not low <= value <= high:
-            raise ValueError(f"{attribute.name}={value!r} is out of range: {low:g} to {high:g}")
+            raise ValueError(f"{attribute.name}={_short(value)} is out of range: {low:g} to {high:g}")
 
     return check
 
@@ -70,8 +79,8 @@ TIERS: dict[str, RateLimits] = {
 
 
 def _check_tier(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value not in TIERS:
-        raise ValueError(f"tier={value!r}: known are {', '.join(TIERS)}; or give limits=RateLimits(…)")
+    if not isinstance(value, str) or value not in {"auto", *TIERS}:
+        raise ValueError(f"tier={_short(value)}: known are auto, {', '.join(TIERS)}; or give limits=RateLimits(…)")
 
 
 def _check_limits(instance: object, attribute: Attribute[Any], value: object) -> None:
@@ -79,10 +88,19 @@ def _check_limits(instance: object, attribute: Attribute[Any], value: object) ->
         raise ValueError(f"limits must be a RateLimits, not {type(value).__name__}")
 
 
+def _check_prior(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value is not None and not isinstance(value, Learned):
+        raise ValueError(f"prior must be what client.learned() gave, not {type(value).__name__}")
+
+
 def _check_proxy(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is None:
         return
-    if not isinstance(value, str) or urlsplit(value).scheme not in {"http", "https"}:
+    try:
+        parts = urlsplit(value) if isinstance(value, str) else None
+    except ValueError:  # its words may quote the password
+        parts = None
+    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("proxy must be an http(s) URL")
 
 
@@ -91,12 +109,12 @@ def _check_callable(instance: object, attribute: Attribute[Any], value: object) 
         raise ValueError(f"{attribute.name} must be callable, not {type(value).__name__}")
 
 
-@frozen(kw_only=True)
+@frozen(kw_only=True, repr=False)
 class Settings:
     """Every knob, with its unit, its reason and its range. The defaults suit the live service."""
 
-    tier: Tier = field(default="default", validator=_check_tier)
-    """The account's tier: sets both buckets. Take the lowest if you don't know: a wrong guess draws 429s."""
+    tier: Tier = field(default="auto", validator=_check_tier)
+    """The account's tier: sets both buckets. `auto` starts at the lowest and moves where the service's headers say."""
     limits: RateLimits | None = field(default=None, validator=_check_limits)
     """The buckets in numbers, over `tier`: for private gateways, or to leave room for other processes."""
 
@@ -109,14 +127,17 @@ class Settings:
     """Wait before the first look at a new task; the provider asks for about 5 s."""
     min_poll_interval_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
     """Floor between two looks at one task; the provider asks for 5 s or more. Jitter only lengthens it."""
-    poll_jitter: float = field(default=0.2, validator=_number(0, 1))
+    poll_jitter: float = field(default=0.1, validator=_number(0, 1))
     """How much a wait may be lengthened at random, as a fraction (0 to 1), so that looks spread out."""
     max_task_age_s: float = field(default=3_600.0, validator=_number(_TINY, 7 * _DAY_S))
     """A task still unfinished after this is given to its waiters as `TaskOverdue`, and no longer watched."""
     vanish_grace_s: float = field(default=30.0, validator=_number(0, _DAY_S))
     """How long a task may answer 404 after having been seen, before its waiters get `TaskNotFound`."""
 
-    submit_retry_s: float = field(default=60.0, validator=_number(0, _DAY_S))
+    prior: Learned | None = field(default=None, validator=_check_prior)
+    """What an earlier session learned about how long requests take (`client.learned()`), to start warm."""
+
+    submit_retry_s: float = field(default=120.0, validator=_number(0, _DAY_S))
     """How long a submission that was certainly not accepted (not sent, 429, limiter down) is tried again."""
     max_retry_after_s: float = field(default=300.0, validator=_number(_TINY, _DAY_S))
     """A longer `Retry-After` is cut to this."""
@@ -148,10 +169,23 @@ class Settings:
     events_with_prompts: bool = False
     """Put prompts into events and log lines; off, since prompts are user data."""
 
+    def __repr__(self) -> str:
+        changed = (
+            f"{a.name}={getattr(self, a.name)!r}"
+            for a in fields(type(self))
+            if a.repr and getattr(self, a.name) != a.default
+        )
+        return f"Settings({', '.join(changed)})"
+
     @property
     def rate_limits(self) -> RateLimits:
         """The buckets in force."""
-        return self.limits or TIERS[self.tier]
+        return self.limits or TIERS["default" if self.tier == "auto" else self.tier]
+
+    @property
+    def adopts_tier(self) -> bool:
+        """Whether the buckets follow the tier that the service's headers show."""
+        return self.limits is None and self.tier == "auto"
 
 
 @frozen
@@ -180,9 +214,9 @@ def normalise_base_url(text: str) -> str:
     try:
         parts = urlsplit(text.strip())
         host, port = parts.hostname or "", parts.port
-    except ValueError as error:
-        raise ClientStateError(f"base_url is not a URL: {error}") from None
-    if parts.scheme not in {"http", "https"} or not host:
+    except ValueError:  # its words may quote a password
+        raise ClientStateError(f"base_url is not a URL; it must be like {DEFAULT_BASE_URL}") from None
+    if parts.scheme not in {"http", "https"} or not host or port == 0 or " " in text.strip():
         raise ClientStateError(f"base_url must be like {DEFAULT_BASE_URL}")
     if parts.username is not None or parts.query or parts.fragment:
         raise ClientStateError("base_url must have no user, password, query or fragment")

@@ -70,10 +70,17 @@ class Engine:
         self.uploads = Uploads(self.transport)
         self.downloads = Downloads(self.transport, settings, rng, self.emit)
         self._permits = Gate(Permits(settings.max_in_flight))
-        schedule = Schedule(settings.first_poll_s, settings.min_poll_interval_s, settings.poll_jitter)
-        self._poller = Poller(
-            queries=self.queries, registry=self.registry, schedule=schedule, settings=settings, rng=rng
+        schedule: Schedule[Entry] = Schedule(
+            first_s=settings.first_poll_s,
+            interval_s=settings.min_poll_interval_s,
+            jitter=settings.poll_jitter,
+            most_age_s=settings.max_task_age_s,
+            rng=rng,
         )
+        if settings.prior is not None:
+            schedule.recall(settings.prior)
+        self.learned = schedule.learned
+        self._poller = Poller(queries=self.queries, registry=self.registry, schedule=schedule, settings=settings)
         self.submitter = Submitter(
             transport=self.transport,
             pacer=self._submits,
@@ -117,7 +124,7 @@ class Engine:
         known = self.registry.get(task_id)
         if known is not None:
             return known
-        entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time()))
+        entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time(), self._poller.forecast_of(None)))
         self._poller.watch(entry, at_once=True)
         return entry
 
@@ -126,7 +133,8 @@ class Engine:
         known = self.registry.get(snapshot.task_id)
         if known is not None:
             return known
-        entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time())
+        forecast = self._poller.forecast_of(None)
+        entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time(), forecast)
         self.registry.add(entry)
         self.registry.saw(entry, snapshot)
         self._poller.watch(entry)

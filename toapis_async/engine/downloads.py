@@ -16,11 +16,12 @@ import anyio.to_thread
 from attrs import define, field
 
 from toapis_async.engine.transport import FAILURES
-from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
+from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
 from toapis_async.events import FileSaved
 from toapis_async.protocol.filetype import HEAD_BYTES, FileType, looks_whole, sniff
 from toapis_async.protocol.naming import file_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
     import random
@@ -54,7 +55,7 @@ class _Part:
     """A file being written. Its methods block; they run in worker threads, one at a time."""
 
     path: Path
-    file: IO[bytes]
+    file: IO[bytes] | None = None
     size_bytes: int = 0
     head: bytes = b""
     tail: bytes = b""
@@ -62,9 +63,11 @@ class _Part:
 
     @classmethod
     def beside(cls, stem: Path) -> _Part:
-        stem.parent.mkdir(parents=True, exist_ok=True)
-        path = stem.with_name(f".{stem.name}.{secrets.token_hex(4)}.part")
-        return cls(path, path.open("xb"))
+        return cls(stem.with_name(f".{stem.name}.{secrets.token_hex(4)}.part"))
+
+    def open(self) -> None:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        self.file = self.path.open("xb")
 
     def add(self, chunk: bytes) -> None:
         self.head = self.head or bytes(chunk[:HEAD_BYTES])
@@ -73,11 +76,13 @@ class _Part:
         self.buffer += chunk
 
     def flush(self) -> None:
+        assert self.file is not None
         self.file.write(self.buffer)
         self.buffer.clear()
 
     def publish(self, target: Path) -> None:
         """Make it durable, then give it its name, then make the name durable."""
+        assert self.file is not None
         self.flush()
         self.file.flush()
         os.fsync(self.file.fileno())
@@ -91,8 +96,10 @@ class _Part:
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):  # a full disk fails again when the last buffer is written
-            self.file.close()
-        self.path.unlink(missing_ok=True)
+            if self.file is not None:
+                self.file.close()
+        with contextlib.suppress(OSError):  # and why the image can't be saved is told already
+            self.path.unlink(missing_ok=True)
 
 
 class Downloads:
@@ -129,7 +136,7 @@ class Downloads:
         for image, target in zip(generation.images, stems, strict=True):
             try:
                 files.append(await self._fetch(generation.task_id, image, target))
-            except DownloadFailed as error:
+            except ToAPIsError as error:
                 error.concerning(*ids)
                 raise
         return tuple(files)
@@ -153,6 +160,8 @@ class Downloads:
                 return file
 
     async def _attempt(self, image: GeneratedImage, stem: Path) -> tuple[Path, int]:
+        if not is_http_url(image.url):
+            raise DownloadFailed("the image's link is no http(s) URL", url=image.url)
         try:
             async with self._transport.download(image.url) as response:
                 self._check_status(response, image)
@@ -184,8 +193,9 @@ class Downloads:
         limit_bytes = self._settings.max_file_bytes
         if (response.content_length or 0) > limit_bytes:
             raise _too_large(url, limit_bytes)
-        part = await _on_disk(url, _Part.beside, stem)
+        part = _Part.beside(stem)
         try:
+            await _on_disk(url, part.open)
             async for chunk in response.content.iter_any():
                 part.add(chunk)
                 if part.size_bytes > limit_bytes:
@@ -196,8 +206,7 @@ class Downloads:
             target = stem.with_name(stem.name + kind.extension)
             await _on_disk(url, part.publish, target)
         finally:
-            with anyio.CancelScope(shield=True):
-                await anyio.to_thread.run_sync(part.discard)
+            await _in_thread(part.discard)
         return target, part.size_bytes
 
 
@@ -217,7 +226,25 @@ def _too_large(url: str, limit_bytes: int) -> DownloadFailed:
 async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
     try:
-        return await anyio.to_thread.run_sync(act, *args)
+        return await _in_thread(act, *args)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         raise DownloadFailed(f"can't save the image: {reason}", url=url) from error
+
+
+async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    """Run a blocking step to its end, also when the caller is cancelled meanwhile.
+
+    A thread can't be stopped, and anyio's shield stops anyio's own cancellations only: without this wait, the clean-up
+    would run beside the step that it cleans up after.
+    """
+    step = asyncio.ensure_future(anyio.to_thread.run_sync(act, *args))
+    try:
+        return await asyncio.shield(step)
+    except asyncio.CancelledError:
+        while not step.done():
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait([step])
+        if not step.cancelled():
+            step.exception()  # marks it retrieved: the cancellation goes first
+        raise

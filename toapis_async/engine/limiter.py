@@ -85,7 +85,9 @@ class Gate(Generic[S]):
             if turn.done() and not turn.cancelled() and turn.result():
                 self.give_back()
             raise
-        if not granted:
+        if self._closed:  # also when granted in the very tick of closing: nothing may begin after it
+            if granted:
+                self.give_back()
             raise _closed()
 
     def give_back(self) -> None:
@@ -139,6 +141,16 @@ class RateGate(Gate[TokenBucket]):
         self._source.answered(self._loop.time(), latency_s, sent=sent)
         self._serve()
 
+    def told_remaining(self, remaining: float, latency_s: float) -> None:
+        """The service said how many tokens it counts."""
+        self._source.told_remaining(self._loop.time(), remaining, latency_s)
+
+    def retune(self, burst: float, per_s: float) -> None:
+        """The bucket is another one than was thought."""
+        if (self._source.capacity, self._source.refill_per_s) != (burst, per_s):
+            self._source.retune(self._loop.time(), burst, per_s)
+            self._serve()
+
     def throttle(self, pause_s: float) -> None:
         """The service said 429."""
         self._source.throttle(self._loop.time(), pause_s)
@@ -148,6 +160,12 @@ class RateGate(Gate[TokenBucket]):
         """No turns for `pause_s`."""
         self._source.pause(self._loop.time(), pause_s)
         self._serve()
+
+    @property
+    def fullness(self) -> float:
+        """The bucket's level as a fraction, 0 to 1."""
+        statistics = self.statistics()
+        return max(statistics.level, 0.0) / statistics.capacity
 
     def statistics(self) -> PacingStatistics:
         return self._source.statistics(self._loop.time())

@@ -3,51 +3,53 @@
 from __future__ import annotations
 
 import asyncio
-import heapq
+import logging
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
 
 if TYPE_CHECKING:
-    import random
-
     from toapis_async.engine.queries import Queries
     from toapis_async.engine.registry import Entry, Registry
+    from toapis_async.models import TaskSnapshot
+    from toapis_async.protocol.forecast import Forecast
     from toapis_async.protocol.schedule import Schedule
+    from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
 
 
 class Poller:
-    """A heap of looks, one loop that takes the next due one, and as many GETs at once as the query gate allows.
+    """One loop that takes the schedule's next task, and as many GETs at once as the query gate allows.
 
     A look that fails never fails its task: it is repeated later. Two looks at one task never overlap, since a task
-    is back in the heap only after its look has ended.
+    is back in the schedule only after its look has ended.
     """
 
-    def __init__(
-        self,
-        *,
-        queries: Queries,
-        registry: Registry,
-        schedule: Schedule,
-        settings: Settings,
-        rng: random.Random,
-    ) -> None:
+    def __init__(self, *, queries: Queries, registry: Registry, schedule: Schedule[Entry], settings: Settings) -> None:
         self._queries = queries
         self._registry = registry
         self._schedule = schedule
         self._settings = settings
-        self._rng = rng
         self._loop = asyncio.get_running_loop()
-        self._due: list[tuple[float, int, Entry]] = []
-        self._pushed = 0
         self._nearer = asyncio.Event()
 
+    def forecast_of(self, request: ImageRequest | None) -> Forecast:
+        """What is known of how long such requests take; None: of tasks whose request we don't know."""
+        if request is None:
+            return self._schedule.forecast_of("")
+        parts = (request.model, request.resolution or "", request.quality or "", str(request.n or 1))
+        return self._schedule.forecast_of(" ".join(parts)[:200])
+
     def watch(self, entry: Entry, *, at_once: bool = False) -> None:
-        """Begin to look at a task: after the first wait, or at once when its state is unknown."""
-        if not entry.ended:
-            self._push(entry, 0.0 if at_once else self._schedule.first_wait_s(self._rng))
+        """Begin to look at a task: when a first look is worth it, or at once when its state is unknown."""
+        if entry.ended:
+            return
+        if at_once:
+            self._schedule.add_unseen(entry)
+        else:
+            self._schedule.add(entry)
+        self._nearer.set()
 
     async def run(self) -> None:
         """Until cancelled. An unexpected error here is a bug of ours; the client then ends every watch with it."""
@@ -66,36 +68,37 @@ class Poller:
         try:
             snapshot = await self._queries.ask(entry.asked_id)
         except TaskNotFound as error:
-            self._registry.missing(entry, error, self._settings.vanish_grace_s)
             entry.failures = 0
+            self._registry.missing(entry, error, self._settings.vanish_grace_s)
+            self._again(entry)
         except ToAPIsError as error:
             entry.failures += 1
-            level = "warning" if isinstance(error, ServiceError) and error.status < 500 else "debug"
-            getattr(logger, level)("look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
+            level = logging.WARNING if isinstance(error, ServiceError) and error.status < 500 else logging.DEBUG
+            logger.log(level, "look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
+            self._again(entry)
         else:
             entry.failures = 0
             self._registry.saw(entry, snapshot)
-        if not entry.ended:
-            self._push(entry, self._next_wait_s(entry))
+            if snapshot.status.is_final:
+                self._schedule.finished(entry, self._loop.time(), _took_s(snapshot))
+            else:
+                self._again(entry)
 
-    def _next_wait_s(self, entry: Entry) -> float:
+    def _again(self, entry: Entry) -> None:
+        """Back into the schedule, unless it ended meanwhile."""
+        if entry.ended:
+            return
         if entry.failures:
-            return self._schedule.wait_after_failure_s(entry.failures, self._rng)
-        return self._schedule.next_wait_s(self._rng)
-
-    def _push(self, entry: Entry, wait_s: float) -> None:
-        overdue_s = entry.since_s + self._settings.max_task_age_s
-        due_s = min(self._loop.time() + wait_s, overdue_s)
-        self._pushed += 1  # keeps the order among equals, and entries out of comparisons
-        heapq.heappush(self._due, (due_s, self._pushed, entry))
-        if self._due[0][2] is entry:
-            self._nearer.set()
+            self._schedule.put_off(entry, self._loop.time(), entry.failures)
+        else:
+            self._schedule.put_back(entry, self._loop.time(), entry.progress)
+        self._nearer.set()
 
     def _pop(self) -> Entry | None:
-        """The next task that is due and still open; those too old are ended on the way."""
+        """The next task to look at; those that ended are dropped and those too old are ended on the way."""
         now_s = self._loop.time()
-        while self._due and self._due[0][0] <= now_s:
-            entry = heapq.heappop(self._due)[2]
+        self._schedule.fullness = self._queries.gate.fullness
+        while (entry := self._schedule.pop(now_s)) is not None:
             if now_s - entry.since_s >= self._settings.max_task_age_s:
                 self._registry.overdue(entry, self._settings.max_task_age_s)
             elif not entry.ended:
@@ -103,12 +106,19 @@ class Poller:
         return None
 
     async def _wait_due(self) -> None:
-        """Until the first look in the heap is due; a nearer one that is pushed meanwhile is noticed."""
-        while not self._due or self._due[0][0] > self._loop.time():
+        """Until a look is due; a nearer one that is added meanwhile is noticed."""
+        while (due_s := self._schedule.next_due_s()) is None or due_s > self._loop.time():
             self._nearer.clear()
-            timer = self._loop.call_at(self._due[0][0], self._nearer.set) if self._due else None
+            timer = self._loop.call_at(due_s, self._nearer.set) if due_s is not None else None
             try:
                 await self._nearer.wait()
             finally:
                 if timer is not None:
                     timer.cancel()
+
+
+def _took_s(snapshot: TaskSnapshot) -> float | None:
+    """How long the service says it worked: both times are its own, so our clock does not matter."""
+    if snapshot.created_at is None or snapshot.completed_at is None:
+        return None
+    return (snapshot.completed_at - snapshot.created_at).total_seconds()

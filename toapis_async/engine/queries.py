@@ -9,8 +9,10 @@ from typing import TYPE_CHECKING
 from toapis_async.engine.transport import task_path
 from toapis_async.errors import RateLimited, TransportError
 from toapis_async.events import Throttled
+from toapis_async.protocol.lenient import read_number
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.protocol.tiers import bucket_shown
 from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
@@ -23,6 +25,7 @@ if TYPE_CHECKING:
     from toapis_async.events import Event
     from toapis_async.models import TaskSnapshot
     from toapis_async.protocol.lenient import Answer
+    from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Settings
 
 
@@ -31,7 +34,7 @@ class Pacer:
 
     def __init__(
         self,
-        category: str,
+        category: Category,
         gate: RateGate,
         settings: Settings,
         rng: random.Random,
@@ -39,13 +42,15 @@ class Pacer:
     ) -> None:
         self.gate = gate
         self.throttled = 0
-        self._category = category
+        self._category: Category = category
+        self._told_as = f"async_{category}"
         self._settings = settings
         self._rng = rng
         self._emit = emit
 
     def heard(self, answer: Answer, latency_s: float) -> ServiceError | None:
         """Account for an answer; return the error it stands for, None for a 2xx."""
+        self._read_hints(answer, latency_s)
         self.gate.answered(latency_s=latency_s, sent=answer.sent)
         if 200 <= answer.status < 300:
             return None
@@ -57,6 +62,16 @@ class Pacer:
         elif answer.status == 503 and asked_s is not None:
             self._pause(asked_s, self.gate.pause)
         return error
+
+    def _read_hints(self, answer: Answer, latency_s: float) -> None:
+        if answer.headers.get("x-ratelimit-category", self._told_as) != self._told_as:
+            return
+        limit = read_number(answer.headers.get("x-ratelimit-limit"))
+        if limit is not None and self._settings.adopts_tier and (bucket := bucket_shown(self._category, limit)):
+            self.gate.retune(*bucket)
+        remaining = read_number(answer.headers.get("x-ratelimit-remaining"))
+        if remaining is not None and remaining >= 0:
+            self.gate.told_remaining(remaining, latency_s)
 
     def unheard(self, error: TransportError) -> None:
         """Account for a request without an answer."""
@@ -100,6 +115,7 @@ class Queries:
             answer = await self._transport.get("query", task_path(task_id))
         except TransportError as error:
             self._pacer.unheard(error)
+            error.concerning(task_id)
             raise
         except BaseException:
             self.gate.answered(latency_s=None)

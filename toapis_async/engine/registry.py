@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 
     from toapis_async.errors import ToAPIsError
     from toapis_async.events import Event
+    from toapis_async.protocol.forecast import Forecast
 
 
 @define(eq=False)
@@ -33,9 +34,12 @@ class Entry:
     asked_id: str  #: the id the service is asked with; after `find` the client_business_id, known to work
     client_business_id: str | None
     since_s: float  #: loop time of the submission's answer, or of `attach`
+    forecast: Forecast  #: of its request class; this and the next two are the schedule's
     snapshot: TaskSnapshot | None = None
     error: ToAPIsError | None = None  #: why it ended without an image: a failure, or the end of the watch
     ended: bool = False
+    looked_s: float = 0.0
+    percent: int | None = None
     looks: int = 0
     failures: int = 0  #: looks in a row that got no usable answer
     missing_since_s: float | None = None
@@ -86,6 +90,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._emit = emit
         self._now_s = now_s
+        self._closed = False
         self.completed = 0
         self.failed = 0
 
@@ -99,8 +104,15 @@ class Registry:
         return self._entries.get(task_id)
 
     def add(self, entry: Entry) -> Entry:
-        """Watch a task; one that is watched already keeps its entry."""
-        return self._entries.setdefault(entry.task_id, entry)
+        """Watch a task; one that is watched already keeps its entry.
+
+        Race: an answer that was on the loop already when the client closed comes here afterwards. Nobody looks at its
+        task any more, so its watch ends at once.
+        """
+        entry = self._entries.setdefault(entry.task_id, entry)
+        if self._closed:
+            self._close(entry)
+        return entry
 
     def saw(self, entry: Entry, snapshot: TaskSnapshot) -> None:
         """A look, or an event, showed the task. A final state ends it; what is older than known is ignored."""
@@ -134,13 +146,17 @@ class Registry:
 
     def close(self) -> None:
         """End every watch with `SessionClosed`."""
+        self._closed = True
         for entry in self:
-            error = SessionClosed(
-                f"the client was closed while task {entry.task_id} was running; it still runs: attach it again",
-                task_ids=(entry.task_id,),
-                client_business_ids=(entry.client_business_id,) if entry.client_business_id else (),
-            )
-            self._end(entry, error)
+            self._close(entry)
+
+    def _close(self, entry: Entry) -> None:
+        error = SessionClosed(
+            f"the client was closed while task {entry.task_id} was running; it still runs: attach it again",
+            task_ids=(entry.task_id,),
+            client_business_ids=(entry.client_business_id,) if entry.client_business_id else (),
+        )
+        self._end(entry, error)
 
     def _end(self, entry: Entry, error: ToAPIsError | None) -> None:
         """The one place where a task ends: first outcome wins, everyone who waits is told."""

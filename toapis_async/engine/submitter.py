@@ -49,6 +49,7 @@ class Submission:
     request: ImageRequest
     body: JsonObject
     failures: int = 0
+    failed_since_s: float | None = None
     abandoned: bool = False  #: the caller went away while a POST was under way; the permit is the POST's now
 
 
@@ -119,16 +120,15 @@ class Submitter:
         return remaining
 
     async def _send(self, submission: Submission) -> Entry:
-        give_up_s = self._loop.time() + self._settings.submit_retry_s
         while True:
             await self._pacer.gate.acquire(urgent=submission.failures > 0)
             outcome = await self._claim(submission)
             if isinstance(outcome, Entry):
                 return outcome
             submission.failures += 1
-            self._hold_back(submission, outcome, give_up_s)
+            self._hold_back(submission, outcome)
 
-    def _hold_back(self, submission: Submission, error: ToAPIsError, give_up_s: float) -> None:
+    def _hold_back(self, submission: Submission, error: ToAPIsError) -> None:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
         if isinstance(error, TransportError):
             wait_s = self._pacer.back_off(submission.failures)
@@ -136,7 +136,9 @@ class Submitter:
             wait_s = self._pacer.gate.statistics().paused_for_s or self._pacer.back_off(submission.failures)
         else:
             raise error
-        if self._loop.time() + wait_s > give_up_s:
+        if submission.failed_since_s is None:  # waiting for the first turn is not retrying
+            submission.failed_since_s = self._loop.time()
+        if self._loop.time() + wait_s > submission.failed_since_s + self._settings.submit_retry_s:
             error.add_note(f"tried {submission.failures} times within submit_retry_s={self._settings.submit_retry_s:g}")
             raise error
         self.retried += 1
@@ -192,6 +194,7 @@ class Submitter:
             asked_id=snapshot.task_id,
             client_business_id=submission.client_business_id,
             since_s=self._loop.time(),
+            forecast=self._poller.forecast_of(submission.request),
             on_end=lambda _: self._permits.give_back(),
         )
         entry = self._registry.add(fresh)

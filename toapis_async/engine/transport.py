@@ -22,7 +22,7 @@ import aiohttp
 from attrs import define
 from yarl import URL
 
-from toapis_async.errors import TransportError, UnreadableAnswer
+from toapis_async.errors import SessionClosed, TransportError, UnreadableAnswer
 from toapis_async.events import RequestDone
 from toapis_async.protocol.lenient import Answer, shorten
 
@@ -35,8 +35,8 @@ if TYPE_CHECKING:
 
 USER_AGENT = "toapis-async"
 MAX_REDIRECTS = 5
-FAILURES = (aiohttp.ClientError, OSError, TimeoutError)
-"""What aiohttp raises when a request fails."""
+FAILURES = (aiohttp.ClientError, OSError, TimeoutError, UnicodeError)
+"""What aiohttp raises when a request fails; `UnicodeError` is the resolver's for a host name with an endless label."""
 
 
 @define
@@ -181,7 +181,7 @@ class Transport:
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
-            raise TransportError("the connections are closed")
+            raise SessionClosed("the client is closed, and its connections with it")
         return self._session
 
 

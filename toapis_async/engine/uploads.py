@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import stat
-from io import TextIOBase
+from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, TypeAlias
 
@@ -48,7 +49,8 @@ class Uploads:
                 raise InvalidRequest(f"{_named(source)} is not a JPEG, PNG, WebP or GIF", field="reference_images")
             form = aiohttp.FormData()
             # The name is ours: what a file is called at home is nobody's business.
-            form.add_field("file", content, filename=f"image{kind.extension}", content_type=kind.mime_type)
+            # As a file: aiohttp warns about raw bytes of a megabyte, and sends a file piece by piece.
+            form.add_field("file", BytesIO(content), filename=f"image{kind.extension}", content_type=kind.mime_type)
             form.add_field("purpose", "generation")
             answer = await self._transport.post("upload", UPLOAD_PATH, form=form)
         if not 200 <= answer.status < 300:
@@ -92,22 +94,26 @@ async def _read(source: Uploadable) -> bytes:
 
 def _read_path(path: Path) -> bytes:
     try:
-        if not stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
-            raise InvalidRequest(f"{path} is not a regular file", field="reference_images")
-        with path.open("rb") as file:
-            return file.read(MAX_UPLOAD_BYTES + 1)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
-        raise InvalidRequest(f"can't read {path}: {reason}", field="reference_images") from error
+        if stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
+            with path.open("rb") as file:
+                return file.read(MAX_UPLOAD_BYTES + 1)
+    except (OSError, ValueError) as error:  # ValueError: a NUL in the name
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
+        raise InvalidRequest(f"can't read {str(path)!r}: {reason}", field="reference_images") from error
+    raise InvalidRequest(f"{path} is not a regular file", field="reference_images")
 
 
 def _read_file(file: IO[bytes]) -> bytes:
-    source: object = file
-    if isinstance(source, TextIOBase) or not hasattr(source, "read"):
+    content: object = None
+    if hasattr(file, "read"):
+        # Told by what it gives: not every text file is a TextIOBase (tempfile's wrappers are not).
+        with contextlib.suppress(UnicodeDecodeError):
+            content = file.read(MAX_UPLOAD_BYTES + 1)
+    if not isinstance(content, bytes):
         raise InvalidRequest(
             "upload takes a path, bytes or a file opened in binary mode ('rb')", field="reference_images"
         )
-    return file.read(MAX_UPLOAD_BYTES + 1)
+    return content
 
 
 def _first(failures: BaseExceptionGroup[Exception]) -> Exception:

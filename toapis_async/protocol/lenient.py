@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 JsonObject: TypeAlias = dict[str, Any]
 
 MAX_MESSAGE_CHARACTERS = 300
+_LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link's life after it
 
 
 @frozen
@@ -86,12 +87,9 @@ def read_progress(value: object, _: object = None) -> int | None:
 
 def read_moment(value: object, _: object = None) -> datetime | None:
     seconds = read_number(value)
-    if not seconds or seconds < 0:  # the service writes 0 for "not yet"
+    if not seconds or not 0 < seconds < _LAST_MOMENT_UNIX_S:  # the service writes 0 for "not yet"
         return None
-    try:
-        return datetime.fromtimestamp(seconds, UTC)
-    except (ValueError, OverflowError, OSError):
-        return None
+    return datetime.fromtimestamp(seconds, UTC)
 
 
 def read_decimal(value: object) -> Decimal | None:
@@ -112,5 +110,5 @@ def read_code(value: object) -> str:
 
 def shorten(text: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
     """One line for people: white space folded, control characters (terminal escapes) dropped, cut at `limit`."""
-    line = "".join(c for c in " ".join(text[: 8 * limit].split()) if c.isprintable())
+    line = " ".join("".join(c for c in text[: 8 * limit] if c.isprintable() or c.isspace()).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"

@@ -9,7 +9,7 @@ from typing import Final
 
 MOST_NAME_BYTES: Final = 120
 _KEPT_PUNCTUATION: Final = frozenset("-_.~ ")
-_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)(\..*)?", re.IGNORECASE)
+_RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", re.IGNORECASE)
 _LIKE_A_NUMBERED_FILE: Final = re.compile(r"-\d+$")
 
 
@@ -39,7 +39,9 @@ def file_stem(key: str) -> str:
     """
     kept = "".join(c if c.isalnum() or c in _KEPT_PUNCTUATION else "_" for c in unicodedata.normalize("NFC", key))
     stem = _cut(kept.strip(" ").lstrip(".").rstrip(". "), MOST_NAME_BYTES)
-    if stem != key or not stem or _RESERVED.fullmatch(stem) or _LIKE_A_NUMBERED_FILE.search(stem):
+    if _RESERVED.fullmatch(stem):
+        stem = f"_{stem}"  # a hash at the end would not help: Windows takes "con.x~…" for the device, too
+    if stem != key or not stem or _LIKE_A_NUMBERED_FILE.search(stem):
         return hashed_stem(stem, key)
     return stem
 

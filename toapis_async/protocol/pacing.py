@@ -10,11 +10,20 @@ from typing import Final
 
 from attrs import frozen
 
-FIRST_WINDOW: Final = 16
-"""Requests that may be unanswered at once before any answer time is known. With a bucket that another process has
-drained, this many are wasted at worst (measured: 7 to 8 answers of 429; without a window, 190)."""
+FIRST_WINDOW: Final = 8
+"""Requests that may be unanswered at once before anything was answered: with a bucket that another process has
+drained, this many are wasted (without a window, 190 were)."""
+WINDOW: Final = 16
+"""The same, later, where the rate needs fewer."""
+
+SHARED_FOR_S: Final = 60.0
+"""A 429 within this time of an earlier one means a shared bucket; a step down is crept back in this time."""
+SLOWER: Final = 0.7
+SLOWEST: Final = 0.1
 
 _LATENCY_WEIGHT: Final = 0.1
+_WHOLE: Final = 1.0 - 1e-9
+"""A token: a billionth short of it is rounding, not debt."""
 
 
 @frozen
@@ -50,22 +59,26 @@ class TokenBucket:
         self._latency_s: float | None = None
         self._granted = 0
         self._throttled = 0
+        self._pace = 1.0
+        self._throttled_at_s = -math.inf
 
     @property
     def window(self) -> int:
         """How many requests may be unanswered: twice what the rate needs at the answer time seen (Little's law)."""
-        needed = 2 * self.refill_per_s * self._latency_s if self._latency_s is not None else 0
-        return min(max(FIRST_WINDOW, math.ceil(needed)), self._most_unanswered)
+        if self._latency_s is None:
+            return min(FIRST_WINDOW, self._most_unanswered)
+        return min(max(WINDOW, math.ceil(2 * self.refill_per_s * self._latency_s)), self._most_unanswered)
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until a token may be taken: 0 for now, infinity while only an answer can help."""
-        if self._unanswered >= self.window:
+        # Under a full set of unanswered requests no token can grow, however long one waits.
+        if self._unanswered >= self.window or self.capacity - self._unanswered < _WHOLE:
             return math.inf
         self._refill(now_s)
         paused_s = self._paused_until_s - now_s
-        # A billionth of a token is rounding, not debt; without it a timer could fire forever a hair too early.
-        missing = 1.0 - self._level - 1e-9
-        return max(paused_s, missing / self.refill_per_s, 0.0)
+        # Wait for all of it, but take it with a clock's rounding: a timer could else fire forever a hair too early.
+        missing = 1.0 - self._level if self._level < _WHOLE else 0.0
+        return max(paused_s, missing / (self.refill_per_s * self._pace), 0.0)
 
     def take(self, now_s: float) -> None:
         """Take the token that `wait_s` said is there."""
@@ -90,10 +103,31 @@ class TokenBucket:
             before_s = self._latency_s if self._latency_s is not None else latency_s
             self._latency_s = before_s + _LATENCY_WEIGHT * (latency_s - before_s)
 
+    def told_remaining(self, now_s: float, remaining: float, latency_s: float) -> None:
+        """The service counted `remaining` tokens at some moment of a request's `latency_s`: lower our level to what
+        that can have become since. More than we think is no news: others may be about to take it."""
+        self._refill(now_s)
+        # A whole token of slack: the service rounds down.
+        self._level = min(self._level, remaining + 1.0 + self.refill_per_s * latency_s)
+
+    def retune(self, now_s: float, capacity: float, refill_per_s: float) -> None:
+        """The account's bucket turned out to be another one. What it holds beyond our level is left to its headers."""
+        self._refill(now_s)
+        self.capacity, self.refill_per_s = capacity, refill_per_s
+        self._level = min(self._level, capacity - self._unanswered)
+
     def throttle(self, now_s: float, pause_s: float) -> None:
-        """The service said 429: our picture was wrong. Start from an empty bucket after the pause."""
+        """The service said 429: our picture was wrong. Start from an empty bucket after the pause.
+
+        A second 429 soon after means that somebody else drinks from the bucket: refill more slowly, and creep back.
+        The other requests of the same burst say nothing new.
+        """
         self._throttled += 1
         self._refill(now_s)
+        if now_s >= self._paused_until_s and self._level < self.capacity / 2:
+            if now_s - self._throttled_at_s < SHARED_FOR_S:
+                self._pace = max(self._pace * SLOWER, SLOWEST)
+            self._throttled_at_s = now_s
         self._level = min(self._level, 0.0)
         self.pause(now_s, pause_s)
         self._empty_until_s = self._paused_until_s
@@ -119,4 +153,5 @@ class TokenBucket:
         # A clock set back must not be paid in tokens, nor the pause after a 429.
         gone_s = max(now_s - max(self._at_s, self._empty_until_s), 0.0)
         self._at_s = now_s
-        self._level = min(self._level + gone_s * self.refill_per_s, self.capacity - self._unanswered)
+        self._level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._unanswered)
+        self._pace = min(self._pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)

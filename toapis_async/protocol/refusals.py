@@ -15,7 +15,8 @@ from toapis_async.errors import (
 from toapis_async.models import TaskError
 from toapis_async.protocol.lenient import Answer, as_object, json_of, read_code, shorten
 
-_TITLE = re.compile(r"<title[^>]*>(.*?)</title", re.IGNORECASE | re.DOTALL)
+_TITLE = re.compile(r"<title[^>]{0,200}>(.{0,1000}?)</title", re.IGNORECASE | re.DOTALL)
+# Bounded: with plain stars a page of 64 kB of open titles takes seconds of the event loop.
 
 
 def decode_error(answer: Answer, *, about_task: bool = False, retry_after_s: float | None = None) -> ServiceError:
@@ -40,11 +41,14 @@ def _error_in(answer: Answer) -> TaskError:
     body = as_object(json_of(answer.body))
     if body is not None:
         error = body.get("error")
+        code = read_code(body.get("code"))
         found = error_of(error) or error_of(body.get("message")) or error_of(body.get("detail"))
+        if found is None and code:
+            found = TaskError(code, code)
         if found is not None:
             param = (as_object(error) or {}).get("param")
             message = f"{found.message} [{param}]" if isinstance(param, str) and param else found.message
-            return TaskError(found.code or read_code(body.get("code")), shorten(message))
+            return TaskError(found.code or code, shorten(message))
     text = answer.body[:65_536].decode("utf-8", "replace")
     if title := _TITLE.search(text):
         return TaskError("", shorten(title[1]) or "an HTML page")
@@ -56,10 +60,11 @@ def _error_in(answer: Answer) -> TaskError:
 def error_of(value: object) -> TaskError | None:
     """An error as the service words it: an object, a text, or nothing."""
     if isinstance(value, str):
-        return TaskError("", shorten(value)) if value.strip() else None
+        return TaskError("", line) if (line := shorten(value)) else None
     members = as_object(value)
     if not members:
         return None
     code = read_code(members.get("code")) or read_code(members.get("type"))
     message = members.get("message") or members.get("msg")
-    return TaskError(code, shorten(message) if isinstance(message, str) else code or "no message")
+    line = shorten(message) if isinstance(message, str) else ""
+    return TaskError(code, line or code or "no message")

@@ -1,40 +1,200 @@
-"""When to look at a task."""
+"""When to look at which task: a look is taken when it is worth its price, the likeliest first when looks are scarce.
+
+Pure: time comes in, tasks come out. The poller and the simulator of the benchmarks drive this very class.
+"""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import heapq
+import math
+from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
-from attrs import frozen
+from toapis_async.models import Learned
+from toapis_async.protocol.forecast import Forecast
+from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:
     import random
 
-from toapis_async.protocol.retry import backoff_s
+PRICE: Final = 0.1
+"""λ as a fraction of the interval: the lag that one look is worth. 0.5 s at the service's 5 s."""
+LONGEST_WAIT: Final = 12.0
+"""The longest wait between two looks, in intervals: one minute at the service's 5 s."""
+MOST_CLASSES: Final = 64
+"""Request classes told apart; beyond that the rest share one, so that odd requests can't grow the memory."""
 
-_LONGEST_BACKOFF_S = 60.0
+
+class Watched(Protocol):
+    """What the schedule keeps about a task; its owner provides the slots."""
+
+    forecast: Forecast  #: of its request class
+    since_s: float  #: when its age was 0
+    looked_s: float  #: when it was last seen unfinished
+    percent: int | None  #: its progress then
 
 
-@frozen
-class Schedule:
-    """First look after `first_s`, then every `interval_s`; jitter lengthens, never shortens."""
+W = TypeVar("W", bound=Watched)
 
-    first_s: float
-    interval_s: float
-    jitter: float
 
-    def first_wait_s(self, rng: random.Random) -> float:
-        """From the submission's answer to the first look."""
-        return self.first_s * self._stretch(rng)
+class Schedule(Generic[W]):
+    """Waiting tasks in a heap by due time, due ones in a heap by their chance of having finished.
 
-    def next_wait_s(self, rng: random.Random) -> float:
-        """From one look to the next."""
-        return self.interval_s * self._stretch(rng)
+    Never a look sooner than `interval_s` after the last (`first_s` after the start); every task is looked at again
+    within `LONGEST_WAIT` intervals while looks are to be had; a task is in exactly one heap until it is popped.
+    """
 
-    def wait_after_failure_s(self, failures: int, rng: random.Random) -> float:
-        """After `failures` looks in a row that got no usable answer: back off, but stay above the floor."""
-        longest_s = max(_LONGEST_BACKOFF_S, self.interval_s)
-        extra_s = backoff_s(failures, base_s=self.interval_s, cap_s=longest_s, rng=rng)
-        return max(self.next_wait_s(rng), extra_s)
+    def __init__(
+        self,
+        *,
+        first_s: float,
+        interval_s: float,
+        jitter: float,
+        rng: random.Random,
+        most_age_s: float = math.inf,
+    ) -> None:
+        self._first_s = first_s
+        self._interval_s = interval_s
+        self._jitter = jitter
+        self._most_age_s = most_age_s
+        self._rng = rng
+        self._unit_s = interval_s / 5
+        self._pooled = Forecast(self._unit_s)
+        self._forecasts: dict[str, Forecast] = {}
+        self._waiting: list[tuple[float, int, W]] = []
+        self._ready: list[tuple[float, int, W]] = []
+        self._ranked_s = -math.inf
+        self._pushed = 0
+        self._finishes = 0
+        self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
-    def _stretch(self, rng: random.Random) -> float:
-        return 1.0 + self.jitter * rng.random()
+    def forecast_of(self, request_class: str) -> Forecast:
+        """What is known of a request class; a new one starts from what all classes taught."""
+        forecast = self._forecasts.get(request_class)
+        if forecast is None:
+            if len(self._forecasts) >= MOST_CLASSES:
+                return self._pooled
+            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled)
+        return forecast
+
+    def learned(self) -> Learned:
+        """What was learned so far."""
+        return Learned(self._interval_s, {name: forecast.evidence() for name, forecast in self._forecasts.items()})
+
+    def recall(self, prior: Learned) -> None:
+        """Start from what an earlier session learned under the same interval."""
+        if prior.interval_s != self._interval_s:
+            return
+        for name, evidence in prior.classes.items():
+            self.forecast_of(name).recall(evidence)
+
+    def add(self, task: W) -> None:
+        """Begin with a task that was just begun: `since_s` is now."""
+        task.looked_s = task.since_s
+        self._push(task, self._planned_s(task) + self._jitter_s())
+
+    def add_unseen(self, task: W) -> None:
+        """Begin with a task of unknown age and state: it is due at once."""
+        task.looked_s = -math.inf
+        self._push(task, -math.inf)
+
+    def put_back(self, task: W, now_s: float, percent: int | None = None) -> None:
+        """A look showed the task unfinished, at `percent` of progress: learn from it, and plan the next."""
+        if task.looked_s > -math.inf:
+            for forecast in (task.forecast, self._pooled):
+                forecast.saw_unfinished(task, now_s)
+        task.looked_s, task.percent = now_s, percent
+        self._push(task, self._planned_s(task) + self._jitter_s())
+
+    def put_off(self, task: W, now_s: float, failures: int) -> None:
+        """A look failed (`failures` in a row) and showed nothing: back off, above the floor."""
+        longest_s = LONGEST_WAIT * self._interval_s
+        wait_s = backoff_s(failures, base_s=self._interval_s, cap_s=longest_s, rng=self._rng)
+        self._push(task, now_s + max(wait_s, self._interval_s + self._jitter_s()))
+
+    def finished(self, task: W, now_s: float, took_s: float | None = None) -> None:
+        """A look showed the task finished, after `took_s` if the service said so (in whole seconds)."""
+        if task.looked_s == -math.inf:
+            return
+        at_s = (task.looked_s + now_s) / 2
+        if took_s is not None and now_s - task.looked_s > 1.0:
+            at_s = min(max(task.since_s + took_s, task.looked_s), now_s)
+        for forecast in (task.forecast, self._pooled):
+            forecast.saw_finished(task, now_s, at_s)
+        self._finishes += 1
+        self._replan_if_moved(task.forecast, at_s - task.since_s)
+
+    def next_due_s(self) -> float | None:
+        """When the first look is due; None while no task is waited for."""
+        if self._ready:
+            return -math.inf
+        return self._waiting[0][0] if self._waiting else None
+
+    def pop(self, now_s: float) -> W | None:
+        """The due task most likely to have finished, None if none is due. Give it back with `put_back` or `put_off`,
+        or not at all when it has ended."""
+        while self._waiting and self._waiting[0][0] <= now_s:
+            task = heapq.heappop(self._waiting)[2]
+            planned_s = self._planned_s(task)
+            if (
+                min(planned_s, task.since_s + self._most_age_s) > now_s
+            ):  # less likely to finish soon than it was thought when it was planned
+                self._push(task, planned_s)
+            else:
+                self._pushed += 1
+                heapq.heappush(self._ready, (-self._chance(task, now_s), self._pushed, task))
+        if not self._ready:
+            return None
+        self._rank(now_s)
+        return heapq.heappop(self._ready)[2]
+
+    def _rank(self, now_s: float) -> None:
+        """Chances grow while tasks wait, at different speeds: rank them anew, the more rarely the more they are."""
+        if len(self._ready) > 1 and now_s - self._ranked_s >= self._unit_s * len(self._ready) / 1_000:
+            self._ranked_s = now_s
+            self._ready = [(-self._chance(task, now_s), place, task) for _, place, task in self._ready]
+            heapq.heapify(self._ready)
+
+    def _chance(self, task: W, now_s: float) -> float:
+        """How likely it has finished since it was last seen (as a cumulative hazard: the order is the same)."""
+        if task.looked_s == -math.inf:
+            return math.inf
+        return task.forecast.chance(task, now_s)
+
+    def _planned_s(self, task: W) -> float:
+        """When a look at the task is worth its price."""
+        if task.looked_s == -math.inf:
+            return -math.inf
+        never_seen = task.looked_s == task.since_s
+        wait_s = task.forecast.worth_wait_s(
+            task,
+            PRICE * self._interval_s * self._dearness(),
+            at_least_s=self._first_s if never_seen else self._interval_s,
+            at_most_s=max(LONGEST_WAIT * self._interval_s, self._first_s),
+        )
+        return task.looked_s + wait_s
+
+    def _dearness(self) -> float:
+        return 1.0 + 4.0 * (1.0 - self.fullness) ** 2
+
+    def _jitter_s(self) -> float:
+        return self._interval_s * self._jitter * self._rng.random()
+
+    def _push(self, task: W, due_s: float) -> None:
+        self._pushed += 1  # keeps the order among equals, and tasks out of comparisons
+        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), self._pushed, task))
+
+    def _replan_if_moved(self, forecast: Forecast, age_s: float) -> None:
+        """Look sooner at a class's waiting tasks when it finishes sooner than when it was planned; popping alone can
+        only delay. Done for every tenth of the waiting tasks that finish at most, so that planning stays cheap."""
+        if self._finishes < len(self._waiting) / 10 or not forecast.has_risen(age_s):
+            return
+        self._finishes = 0
+        forecast.mark()
+        self._waiting = [
+            (self._sooner(due_s, task) if task.forecast is forecast else due_s, place, task)
+            for due_s, place, task in self._waiting
+        ]
+        heapq.heapify(self._waiting)
+
+    def _sooner(self, due_s: float, task: W) -> float:
+        return min(due_s, self._planned_s(task) + self._jitter_s())

@@ -6,7 +6,7 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
 import cattrs
-from attrs import define, evolve
+from attrs import define, evolve, fields
 from cattrs.gen import make_dict_structure_fn, override
 
 from toapis_async.errors import ServiceError
@@ -119,7 +119,8 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
     """
     body = read_object(answer)
     task = _lenient.structure(body, _Task)
-    task_id = task.id or task.task_id or asked_id
+    # An id goes into a URL: lone surrogates can't, and nothing of the sort was ever seen.
+    task_id = next((i for i in (task.id, task.task_id, asked_id) if i and i.isprintable()), None)
     if not task_id:
         raise unreadable(answer, "no task id", "$.id")
     status = status_of(task.status)
@@ -161,7 +162,7 @@ def decode_upload(answer: Answer) -> Upload:
         id=read_text(upload_id),
         url=url,
         mime_type=mime_type if isinstance(mime_type, str) else None,
-        size_bytes=size if isinstance(size, int) else None,
+        size_bytes=size if isinstance(size, int) and not isinstance(size, bool) else None,
     )
 
 
@@ -207,12 +208,17 @@ def _check_success(answer: Answer, body: JsonObject) -> None:
 
 
 def _links(answer: Answer, body: JsonObject) -> list[str]:
-    try:
-        return _strict.structure(body, _Images).links()
-    except cattrs.BaseValidationError as error:
-        first = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
-        message, _, place = first.rpartition(" @ ")
-        raise unreadable(answer, message, place) from None
+    # Place by place: a member further down that only looks like links (`"images": 1`) must not hide those above it.
+    for name in (a.name for a in fields(_Images) if a.name in body):
+        try:
+            links = _strict.structure({name: body[name]}, _Images).links()
+        except cattrs.BaseValidationError as error:
+            first = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
+            message, _, place = first.rpartition(" @ ")
+            raise unreadable(answer, message, place) from None
+        if links:
+            return links
+    return []
 
 
 def _strict_text(value: object, _: object) -> str:

@@ -1,0 +1,80 @@
+"""Fixtures of the command line's tests: each runs in an empty folder and without a key."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from click.testing import CliRunner, Result
+
+from toapis_async.cli import main
+from toapis_async.cli.output import Output
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IN_A_BLINK = ("--sandbox", "--speed", "1000")
+"""A sandbox whose tasks take about 13 ms."""
+
+
+@dataclass
+class Ran:
+    """What a command left behind."""
+
+    code: int
+    stdout: str
+    stderr: str
+
+    @property
+    def records(self) -> list[dict[str, Any]]:
+        return [json.loads(line) for line in self.stdout.splitlines()]
+
+    @classmethod
+    def of(cls, result: Result) -> Ran:
+        if result.exception is not None and not isinstance(result.exception, SystemExit):
+            raise result.exception
+        return cls(result.exit_code, result.stdout, result.stderr)
+
+
+def run(*args: str, stdin: str | bytes | None = None) -> Ran:
+    """Run `toapis` in this process."""
+    return Ran.of(CliRunner().invoke(main, args, input=stdin, prog_name="toapis"))
+
+
+def results_of(folder: Path) -> list[dict[str, Any]]:
+    return [json.loads(line) for line in (folder / "results.jsonl").read_text("utf-8").splitlines()]
+
+
+@pytest.fixture(autouse=True)
+def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.delenv("TOAPIS_API_KEY", raising=False)
+    monkeypatch.delenv("TOAPIS_BASE_URL", raising=False)
+
+
+@pytest.fixture
+def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Stderr counts as a terminal that can redraw lines."""
+    monkeypatch.setattr(Output, "on_terminal", True)
+
+
+@pytest.fixture
+def out() -> Output:
+    return Output(json=False, quiet=False)
+
+
+class Recorder:
+    """A live display that keeps what is printed above it."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def print_above(self, line: str) -> None:
+        self.lines.append(line)
+
+
+@pytest.fixture
+def above() -> Recorder:
+    return Recorder()

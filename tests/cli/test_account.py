@@ -1,0 +1,112 @@
+"""`toapis status`, `balance`, `upload` and `models`."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toapis_async.cli import account
+from toapis_async.models import Balance, TaskSnapshot, TaskStatus
+
+from .conftest import IN_A_BLINK, run
+
+
+@pytest.fixture
+def task_id() -> str:
+    """A finished task of the sandbox of this folder."""
+    [record] = run("generate", "a red kite", "--json", *IN_A_BLINK).records
+    identifier: str = record["task_id"]
+    return identifier
+
+
+def test_the_sandbox_of_this_folder_knows_its_tasks(task_id: str) -> None:
+    ran = run("status", task_id, "--sandbox")
+    told, state, progress, url = ran.stdout.split()
+    assert (ran.code, told, state, progress) == (0, task_id, "completed", "100%")
+    assert url.startswith("http://127.0.0.1:")
+
+
+def test_a_status_is_one_record_for_machines(task_id: str) -> None:
+    [record] = run("status", task_id, "--sandbox", "--json").records
+    assert record["task_id"] == task_id
+    assert (record["ok"], record["status"], record["error"], len(record["urls"])) == (True, "completed", None, 1)
+    assert record["expires_at"] > record["completed_at"]
+
+
+def test_an_unknown_task_is_a_failure_and_not_the_end_of_the_others(task_id: str) -> None:
+    ran = run("status", "nobody", task_id, "--sandbox", "--json")
+    assert ran.code == 1
+    unknown, known = ran.records
+    assert (unknown["asked"], unknown["error"]["type"]) == ("nobody", "TaskNotFound")
+    assert known["task_id"] == task_id
+    assert ran.stderr == "error: nobody: task not found (HTTP 404, task_not_found)\n"
+
+
+def test_a_failed_task_says_why() -> None:
+    run("generate", "a kite [fail]", "--client-business-id", "mine", *IN_A_BLINK)
+    ran = run("status", "mine", "--sandbox")
+    assert ran.code == 0
+    assert "failed" in ran.stdout
+    assert "(generation_failed)" in ran.stdout
+
+
+def test_questions_leave_no_sandbox_behind() -> None:
+    assert run("balance", "--sandbox").code == 0
+    assert list(Path().iterdir()) == []
+
+
+def test_a_service_that_cannot_be_reached_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
+    ran = run("balance", "--base-url", "http://127.0.0.1:9")
+    assert ran.code == 1
+    assert ran.stderr.startswith("error: ")
+    assert len(ran.stderr.splitlines()) == 1
+
+
+@pytest.mark.parametrize(("options", "scope"), [((), "key"), (("--user",), "user")])
+def test_a_balance_is_told_in_credits(options: tuple[str, ...], scope: str) -> None:
+    ran = run("balance", *options, "--sandbox")
+    assert ran.stdout.splitlines() == [
+        "left      100,000.00 credits  ($500.00)",
+        "used            0.00 credits  ($0.00)",
+    ]
+    [record] = run("balance", *options, "--sandbox", "--json").records
+    assert (record["scope"], record["remain_credits"]) == (scope, 100_000)
+
+
+def test_a_balance_without_limit_or_figures_is_told_too(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async def unlimited(*_: object) -> Balance:
+        return Balance(used_credits=12.5, unlimited_quota=True)
+
+    async def silent(*_: object) -> Balance:
+        return Balance()
+
+    monkeypatch.setattr("toapis_async.client.ToAPIs.balance", unlimited)
+    assert run("balance", "--sandbox").stdout == "left  unlimited\nused           12.50 credits\n"
+    monkeypatch.setattr("toapis_async.client.ToAPIs.balance", silent)
+    assert run("balance", "--sandbox").stdout == "left  not told\nused  not told\n"
+
+
+def test_pictures_become_addresses(task_id: str) -> None:
+    picture = f"{task_id}.png"
+    Path("words.txt").write_text("no picture")
+    ran = run("upload", picture, "words.txt", "--sandbox")
+    assert ran.code == 2
+    assert ran.stdout.startswith("http://127.0.0.1:")
+    assert "words.txt is not a JPEG, PNG, WebP or GIF" in ran.stderr
+    [record] = run("upload", picture, "--sandbox", "--json").records
+    assert (record["file"], record["mime_type"]) == (picture, "image/png")
+
+
+def test_models_are_listed_by_their_ids() -> None:
+    ran = run("models", "--sandbox")
+    assert ran.stdout.splitlines()[0] == "gpt-image-2-vip"
+    assert run("models", "--sandbox", "--json").records[0]["id"] == "gpt-image-2-vip"
+
+
+def test_an_unfinished_task_has_no_ending() -> None:
+    line = account._status_line(TaskSnapshot("t1", TaskStatus.IN_PROGRESS, "rendering"))
+    assert line == "t1  in progress"

@@ -1,0 +1,169 @@
+"""`toapis generate`: from a prompt to files."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from toapis_async.cli.options import Options
+from toapis_async.cli.output import CliError, Output
+from toapis_async.cli.session import Pending, settings_of
+from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
+from toapis_async.models import TaskStatus
+from toapis_async.settings import TIERS, Settings
+
+from .conftest import IN_A_BLINK, run
+
+
+def test_the_images_are_saved_and_their_paths_printed() -> None:
+    ran = run("generate", "a red kite", "-n", "2", "--size", "3:2", "--out", "kites", *IN_A_BLINK)
+    assert ran.code == 0
+    files = ran.stdout.splitlines()
+    assert sorted(files) == sorted(str(path) for path in Path("kites").glob("*.png"))
+    assert len(files) == 2
+    accepted, took = ran.stderr.splitlines()
+    assert accepted.startswith("accepted as task_img_")
+    assert took.startswith("2 images in ")
+
+
+def test_machines_get_one_record() -> None:
+    ran = run("generate", "a red kite", "--json", "--quiet", "--client-business-id", "mine-1", *IN_A_BLINK)
+    [record] = ran.records
+    assert (ran.code, ran.stderr) == (0, "")
+    assert record["ok"]
+    assert record["client_business_id"] == "mine-1"
+    assert record["model"] == "gpt-image-2-vip"
+    assert record["completed_at"].endswith("+00:00")
+    assert [Path(file).is_file() for file in record["files"]] == [True]
+
+
+def test_references_are_files_or_addresses_in_their_order() -> None:
+    [first] = run("generate", "a kite", *IN_A_BLINK).stdout.splitlines()
+    options = ("--reference", "https://files.toapis.com/a.png", "--reference", first)
+    assert run("generate", "the same at dusk", *options, *IN_A_BLINK).code == 0
+
+
+@pytest.mark.usefixtures("on_terminal")
+def test_a_prompt_is_never_markup() -> None:
+    ran = run("generate", "[bold]kite[/bold] [/nonsense]", *IN_A_BLINK)
+    assert ran.code == 0
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "told"),
+    [
+        (("kite", "--size", "auto"), 2, "size='auto' is not supported"),
+        (("",), 2, "prompt is empty"),
+        (("kite", "--reference", "missing.png"), 2, "missing.png"),
+        (("kite [refuse]",), 1, "HTTP 422"),
+        (("kite [fail]",), 1, "generation_failed"),
+        (("kite", "--first-poll-s", "1e9"), 2, "first_poll_s=1000000000.0 is out of range"),
+    ],
+)
+def test_what_goes_wrong_is_one_line(arguments: tuple[str, ...], code: int, told: str) -> None:
+    ran = run("generate", *arguments, "--json", "--quiet", *IN_A_BLINK)
+    assert ran.code == code
+    [line] = ran.stderr.splitlines()
+    assert line.startswith("error: ")
+    assert told in line
+    assert all(record["ok"] is False for record in ran.records)
+
+
+def test_a_time_out_names_the_task_that_still_runs() -> None:
+    ran = run("generate", "a kite", "--sandbox", "--speed", "1", "--timeout-s", "0.2", "--json")
+    assert ran.code == 1
+    [record] = ran.records
+    assert record["error"]["type"] == "WaitTimeout"
+    assert "it still runs and is still paid for" in ran.stderr
+    assert f"  {record['task_id']}  {record['client_business_id']}\n" in ran.stderr
+    assert "to ask: cd . && toapis status --sandbox ID" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("--sandbox", "--base-url", "http://127.0.0.1:1"), "leave --base-url out"),
+        (("--speed", "20"), "add --sandbox"),
+        (("--seed", "0"), "add --sandbox"),
+        (("--sandbox", "--speed", "0"), "--speed"),
+        (("--base-url", "http://example.org"), "no API key"),
+    ],
+)
+def test_options_that_cannot_be_right_are_misuse(arguments: tuple[str, ...], told: str) -> None:
+    ran = run("generate", "a kite", *arguments)
+    assert (ran.code, ran.stdout) == (2, "")
+    assert told in ran.stderr
+
+
+def test_the_key_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-secret")
+    ran = run("generate", "a kite", "--base-url", "http://example.org")
+    assert ran.code == 2
+    assert "use https://" in ran.stderr
+    assert "sk-secret" not in ran.stderr
+
+
+def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
+    Path(".sandbox").mkdir()
+    Path(".sandbox/sandbox.sqlite3").write_text("no database, but long enough to look like one" * 9)
+    ran = run("generate", "a kite", "--sandbox")
+    assert ran.code == 2
+    assert ran.stderr.startswith("error: ")
+
+
+def test_a_folder_the_sandbox_cannot_use_is_told() -> None:
+    Path("file").touch()
+    ran = run("generate", "a kite", "--sandbox", "--out", "file/out")
+    assert (ran.code, ran.stderr) == (1, "error: the sandbox can't start: Not a directory\n")
+
+
+# ---------------------------------------------------------------------------------------------- settings, pending
+
+
+def test_the_sandbox_divides_waits_and_multiplies_rates_by_its_speed() -> None:
+    settings = settings_of(Options(sandbox=True, speed=10, tier="vip"))
+    assert (settings.first_poll_s, settings.min_poll_interval_s) == (0.5, 0.5)
+    assert settings.rate_limits.submit_per_s == pytest.approx(10 * TIERS["vip"].submit_per_s)
+    assert settings.rate_limits.query_burst == TIERS["vip"].query_burst
+
+
+def test_waits_that_were_given_are_left_alone() -> None:
+    settings = settings_of(Options(sandbox=True, first_poll_s=3.0, max_in_flight=7))
+    assert (settings.first_poll_s, settings.min_poll_interval_s, settings.max_in_flight) == (3.0, 0.25, 7)
+
+
+def test_without_options_the_librarys_defaults_apply() -> None:
+    assert settings_of(Options()) == Settings()
+
+
+def test_the_sandbox_has_the_lowest_tier_unless_told_otherwise() -> None:
+    for tier in (None, "auto", "default"):
+        limits = settings_of(Options(sandbox=True, speed=1, tier=tier)).rate_limits
+        assert limits == TIERS["default"]
+
+
+def test_a_wrong_setting_is_misuse() -> None:
+    with pytest.raises(CliError, match="out of range"):
+        settings_of(Options(first_poll_s=1e9))
+
+
+def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    pending = Pending()
+    for task_id, business_id in (("t1", "b1"), ("t2", None), ("t3", "b3"), ("t4", "b4")):
+        pending.note(TaskAccepted(task_id, business_id, None))
+    pending.note(TaskEnded("t1", TaskStatus.FAILED, 1.0, 1))
+    pending.note(TaskEnded("t2", TaskStatus.COMPLETED, 1.0, 1))
+    pending.note(TaskEnded("t4", None, 1.0, 1, "closed"))
+    pending.settled("t3")
+    pending.note(SubmitLost("b5", "no answer"))
+    pending.note(SubmitLost("b6", "no answer"))
+    pending.settled(None, "b6")
+    pending.tell(out, "toapis status ID")
+    assert capsys.readouterr().err.splitlines() == [
+        "  t2",
+        "  t4  b4",
+        "2 tasks (above) still running or not fetched yet, and paid for; to ask: toapis status ID",
+        "  b5",
+        "1 submission (above) perhaps accepted, nobody knows; to ask: toapis status ID",
+    ]

@@ -1,0 +1,87 @@
+"""The command as a process: what help costs, signals, and `python -m`."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+from typing import IO
+
+import pytest
+
+import toapis_async
+from toapis_async.cli import main
+
+from .conftest import run
+
+TOAPIS = (sys.executable, "-X", "dev", "-W", "error", "-m", "toapis_async")
+
+
+@pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.commands)])
+def test_help_needs_neither_aiohttp_nor_rich(arguments: list[str]) -> None:
+    code = (
+        "import sys\n"
+        "from toapis_async.cli import main\n"
+        "try:\n    main(sys.argv[1:], prog_name='toapis')\n"
+        "finally:\n    heavy = {'aiohttp', 'rich', 'anyio', 'cattrs', 'PIL'} & set(sys.modules)\n"
+        "    sys.stderr.write(' '.join(sorted(heavy)))\n"
+    )
+    done = subprocess.run(  # noqa: S603
+        [sys.executable, "-c", code, *arguments], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith("Usage: toapis")
+
+
+def test_the_package_runs_as_a_module() -> None:
+    done = subprocess.run([*TOAPIS, "--version"], capture_output=True, text=True, check=False)  # noqa: S603
+    assert (done.returncode, done.stdout) == (0, f"toapis, version {toapis_async.__version__}\n")
+
+
+def test_every_command_has_an_example() -> None:
+    for name in main.commands:
+        assert f"  toapis {name} " in run(name, "--help").stdout, name
+
+
+def started(*arguments: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(  # noqa: S603
+        [*TOAPIS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+def lines_until(stream: IO[str] | None, start: str) -> str:
+    assert stream is not None
+    return next(line for line in stream if line.startswith(start))
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: signal.Signals) -> None:
+    process = started("generate", "a kite", "--sandbox", "--speed", "1")
+    task_id = lines_until(process.stderr, "accepted as ").split()[-1]
+    process.send_signal(number)
+    stdout, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stdout) == (130, "")
+    assert f"  {task_id}  ta-" in stderr
+    assert "1 task (above) still running or not fetched yet, and paid for" in stderr
+    assert "Traceback" not in stderr
+    assert stderr.endswith("error: interrupted\n")
+
+
+def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:
+    process = started("sandbox", "--port", "0", "--files-port", "0", "--speed", "1000", "--json")
+    assert process.stdout is not None
+    ready = json.loads(process.stdout.readline())
+    models = subprocess.run(  # noqa: S603
+        [*TOAPIS, "models", "--base-url", ready["base_url"]],
+        env={"TOAPIS_API_KEY": ready["api_key"]},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (models.returncode, models.stderr) == (0, "")
+    assert "gpt-image-2-vip" in models.stdout.splitlines()
+    process.send_signal(signal.SIGINT)
+    stdout, stderr = process.communicate(timeout=10)
+    assert (process.returncode, stdout) == (0, "")
+    assert "stopped after 1 request: 0 tasks in the books" in stderr

@@ -1,0 +1,225 @@
+"""Prompt files: what is read, and how every bad line is named."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from toapis_async.cli.prompts import MOST_SHOWN, Checked, opened, reference
+from toapis_async.errors import InvalidRequest
+
+
+def rows_of(path: Path, given_format: str | None = None) -> list[Any]:
+    with opened(str(path), given_format) as prompts:
+        return list(prompts.rows())
+
+
+def check(path: Path) -> Checked:
+    with opened(str(path)) as prompts:
+        return asyncio.run(prompts.check())
+
+
+def problems_of(path: Path) -> dict[int, str]:
+    return {line.number: str(line.problem) for line in check(path).problems}
+
+
+@pytest.fixture
+def file(tmp_path: Path) -> Path:
+    return tmp_path / "prompts"
+
+
+# ---------------------------------------------------------------------------------------------- what is read
+
+
+def test_plain_lines_are_prompts_and_blank_ones_are_none(file: Path) -> None:
+    file.write_bytes("\ufeffa red kite\r\n\n  \n  a blue one  \n[bold]no markup[/]".encode())
+    assert rows_of(file) == ["a red kite", "a blue one", "[bold]no markup[/]"]
+
+
+def test_json_lines_are_rows_of_fields_or_prompts(file: Path) -> None:
+    file.write_bytes('\ufeff{"prompt": "a kite", "n": 2, "key": "k"}\n\n"红风筝"\n'.encode())
+    assert rows_of(file) == [{"prompt": "a kite", "n": 2, "key": "k"}, "红风筝"]
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "rows"),
+    [
+        ("a.jsonl", '"a kite"', ["a kite"]),
+        ("a.NDJSON", '"a kite"', ["a kite"]),
+        ("a.txt", '"a kite"', ['"a kite"']),
+        ("a.csv", "prompt\na kite", [{"prompt": "a kite"}]),
+        ("a.dat", '\n{"prompt": "a kite"}', [{"prompt": "a kite"}]),
+        ("a.dat", "{a kite", ["{a kite"]),
+        ("a.dat", "7 kites", ["7 kites"]),
+        ("a.dat", "7", ["7"]),
+        ("a.dat", "", []),
+    ],
+)
+def test_the_format_follows_from_the_name_else_from_the_first_line(
+    tmp_path: Path, name: str, content: str, rows: list[Any]
+) -> None:
+    (tmp_path / name).write_text(content)
+    assert rows_of(tmp_path / name) == rows
+
+
+def test_a_given_format_goes_before_the_name(tmp_path: Path) -> None:
+    (tmp_path / "a.txt").write_text('"a kite"')
+    assert rows_of(tmp_path / "a.txt", "jsonl") == ["a kite"]
+
+
+def test_csv_cells_become_fields_and_empty_ones_are_left_out(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "\ufeffkey, prompt ,n,size,reference_images,image_urls,metadata\n"
+        'k1,"a kite,\nin two lines",2,16:9,'
+        'https://a.de/1.png https://a.de/2.png,"[""https://a.de/3.png""]","{""a"": 1}"\n'
+        "\n"
+        ",,,,,,\n"
+        "7,another, , ,\n",
+        encoding="utf-8",
+    )
+    first, second = rows_of(tmp_path / "a.csv")
+    assert first == {
+        "key": "k1",
+        "prompt": "a kite,\nin two lines",
+        "n": 2,
+        "size": "16:9",
+        "reference_images": ["https://a.de/1.png", "https://a.de/2.png"],
+        "image_urls": ["https://a.de/3.png"],
+        "metadata": {"a": 1},
+    }
+    assert second == {"key": "7", "prompt": "another"}
+
+
+def test_local_references_are_looked_for_beside_the_prompt_file(file: Path) -> None:
+    file.write_text('{"prompt": "a", "reference_images": ["kite.png", "https://a.de/b.png"]}')
+    [row] = rows_of(file)
+    assert row["reference_images"] == [file.parent / "kite.png", "https://a.de/b.png"]
+
+
+@pytest.mark.parametrize("name", ["/abs/c.png", "../c.png", "sub/../../c.png", "~/c.png"])
+def test_a_prompt_file_cannot_reach_pictures_outside_its_folder(file: Path, name: str) -> None:
+    file.write_text(json.dumps({"prompt": "a", "image_urls": [name]}))
+    with opened(str(file)) as prompts:
+        [line] = prompts.lines()
+    assert "outside the prompt file's folder" in (line.problem or "")
+
+
+@pytest.mark.parametrize("text", ["https://a.de/b.png", "htp://typo", "data:image/png;base64,xx", "x" * 3_000, 7, None])
+def test_what_cannot_be_a_file_is_left_for_the_request_to_judge(text: object) -> None:
+    assert reference(text, Path()) == text
+
+
+def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:
+    pipe = tmp_path / "pipe.jsonl"
+    os.mkfifo(pipe)
+    writing = threading.Thread(target=pipe.write_text, args=('"a kite"\n',))
+    writing.start()
+    with opened(str(pipe)) as prompts:
+        assert [list(prompts.rows()) for _ in range(2)] == [["a kite"], ["a kite"]]
+        assert prompts.folder == Path()
+    writing.join()
+
+
+# ---------------------------------------------------------------------------------------------- what is wrong
+
+
+def test_every_bad_json_line_is_named_by_its_number(file: Path) -> None:
+    file.write_bytes(
+        b'{"prompt": "fine"}\n'
+        b"\n"
+        b'{"prompt": "x", "sizee": "1:1"}\n'
+        b'{"prompt": "x"\n'
+        b"[1, 2]\n"
+        b"\xff\xfe\n"
+        b'{"prompt": ""}\n'
+        b'{"prompt": "x", "key": "a"}\n'
+        b'{"prompt": "x", "key": "a"}\n'
+        b'{"prompt": "x", "reference_images": ["missing.png"]}\n'
+        b'{"prompt": "x", "reference_images": "kite.png"}\n'
+        b'{"prompt": "x", "extra": %s\n'
+        b'{"prompt": "x", "n": %s}\n' % (b"[" * 100_000, b"1" * 5_000)
+    )
+    found = problems_of(file)
+    starts = {
+        3: "unknown field 'sizee': did you mean 'size'?",
+        4: "not JSON: Expecting ',' delimiter in column",
+        5: "a row is {",
+        6: "not UTF-8 (byte 0xff in place 1)",
+        7: "prompt is empty",
+        9: "key 'a' is the key of row",
+        10: "reference_images[0]: there is no file",
+        11: "reference_images must be a list",
+        12: "not JSON: maximum recursion depth",
+        13: "not JSON: Exceeds the limit",
+    }
+    assert found.keys() == starts.keys()
+    assert {number: text for number, text in found.items() if not text.startswith(starts[number])} == {}
+
+
+def test_bad_encoding_is_named_in_plain_lines(file: Path) -> None:
+    file.write_bytes(b"a kite\nna\xefve\n")
+    assert problems_of(file) == {2: "not UTF-8 (byte 0xef in place 3): save the file as UTF-8"}
+
+
+def test_every_bad_csv_row_is_named_by_its_first_line(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(
+        b"prompt,n,metadata\n"
+        b"fine,1,\n"
+        b'"in\ntwo lines",two,\n'
+        b"too,1,,many\n"
+        b"na\xefve,1,\n"
+        b"x,1,{\n"
+        b'"x" y,1,\n'
+        b'"never closed,1,\n'
+        b"swallowed,1,\n"
+    )
+    found = problems_of(tmp_path / "a.csv")
+    starts = {
+        3: "n must be a whole number",
+        5: "4 cells under 3 columns",
+        6: "not UTF-8 (byte 0xef in place 3)",
+        7: "column metadata is not JSON",
+        8: "not CSV: ',' expected",
+        9: "not CSV: unexpected end of data",
+    }
+    assert found.keys() == starts.keys()
+    assert {number: text for number, text in found.items() if not text.startswith(starts[number])} == {}
+
+
+@pytest.mark.parametrize(
+    ("header", "problem"),
+    [
+        ("prompt,sizee", "the header: unknown field 'sizee': did you mean 'size'?"),
+        ("prompt,n,n", "the header has 'n' twice"),
+        ("key,n", "the header has no column 'prompt'"),
+        ('"prompt', "not CSV: unexpected end of data"),
+    ],
+)
+def test_a_bad_csv_header_is_told_once(tmp_path: Path, header: str, problem: str) -> None:
+    (tmp_path / "a.csv").write_text(f"{header}\nx,1,2\ny,1,2\n")
+    found = problems_of(tmp_path / "a.csv")
+    assert list(found) == [1]
+    assert found[1].startswith(problem)
+
+
+def test_a_csv_file_without_a_line_has_no_rows(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").touch()
+    assert check(tmp_path / "a.csv") == Checked(0, (), 0)
+
+
+def test_the_listing_is_capped_and_the_count_is_not(file: Path) -> None:
+    file.write_text('{"prompt": ""}\n' * (MOST_SHOWN + 2_000))
+    checked = check(file)
+    assert (checked.rows, checked.bad, len(checked.problems)) == (MOST_SHOWN + 2_000, MOST_SHOWN + 2_000, MOST_SHOWN)
+
+
+def test_a_file_that_changed_after_its_check_ends_the_rows(file: Path) -> None:
+    file.write_text('"a kite"\n{')
+    with opened(str(file), "jsonl") as prompts, pytest.raises(InvalidRequest, match=r"line 2: not JSON.*meanwhile"):
+        list(prompts.rows())

@@ -1,0 +1,106 @@
+"""`toapis batch`: a file of prompts, from lines to a folder of images and results.jsonl."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, count, duration, error_record
+from toapis_async.cli.progress import batch_view, shown
+from toapis_async.cli.results import IMAGES, NAME, Results
+from toapis_async.cli.session import SANDBOX_FOLDER, Session
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toapis_async.batch import Batch
+    from toapis_async.cli.options import Options
+    from toapis_async.cli.output import Output
+    from toapis_async.cli.prompts import Checked, PromptFile
+    from toapis_async.client import ToAPIs
+    from toapis_async.models import BatchItem
+
+MOST_FAILURES_SHOWN = 5
+
+
+async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, *, overwrite: bool = False) -> int:
+    """Check everything, then send it all."""
+    results = Results(folder, overwrite=overwrite)
+    results.check_unused()
+    checked = await prompts.check()
+    _refuse(checked, out)
+    session = Session(options, out)
+    run = _Run(checked.rows, folder)
+    with results.opened():
+        try:
+            async with session.opened(folder / SANDBOX_FOLDER):
+                await run.send(session, prompts, results)
+        finally:
+            run.summarise(out)
+    return SOME_FAILED if run.failures else ALL_DONE
+
+
+def _refuse(checked: Checked, out: Output) -> None:
+    """Report every bad line and stop, before anything is sent."""
+    for line in checked.problems:
+        out.error(f"line {line.number}: {line.problem}")
+    if checked.bad > len(checked.problems):
+        out.error(f"… and {checked.bad - len(checked.problems):,} more")
+    if checked.bad:
+        raise CliError(f"{checked.bad:,} of {count(checked.rows, 'row')} can't be right; nothing was sent")
+    if not checked.rows:
+        raise CliError("there is no prompt in the input")
+
+
+class _Run:
+    """One pass over checked prompts, and what is told of it at its end."""
+
+    def __init__(self, total: int, folder: Path) -> None:
+        self.total = total
+        self.folder = folder
+        self.failures: list[BatchItem] = []  #: the first few
+        self._batch: Batch | None = None
+        self._client: ToAPIs | None = None
+
+    async def send(self, session: Session, prompts: PromptFile, results: Results) -> None:
+        """Submit, save, and note each row as it completes."""
+        client, out = session.client, session.out
+        async with client.batch(prompts.rows(), save_to=self.folder / IMAGES) as batch:
+            self._client, self._batch = client, batch
+            view = batch_view(out, self.total, batch.statistics, lambda: client.statistics().saved_files)
+            async with shown(view):
+                async for item in batch:
+                    out.record(results.add(item))
+                    session.pending.settled(item.task_id, item.client_business_id)
+                    for file in item.files:
+                        out.result(str(file))
+                    if not item.ok and len(self.failures) < MOST_FAILURES_SHOWN:
+                        self.failures.append(item)
+
+    def summarise(self, out: Output) -> None:
+        """How it went; also when it was interrupted."""
+        if self._batch is None or self._client is None:
+            return
+        now, counts = self._batch.statistics(), self._client.statistics()
+        missing = self.total - now.done - now.failed
+        out.note(
+            f"{now.done:,} of {self.total:,} done, {now.failed:,} failed"
+            f"{f', {missing:,} not finished' if missing else ''} in {duration(now.elapsed_s)}"
+        )
+        for item in self.failures:
+            out.note(f"  failed   {item.key}: {_reason(item)}")
+        if now.failed > len(self.failures):
+            out.note(f"  … and {now.failed - len(self.failures):,} more in {self.folder / NAME}")
+        throttled = counts.throttled_submits + counts.throttled_queries
+        if throttled:
+            times = "once" if throttled == 1 else f"{throttled:,} times"
+            out.note(f"  the service said 429 (too fast) {times}")
+        size = f"{count(counts.saved_files, 'file')}, {counts.saved_bytes / 1e6:,.1f} MB"
+        out.note(f"  images   {self.folder / IMAGES}  ({size})")
+        out.note(f"  results  {self.folder / NAME}")
+
+
+def _reason(item: BatchItem) -> str:
+    assert item.error is not None
+    told = error_record(item.error)
+    code = f" ({told['code']})" if told["code"] else ""
+    return f"{told['message']}{code}"

@@ -1,0 +1,253 @@
+"""What can be typed. Nothing heavy is imported here, nor anywhere above a command's body."""
+
+# ruff: noqa: PLC0415  (a body's imports take 0.3 s: `toapis --help` must not wait for aiohttp and rich)
+
+from __future__ import annotations
+
+import asyncio
+import ipaddress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import click
+
+from toapis_async import __version__
+from toapis_async.cli.options import JSON, QUIET, SPEED, Options, service_options
+from toapis_async.cli.output import Output, interruptible, reported
+from toapis_async.settings import TIERS
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+_FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.version_option(__version__, prog_name="toapis")
+def main() -> None:
+    """Images from the ToAPIs service, one or many thousands.
+
+    The key is read from TOAPIS_API_KEY. To try without an account, add --sandbox:
+
+    \b
+      toapis generate "a red kite over the sea" --sandbox
+      toapis batch docs/examples/prompts.jsonl --out out --sandbox
+
+    Exit codes: 0 all done, 1 something failed, 2 misuse, 130 interrupted.
+    """
+
+
+@main.command(short_help="Make images from one prompt.")
+@click.argument("prompt")
+@click.option("--model", help="Any image model of the service.  [default: gpt-image-2-vip]")
+@click.option("--size", metavar="W:H", help="Aspect ratio, such as 16:9.  [service default: 1:1]")
+@click.option("--resolution", help="1k, 2k or 4k.  [service default: 1k]")
+@click.option("--quality", help="low, medium or high.  [service default: medium]")
+@click.option("-n", "--n", type=int, help="Number of images, each charged.  [service default: 1]")
+@click.option(
+    "--reference",
+    "references",
+    multiple=True,
+    metavar="PATH_OR_URL",
+    help="An image to work from, in order; a local file is uploaded. Repeatable.",
+)
+@click.option("--background", help="transparent, where the model honours it.")
+@click.option("--callback-url", metavar="URL", help="Where the service posts its event.")
+@click.option("--client-business-id", metavar="ID", help="Your own id for the task.  [default: made for you]")
+@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the images.")
+@click.option(
+    "--timeout-s",
+    type=click.FloatRange(min=0, min_open=True),
+    help="Stop waiting after so many seconds; the task still runs and is still paid for.",
+)
+@service_options
+def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s: float | None, **fields: Any) -> None:
+    """Make images from PROMPT, and print their paths.
+
+    \b
+      toapis generate "a red kite over the sea" --size 16:9 --resolution 2k --quality high
+      toapis generate "the same kite at dusk" --reference kite.png -n 2 --out kites
+
+    With --sandbox its state is kept in .sandbox of --out, and `toapis status --sandbox ID` in that folder knows the
+    task.
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli.generate import generate as body
+        from toapis_async.cli.prompts import reference
+
+        given = {name: value for name, value in fields.items() if value is not None}
+        if references:
+            given["reference_images"] = [reference(text, Path()) for text in references]
+        _run(speaking, body(options, speaking, given, out, timeout_s))
+
+
+@main.command(short_help="Make images from every row of a file.")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True))
+@click.option("--out", type=_FOLDER, required=True, help="Folder for images/ and results.jsonl.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(["jsonl", "txt", "csv"]),
+    help="What FILE holds.  [default: by its name, else by its first line]",
+)
+@click.option("--overwrite", is_flag=True, help="Do it all again over an earlier run's results, and pay again.")
+@service_options
+def batch(options: Options, file: str, out: Path, format_: str | None, overwrite: bool) -> None:
+    """Make images from every row of FILE (- for stdin).
+
+    \b
+      .jsonl  rows of request fields, or prompts in quotes:
+              {"key": "kite", "prompt": "a red kite", "size": "16:9", "n": 2}
+      .csv    the same fields as columns, with a header; empty cells are left to the service
+      .txt    one prompt a line
+
+    Reference images (reference_images: a list) are http(s) URLs or files beside FILE. The optional `key` names the
+    images. All rows are checked before any is sent.
+
+    \b
+      toapis batch docs/examples/prompts.jsonl --out out --sandbox
+      cut -f2 table.tsv | toapis batch - --out out --format txt
+
+    Writes OUT/images/KEY.png (KEY-1.png … for several) and OUT/results.jsonl: a row a request with index, key, ok,
+    task_id, client_business_id, files, error and billing, in the order of FILE once the run has ended.
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli.batch import batch as body
+        from toapis_async.cli.prompts import opened
+
+        with opened(file, format_) as prompts:
+            _run(speaking, body(options, speaking, prompts, out, overwrite=overwrite))
+
+
+@main.command(short_help="Tell how tasks stand.")
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
+@service_options
+def status(options: Options, task_ids: tuple[str, ...]) -> None:
+    """Tell how tasks stand, by their id or client_business_id; with links to the images that are done.
+
+    \b
+      toapis status task_img_01M81QQSK8FQ1T1PAH1R988R65
+
+    With --sandbox the one of this folder is asked (see `toapis generate --help`).
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli import account
+
+        _run(speaking, account.status(options, speaking, task_ids))
+
+
+@main.command()
+@click.option("--user", is_flag=True, help="The whole account instead of this key.")
+@service_options
+def balance(options: Options, user: bool) -> None:
+    """Tell how many credits are left and used.
+
+    \b
+      toapis balance --user
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli import account
+
+        scope: Literal["key", "user"] = "user" if user else "key"
+        _run(speaking, account.balance(options, speaking, scope))
+
+
+@main.command(short_help="Upload pictures and print their URLs.")
+@click.argument(
+    "files",
+    metavar="FILE...",
+    nargs=-1,
+    required=True,
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+)
+@service_options
+def upload(options: Options, files: tuple[Path, ...]) -> None:
+    """Upload pictures (JPEG, PNG, WebP or GIF, at most 10 MB each) and print their URLs.
+
+    \b
+      toapis upload kite.png dragon.webp
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli import account
+
+        _run(speaking, account.upload(options, speaking, files))
+
+
+@main.command()
+@click.option("--type", "kind", default="image", show_default=True, help="image, video, …")
+@service_options
+def models(options: Options, kind: str) -> None:
+    """List the models the service offers.
+
+    \b
+      toapis models --type image
+    """
+    with reported(speaking := _output(options)):
+        from toapis_async.cli import account
+
+        _run(speaking, account.models(options, speaking, kind))
+
+
+def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
+    try:
+        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
+            return host
+    except ValueError:
+        pass
+    raise click.BadParameter(f"{host} is no loopback address: the sandbox is for this machine only")
+
+
+@main.command(short_help="Run a stand-in of the service on this machine.")
+@click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback, help="Loopback only.")
+@click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="0: any free.")
+@click.option("--files-port", type=click.IntRange(0, 65_535), default=8766, show_default=True, help="0: any free.")
+@click.option("--speed", type=SPEED, default=1.0, show_default=True, help="How fast its time passes.")
+@click.option(
+    "--tier",
+    type=click.Choice(tuple(TIERS)),
+    default="default",
+    show_default=True,
+    help="The rate limits of its account.",
+)
+@click.option("--seed", type=int, default=0, show_default=True, help="Other service times and faults.")
+@click.option(
+    "--credits",
+    "credits_",
+    type=click.FloatRange(min=0),
+    default=100_000,
+    show_default=True,
+    help="What the account starts with.",
+)
+@click.option(
+    "--fault",
+    "faults",
+    multiple=True,
+    metavar="[KIND:]NAME=PROBABILITY",
+    help="Let something go wrong now and then: lost_answer=0.05, query:html_502=0.1, task_fails=0.02 … Repeatable.",
+)
+@click.option("--state-dir", type=_FOLDER, help="Keep tasks and uploads here.  [default: in memory]")
+@JSON
+@QUIET
+def sandbox(json: bool, quiet: bool, speed: float, credits_: float, faults: tuple[str, ...], **settings: Any) -> None:
+    """Run a stand-in of the service on this machine until Ctrl-C (which ends it with exit code 0).
+
+    \b
+      toapis sandbox --speed 20
+      toapis sandbox --port 0 --files-port 0 --json --fault lost_answer=0.05
+    """
+    with reported(speaking := Output(json=json, quiet=quiet)):
+        from toapis_async.cli.sandbox import add_fault, serve
+        from toapis_async.sandbox import Sandbox
+
+        service = Sandbox(speed=speed, credits=credits_, **settings)
+        for fault in faults:
+            add_fault(service.faults, fault)
+        _run(speaking, serve(speaking, service, speed))
+
+
+def _output(options: Options) -> Output:
+    return Output(json=options.json, quiet=options.quiet)
+
+
+def _run(out: Output, body: Coroutine[Any, Any, int]) -> None:
+    raise click.exceptions.Exit(asyncio.run(interruptible(out, body)))

@@ -1,0 +1,52 @@
+"""`toapis generate`: one request, from the prompt to files."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Any
+
+from toapis_async.cli.output import ALL_DONE, count, duration
+from toapis_async.cli.progress import shown, task_view
+from toapis_async.cli.results import billing_record, time_record
+from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.request import ImageRequest
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from toapis_async.cli.options import Options
+    from toapis_async.cli.output import Output
+    from toapis_async.models import Generation
+
+
+async def generate(options: Options, out: Output, fields: dict[str, Any], folder: Path, timeout_s: float | None) -> int:
+    """Generate, save, and print the files."""
+    request = ImageRequest.of(fields)
+    session = Session(options, out)
+    started_s = time.monotonic()
+    async with session.opened(folder / SANDBOX_FOLDER):
+        view = task_view(out)
+        session.watch = view.heard
+        async with shown(view):
+            generation = await session.client.generate(request, timeout_s=timeout_s)
+            files = await generation.save(folder)
+        session.pending.settled(generation.task_id)
+    out.note(f"{count(len(files), 'image')} in {duration(time.monotonic() - started_s)}")
+    for file in files:
+        out.result(str(file))
+    out.record(_record(generation, files))
+    return ALL_DONE
+
+
+def _record(generation: Generation, files: tuple[Path, ...]) -> dict[str, Any]:
+    return {
+        "ok": True,
+        "task_id": generation.task_id,
+        "client_business_id": generation.client_business_id,
+        "model": generation.model,
+        "files": [file.as_posix() for file in files],
+        "urls": [image.url for image in generation.images],
+        "created_at": time_record(generation.created_at),
+        "completed_at": time_record(generation.completed_at),
+        "billing": billing_record(generation.billing),
+    }

@@ -1,0 +1,90 @@
+"""The options that commands share, as one value."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Final, get_args
+
+import click
+from attrs import fields, frozen
+
+from toapis_async.settings import Settings, Tier
+
+Command = Callable[..., None]
+
+DEFAULT_SPEED: Final = 20.0
+SPEED: Final = click.FloatRange(0.01, 1_000)
+_SECONDS: Final = click.FloatRange(min=0, min_open=True)
+
+
+@frozen
+class Options:
+    """Where to send requests, how patiently, and how to speak. None: the library's own default."""
+
+    base_url: str | None = None
+    tier: Tier | None = None
+    max_in_flight: int | None = None
+    first_poll_s: float | None = None
+    min_poll_interval_s: float | None = None
+    sandbox: bool = False
+    speed: float | None = None
+    seed: int | None = None
+    json: bool = False
+    quiet: bool = False
+
+    def checked(self) -> Options:
+        """Itself, or a usage error for options that contradict each other."""
+        if self.sandbox and self.base_url:
+            raise click.UsageError("--sandbox brings its own address: leave --base-url out")
+        for name in ("speed", "seed"):
+            if getattr(self, name) is not None and not self.sandbox:
+                raise click.UsageError(f"--{name} sets the sandbox: add --sandbox")
+        return self
+
+
+JSON = click.option("--json", is_flag=True, help="Machine-readable JSON lines on stdout.")
+QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr.")
+_OPTIONS = (
+    click.option(
+        "--base-url", metavar="URL", help="The API's address.  [default: $TOAPIS_BASE_URL, https://toapis.com]"
+    ),
+    click.option(
+        "--tier",
+        type=click.Choice(get_args(Tier)),
+        help=f"The account's rate limits.  [default: {fields(Settings).tier.default}]",
+    ),
+    click.option(
+        "--max-in-flight",
+        type=click.IntRange(1, 1_000_000),
+        help="Tasks the service works on for us at once.  [default: 2000]",
+    ),
+    click.option("--first-poll-s", type=_SECONDS, help="Wait before the first look at a task.  [default: 5 s]"),
+    click.option(
+        "--min-poll-interval-s", type=_SECONDS, help="Least wait between two looks at a task.  [default: 5 s]"
+    ),
+    click.option(
+        "--sandbox", is_flag=True, help="Try without an account: a stand-in of the service inside this process."
+    ),
+    click.option(
+        "--speed",
+        type=SPEED,
+        help=f"How fast the sandbox's time passes; the waits above are divided by it.  [default: {DEFAULT_SPEED:g}]",
+    ),
+    click.option("--seed", type=int, help="Other service times in the sandbox.  [default: 0]"),
+    JSON,
+    QUIET,
+)
+
+
+def service_options(command: Command) -> Command:
+    """Give a command the common options; it receives them as its first argument, an `Options`."""
+
+    @functools.wraps(command)
+    def collected(**given: object) -> None:
+        common = {field.name: given.pop(field.name) for field in fields(Options)}
+        command(Options(**common).checked(), **given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+    for option in reversed(_OPTIONS):
+        collected = option(collected)
+    return collected

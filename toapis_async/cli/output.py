@@ -1,0 +1,174 @@
+"""What is printed, and where: results on stdout, everything for people on stderr.
+
+Text of the service, of prompts and of files is never trusted with the terminal: `plain` shows control characters
+(escape sequences among them) as what they are.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import os
+import signal
+import sys
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, Protocol, TextIO
+
+import click
+
+from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Generator, Mapping
+
+ALL_DONE, SOME_FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+_SEEN_SAFELY = frozenset("\u00a0\u3000\u200d")  # two spaces, and the joiner within emoji
+
+
+class CliError(Exception):
+    """A failure that is not the library's, with the exit code it stands for."""
+
+    def __init__(self, message: str, exit_code: int = MISUSE) -> None:
+        super().__init__(message)
+        self.exit_code = exit_code
+
+
+class Above(Protocol):
+    """A live display: prints a line above itself."""
+
+    def print_above(self, line: str) -> None: ...
+
+
+class Output:
+    """The two streams of one command."""
+
+    def __init__(self, *, json: bool, quiet: bool) -> None:
+        self.json = json
+        self.quiet = quiet
+        self.live: Above | None = None
+
+    @property
+    def on_terminal(self) -> bool:
+        """Whether people watch stderr on something that can redraw lines."""
+        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
+
+    def result(self, text: str) -> None:
+        """A line that people pipe (a path, an id); with --json there is a record instead."""
+        if not self.json:
+            self._print(sys.stdout, plain(text))
+
+    def record(self, record: Mapping[str, Any]) -> None:
+        """A line for machines, with --json only."""
+        if self.json:
+            self._print(sys.stdout, json.dumps(record))
+
+    def note(self, text: str) -> None:
+        """A line for people."""
+        if not self.quiet:
+            self._print(sys.stderr, plain(text))
+
+    def warn(self, text: str) -> None:
+        """A line for people that --quiet must not hide."""
+        self._print(sys.stderr, plain(text))
+
+    def error(self, text: str) -> None:
+        """What went wrong, in one line."""
+        self.warn(f"error: {text}")
+
+    def failure(self, error: ToAPIsError, asked: str | None = None) -> None:
+        """An error of the library, for people and for machines; `asked` is which of several it is about."""
+        self.error(f"{asked}: {error}" if asked and asked not in str(error) else str(error))
+        ids = {"task_id": error.task_id, "client_business_id": error.client_business_id}
+        self.record({"ok": False, "asked": asked, **ids, "error": error_record(error)})
+
+    def _print(self, stream: TextIO, line: str) -> None:
+        if self.live is not None and stream.isatty():
+            self.live.print_above(line)
+            return
+        encoding = stream.encoding or "utf-8"
+        try:
+            stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
+            stream.flush()
+        except BrokenPipeError:
+            # The reader has left (`| head`). What was submitted is still paid for, so the work goes on, unheard;
+            # and the interpreter's flush at exit must not fail a second time.
+            with open(os.devnull, "wb") as nowhere:
+                os.dup2(nowhere.fileno(), stream.fileno())
+
+
+@contextmanager
+def reported(out: Output) -> Generator[None]:
+    """Turn what goes wrong inside into one line on stderr and the exit code that belongs to it."""
+    try:
+        yield
+    except (KeyboardInterrupt, asyncio.CancelledError):
+        out.error("interrupted")
+        raise click.exceptions.Exit(INTERRUPTED) from None
+    except ToAPIsError as error:
+        out.failure(error)
+        raise click.exceptions.Exit(exit_code_of(error)) from None
+    except CliError as error:
+        out.error(str(error))
+        raise click.exceptions.Exit(error.exit_code) from None
+    except OSError as error:
+        out.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
+        raise click.exceptions.Exit(SOME_FAILED) from None
+
+
+async def interruptible(out: Output, body: Coroutine[Any, Any, int]) -> int:
+    """Run a body so that Ctrl-C (or SIGTERM) cancels it, and Ctrl-C again cancels its closing.
+
+    asyncio's own handling raises KeyboardInterrupt at the second, in whatever code runs at that moment.
+    """
+    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+    assert running is not None
+
+    def interrupt() -> None:
+        if not running.cancelling():
+            out.note("stopping; once more to leave at once")
+        running.cancel()
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, interrupt)
+    return await body
+
+
+def exit_code_of(error: ToAPIsError) -> int:
+    """2 when the caller asked for something impossible, 1 when it did not work out."""
+    return MISUSE if isinstance(error, InvalidRequest | ClientStateError) else SOME_FAILED
+
+
+def error_record(error: ToAPIsError) -> dict[str, Any]:
+    """An error as results.jsonl and --json tell it."""
+    return {
+        "type": type(error).__name__,
+        "code": getattr(error, "code", None) or None,
+        "message": getattr(error, "message", None) or str(error),
+    }
+
+
+def plain(text: str) -> str:
+    """Text that can do nothing to a terminal: control and invisible characters are written as escapes."""
+    return "".join(c if c.isprintable() or c in _SEEN_SAFELY else _escaped(c) for c in text)
+
+
+def _escaped(character: str) -> str:
+    return character.encode("unicode_escape").decode("ascii")
+
+
+def duration(seconds: float) -> str:
+    """Seconds as people read them: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 9.95:
+        return f"{seconds:.1f} s"
+    whole = round(seconds)
+    if whole < 60:
+        return f"{whole} s"
+    if whole < 3_600:
+        return f"{whole // 60} min {whole % 60:02} s"
+    minutes = round(seconds / 60)
+    return f"{minutes // 60:,} h {minutes % 60:02} min"
+
+
+def count(number: int, noun: str) -> str:
+    """`1 image`, `1,200 images`."""
+    return f"{number:,} {noun}{'' if number == 1 else 's'}"

@@ -1,0 +1,140 @@
+"""`DIR/results.jsonl`: one row a request.
+
+Rows are appended as they complete, so that a killed run leaves what it knew. A run that ends (also by Ctrl-C) puts
+them into the order of the input, in one atomic step. Until there is a journal to resume from, the file is also what
+keeps the same command from paying twice.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import tempfile
+from array import array
+from contextlib import contextmanager
+from typing import IO, TYPE_CHECKING, Any, Final
+
+from toapis_async.cli.output import CliError, error_record
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from datetime import datetime
+    from pathlib import Path
+
+    from toapis_async.models import BatchItem, Billing
+
+NAME: Final = "results.jsonl"
+IMAGES: Final = "images"
+_NOT_YET: Final = -1
+
+
+class Results:
+    """The results file of one run. Holds eight bytes a row: where in the file it is."""
+
+    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+        self._folder = folder
+        self._path = folder / NAME
+        self._overwrite = overwrite
+        self._offsets = array("q")
+        self._in_order = True
+        self._last_index = -1
+        self._file: IO[bytes] | None = None
+
+    def check_unused(self) -> None:
+        """Raise when an earlier run's results are there."""
+        if not self._overwrite and self._path.exists() and self._path.stat().st_size:
+            raise CliError(
+                f"{self._path} holds the results of an earlier run, and runs can't be resumed yet: nothing was sent, "
+                "so that nothing is paid for twice. Take another --out, or --overwrite to do it all again"
+            )
+
+    @contextmanager
+    def opened(self) -> Generator[None]:
+        """Make the folders and the file; at the end, however it comes, put the rows in order.
+
+        Raises `CliError` when results of an earlier run are there, or images can't be written.
+        """
+        self._open()
+        try:
+            yield
+        finally:
+            self._close()
+
+    def _open(self) -> None:
+        self.check_unused()
+        try:
+            images = self._folder / IMAGES
+            images.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=images):
+                pass
+            self._file = self._path.open("w+b")
+        except OSError as error:
+            raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
+
+    def add(self, item: BatchItem) -> dict[str, Any]:
+        """Append a row; returns it."""
+        assert self._file is not None
+        row = self._row(item)
+        missing = item.index + 1 - len(self._offsets)
+        if missing > 0:
+            self._offsets.extend([_NOT_YET] * missing)
+        self._offsets[item.index] = self._file.tell()
+        self._in_order &= item.index > self._last_index
+        self._last_index = item.index
+        self._file.write(_encoded(row))
+        self._file.flush()
+        return row
+
+    def _close(self) -> None:
+        assert self._file is not None
+        with self._file as file:
+            if not self._offsets:  # nothing was sent: no reason to refuse the next run
+                self._path.unlink(missing_ok=True)
+            elif not self._in_order:
+                self._rewrite(file)
+
+    def _rewrite(self, rows: IO[bytes]) -> None:
+        part = self._path.with_name(f".{NAME}.part")
+        with part.open("wb") as ordered:
+            for offset in self._offsets:
+                if offset != _NOT_YET:
+                    rows.seek(offset)
+                    ordered.write(rows.readline())
+            ordered.flush()
+            os.fsync(ordered.fileno())
+        part.replace(self._path)
+
+    def _row(self, item: BatchItem) -> dict[str, Any]:
+        billing = item.generation.billing if item.generation else getattr(item.error, "billing", None)
+        return {
+            "index": item.index,
+            "key": item.key,
+            "ok": item.ok,
+            "task_id": item.task_id,
+            "client_business_id": item.client_business_id,
+            "files": [file.relative_to(self._folder).as_posix() for file in item.files],
+            "error": error_record(item.error) if item.error else None,
+            "billing": billing_record(billing),
+        }
+
+
+def billing_record(billing: Billing | None) -> dict[str, str | None] | None:
+    """What a task cost, its decimals as text, as the service writes them."""
+    if billing is None:
+        return None
+    amounts = {"credits": billing.credits, "cost_usd": billing.cost_usd}
+    return {
+        "status": billing.status,
+        **{name: None if a is None else str(a) for name, a in amounts.items()},
+    }
+
+
+def time_record(time: datetime | None) -> str | None:
+    """A time as ISO 8601, in UTC."""
+    return None if time is None else time.isoformat()
+
+
+def _encoded(row: dict[str, Any]) -> bytes:
+    # UTF-8 as people read it. Half a surrogate pair (JSON may smuggle one in) has no UTF-8; its backslash escape is
+    # the very escape that JSON has for it.
+    return (json.dumps(row, ensure_ascii=False) + "\n").encode("utf-8", "backslashreplace")

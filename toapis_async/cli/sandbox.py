@@ -1,0 +1,80 @@
+"""`toapis sandbox`: the stand-in of the service as a process of its own."""
+
+from __future__ import annotations
+
+import asyncio
+import difflib
+import signal
+from typing import TYPE_CHECKING, cast
+
+from toapis_async.cli.options import Options
+from toapis_async.cli.output import ALL_DONE, CliError, count
+from toapis_async.cli.session import SANDBOX_KEY, settings_of, start
+from toapis_async.sandbox import Fault
+from toapis_async.sandbox.faults import KINDS
+
+if TYPE_CHECKING:
+    from toapis_async.cli.output import Output
+    from toapis_async.sandbox import FaultPlan, Sandbox
+    from toapis_async.sandbox.faults import Kind
+
+
+async def serve(out: Output, sandbox: Sandbox, speed: float) -> int:
+    """Run until Ctrl-C or SIGTERM, which are how this command is meant to end."""
+    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    await start(sandbox)
+    try:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.add_signal_handler(number, stop.set)
+        _tell(out, sandbox, speed)
+        await stop.wait()
+    finally:
+        await sandbox.aclose()
+    out.note(
+        f"stopped after {count(sandbox.requests.total, 'request')}: {count(len(sandbox.ledger), 'task')} "
+        f"in the books, {sandbox.requests.rate_limited:,} answers of 429"
+    )
+    return ALL_DONE
+
+
+def add_fault(plan: FaultPlan, text: str) -> None:
+    """Understand `[KIND:]NAME=PROBABILITY`; without a kind it meets the first kind of request that it can."""
+    name, _, chance = text.rpartition("=")
+    kind, _, name = name.rpartition(":")
+    try:
+        fault, probability = Fault(name), float(chance)
+    except ValueError:
+        raise CliError(f"--fault {text}: {_what_is_wrong(name)}") from None
+    refusal: ValueError | None = None
+    for candidate in [kind] if kind else KINDS:
+        try:
+            plan.chance(cast("Kind", candidate), fault, probability)
+        except ValueError as error:
+            refusal = refusal or error
+        else:
+            return
+    raise CliError(f"--fault {text}: {refusal}")
+
+
+def _what_is_wrong(name: str) -> str:
+    known = [fault.value for fault in Fault]
+    if name in known:
+        return "say how often, as in lost_answer=0.05"
+    near = difflib.get_close_matches(name, known, n=1)
+    return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
+
+
+def _tell(out: Output, sandbox: Sandbox, speed: float) -> None:
+    out.result(f"export TOAPIS_BASE_URL={sandbox.base_url}")
+    out.result(f"export TOAPIS_API_KEY={SANDBOX_KEY}")
+    out.record({"base_url": sandbox.base_url, "files_url": sandbox.files_url, "api_key": SANDBOX_KEY})
+    out.note(f"The sandbox is ready, {speed:g} times as fast as the service; any key will do.")
+    out.note("Run the two lines above in another terminal, then for example:")
+    waits = settings_of(Options(sandbox=True, speed=speed))
+    patience = (
+        ""
+        if speed == 1
+        else f" --first-poll-s {waits.first_poll_s:g} --min-poll-interval-s {waits.min_poll_interval_s:g}"
+    )
+    out.note(f'  toapis generate "a red kite over the sea"{patience}')
+    out.note("Ctrl-C stops it.")

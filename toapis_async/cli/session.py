@@ -1,0 +1,164 @@
+"""An open client for one command, with the sandbox inside when asked for, and a memory of what must not be lost."""
+
+from __future__ import annotations
+
+import asyncio
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+from toapis_async.cli.options import DEFAULT_SPEED
+from toapis_async.cli.output import SOME_FAILED, CliError, count
+from toapis_async.client import ToAPIs
+from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
+from toapis_async.models import TaskStatus
+from toapis_async.settings import TIERS, Credentials, RateLimits, Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Callable
+    from pathlib import Path
+
+    from toapis_async.cli.options import Options
+    from toapis_async.cli.output import Output
+    from toapis_async.events import Event
+    from toapis_async.sandbox import Sandbox
+    from toapis_async.sandbox import Tier as SandboxTier
+
+SANDBOX_KEY = "sk-sandbox"
+SANDBOX_FOLDER = ".sandbox"
+_KNOBS = ("tier", "max_in_flight", "first_poll_s", "min_poll_interval_s")
+
+
+class Pending:
+    """Tasks that are paid for and whose images are not on disk yet; kept from the library's events."""
+
+    def __init__(self) -> None:
+        self._accepted: dict[str, str | None] = {}
+        self._doubtful: dict[str, None] = {}
+
+    def note(self, event: Event) -> None:
+        if isinstance(event, TaskAccepted):
+            self._accepted[event.task_id] = event.client_business_id
+        elif isinstance(event, TaskEnded) and event.status is TaskStatus.FAILED:
+            self._accepted.pop(event.task_id, None)
+        elif isinstance(event, SubmitLost):
+            self._doubtful[event.client_business_id] = None
+
+    def settled(self, task_id: str | None, client_business_id: str | None = None) -> None:
+        """The command has told its user about this one."""
+        self._accepted.pop(task_id or "", None)
+        self._doubtful.pop(client_business_id or "", None)
+
+    def tell(self, out: Output, ask: str) -> None:
+        """Name every task that is left, so that nothing paid for is lost."""
+        for task_id, business_id in self._accepted.items():
+            out.warn(f"  {task_id}  {business_id or ''}".rstrip())
+        if self._accepted:
+            tasks = count(len(self._accepted), "task")
+            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to ask: {ask}")
+        for business_id in self._doubtful:
+            out.warn(f"  {business_id}")
+        if self._doubtful:
+            submissions = count(len(self._doubtful), "submission")
+            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to ask: {ask}")
+
+
+class Session:
+    """What a command works with. Made at once or not at all: a missing key or a wrong setting raises here."""
+
+    def __init__(self, options: Options, out: Output) -> None:
+        self._settings = settings_of(options, self._heard)
+        if not options.sandbox:
+            Credentials.resolve(None, options.base_url)
+        self.options = options
+        self.out = out
+        self.pending = Pending()
+        self.watch: Callable[[Event], None] | None = None
+        self._client: ToAPIs | None = None
+
+    @property
+    def client(self) -> ToAPIs:
+        assert self._client is not None
+        return self._client
+
+    @asynccontextmanager
+    async def opened(self, state_dir: Path | None = None) -> AsyncGenerator[Session]:
+        """Open, and close whatever happens; leaving by an error names the tasks that are left."""
+        async with AsyncExitStack() as stack:
+            key = base_url = None
+            if self.options.sandbox:
+                sandbox = await _started(self.options, state_dir)
+                stack.push_async_callback(sandbox.aclose)
+                key, base_url = SANDBOX_KEY, sandbox.base_url
+            client = ToAPIs(
+                key,
+                base_url=base_url or self.options.base_url,
+                settings=self._settings,
+            )
+            self._client = client
+            try:
+                async with client:
+                    yield self
+            except (Exception, asyncio.CancelledError):
+                self.pending.tell(self.out, self._ask(state_dir))
+                raise
+
+    def _heard(self, event: Event) -> None:
+        self.pending.note(event)
+        if self.watch is not None:
+            self.watch(event)
+
+    def _ask(self, state_dir: Path | None) -> str:
+        if not self.options.sandbox:
+            return "toapis status ID"
+        return f"cd {state_dir.parent if state_dir else '.'} && toapis status --sandbox ID"
+
+
+def settings_of(options: Options, on_event: Callable[[Event], None] | None = None) -> Settings:
+    """The library's settings. For the sandbox, waits are divided and rates multiplied by its speed, as its own are."""
+    given: dict[str, Any] = {}
+    if options.sandbox:
+        speed, limits, defaults = options.speed or DEFAULT_SPEED, TIERS[_sandbox_tier(options)], Settings()
+        given = {
+            "first_poll_s": defaults.first_poll_s / speed,
+            "min_poll_interval_s": defaults.min_poll_interval_s / speed,
+            "limits": RateLimits(
+                submit_per_s=limits.submit_per_s * speed,
+                submit_burst=limits.submit_burst,
+                query_per_s=limits.query_per_s * speed,
+                query_burst=limits.query_burst,
+            ),
+        }
+    given |= {name: value for name in _KNOBS if (value := getattr(options, name)) is not None}
+    try:
+        return Settings(on_event=on_event, **given)
+    except ValueError as error:
+        raise CliError(str(error)) from None
+
+
+def _sandbox_tier(options: Options) -> SandboxTier:
+    return "default" if options.tier is None or options.tier == "auto" else options.tier
+
+
+async def _started(options: Options, state_dir: Path | None) -> Sandbox:
+    from toapis_async.sandbox import Sandbox  # noqa: PLC0415  (only those who ask for it wait for aiohttp.web)
+
+    sandbox = Sandbox(
+        speed=options.speed or DEFAULT_SPEED,
+        seed=options.seed or 0,
+        tier=_sandbox_tier(options),
+        state_dir=state_dir,
+    )
+    await start(sandbox)
+    return sandbox
+
+
+async def start(sandbox: Sandbox) -> None:
+    """Start a sandbox, or raise a `CliError` that says in one line why it can't."""
+    from toapis_async.sandbox import PillowMissingError, StateDirError  # noqa: PLC0415
+
+    try:
+        await sandbox.start()
+    except (PillowMissingError, StateDirError) as error:
+        raise CliError(str(error)) from None
+    except OSError as error:
+        raise CliError(f"the sandbox can't start: {error.strerror or error}", SOME_FAILED) from None
