@@ -85,6 +85,7 @@ class Batch:
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
+        self._stopping = asyncio.Event()
         self._main: asyncio.Task[None] | None = None
         self._started_s = 0.0
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
@@ -142,6 +143,7 @@ class Batch:
     def stop(self) -> None:
         """Admit no more rows at all; iteration ends when what runs has ended."""
         self._stopped = True
+        self._stopping.set()
         self._running.set()
         self._room.set()
 
@@ -184,7 +186,7 @@ class Batch:
         async with asyncio.TaskGroup() as group, aclosing(rows_of(self._source)) as source:
             while await self._may_admit():
                 try:
-                    raw = await anext(source)
+                    raw = await self._next_of(source)
                 except StopAsyncIteration:
                     break
                 except Exception as error:  # the source's own: raised to the consumer after the items
@@ -196,6 +198,25 @@ class Batch:
                 group.create_task(self._process(row))
         if failure is not None:
             raise failure
+
+    async def _next_of(self, source: AsyncIterator[object]) -> object:
+        """What the source gives next. A `stop` does not wait for an asynchronous source that is silent."""
+        if not isinstance(self._source, AsyncIterable):
+            return await anext(source)
+        reading = asyncio.ensure_future(anext(source))
+        stopping = asyncio.ensure_future(self._stopping.wait())
+        try:
+            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
+            if reading.done():
+                return reading.result()
+            raise StopAsyncIteration
+        finally:
+            stopping.cancel()
+            if not reading.done():  # a source that is being read can't be closed
+                reading.cancel()
+                await asyncio.wait([reading])
+                if not reading.cancelled():
+                    reading.exception()  # marks it retrieved: nobody wants it any more
 
     async def _may_admit(self) -> bool:
         """Wait for permits and for room in the buffer; False when no more rows are wanted."""

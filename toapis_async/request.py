@@ -70,9 +70,9 @@ class ImageRequest:
     """Where the service posts its event; must share the origin of the key's webhook URL."""
     client_business_id: str | None = None
     """Your own id for the task; made for you when left out."""
-    metadata: Mapping[str, Any] | None = None
+    metadata: Mapping[str, Any] | None = field(default=None, hash=False)
     """Model-specific fields that some models read here."""
-    extra: Mapping[str, Any] = field(factory=dict[str, Any])
+    extra: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
     """Sent as it is, unchecked, over everything else."""
 
     def __init__(
@@ -164,11 +164,12 @@ class ImageRequest:
     @property
     def given_business_id(self) -> str | None:
         """The caller's own id, wherever the service would read it (`metadata` too [docs])."""
-        for place in (self.extra, {"client_business_id": self.client_business_id}, self.metadata or {}):
-            value = place.get("client_business_id")
-            if isinstance(value, str) and value:
-                return value
-        return None
+        given: object = self.extra.get("client_business_id", self.client_business_id)
+        if given is not None:
+            return check_task_id(given, "client_business_id")
+        inner: object = (self.metadata or {}).get("client_business_id")
+        # One that is no id is left alone: the service prefers ours, at the top level.
+        return check_task_id(inner, "client_business_id") if isinstance(inner, str) and inner else None
 
 
 FIELD_NAMES = (*(a.name for a in fields(ImageRequest)), "image_urls")
@@ -244,8 +245,7 @@ def _check_any_model(request: ImageRequest) -> None:
         raise InvalidRequest(f"n must be a whole number, as an int, not {_short(request.n)}", field="n")
     if not request.model:
         raise InvalidRequest(f"model is empty: leave it out for {DEFAULT_MODEL!r}", field="model")
-    if request.client_business_id is not None:
-        check_task_id(request.client_business_id, "client_business_id")
+    _ = request.given_business_id  # refuses one that could not be asked for
     if request.callback_url is not None and not is_http_url(request.callback_url):
         raise InvalidRequest(
             f"callback_url must be an http(s) URL, not {_short_prompt(request.callback_url)}",

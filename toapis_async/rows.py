@@ -125,7 +125,7 @@ def _digest(request: ImageRequest) -> str:
             try:
                 with value.open("rb") as file:
                     return {"content": hashlib.file_digest(file, "sha256").hexdigest()}
-            except OSError:
+            except (OSError, ValueError):  # ValueError: a NUL in the name
                 return {"path": str(value)}  # the upload will say what is wrong with it
         raise TypeError(type(value).__name__)
 

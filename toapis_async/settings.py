@@ -127,7 +127,7 @@ class Settings:
     """Wait before the first look at a new task; the provider asks for about 5 s."""
     min_poll_interval_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
     """Floor between two looks at one task; the provider asks for 5 s or more. Jitter only lengthens it."""
-    poll_jitter: float = field(default=0.1, validator=_number(0, 1))
+    poll_jitter: float = field(default=0.08, validator=_number(0, 1))
     """How much a wait may be lengthened at random, as a fraction (0 to 1), so that looks spread out."""
     max_task_age_s: float = field(default=3_600.0, validator=_number(_TINY, 7 * _DAY_S))
     """A task still unfinished after this is given to its waiters as `TaskOverdue`, and no longer watched."""
@@ -198,7 +198,10 @@ class Credentials:
     @classmethod
     def resolve(cls, api_key: str | None, base_url: str | None) -> Credentials:
         """From the arguments, else from TOAPIS_API_KEY and TOAPIS_BASE_URL as they are now."""
-        key = (api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY", "")).strip()
+        given: object = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY", "")
+        if not isinstance(given, str):
+            raise ClientStateError(f"the API key must be text, not {type(given).__name__}")
+        key = given.strip()
         if not key:
             raise ClientStateError(
                 "no API key: set TOAPIS_API_KEY (or pass api_key=…), "

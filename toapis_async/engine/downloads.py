@@ -152,7 +152,8 @@ class Downloads:
                 if attempt >= self._settings.download_tries:
                     raise DownloadFailed(f"{error} (tried {attempt} times)", url=image.url) from None
                 wait_s = backoff_s(attempt, base_s=0.5, cap_s=30.0, rng=self._rng)
-                await anyio.sleep(max(wait_s, error.wait_s or 0.0))
+                with anyio.move_on_after(max(wait_s, error.wait_s or 0.0)):
+                    await self._transport.closed.wait()  # then there is no next attempt to wait for
             else:
                 self.saved += 1
                 self.saved_bytes += size_bytes

@@ -70,7 +70,7 @@ class Gate(Generic[S]):
 
     async def acquire(self, *, urgent: bool = False) -> None:
         """Wait for a turn. Raises `SessionClosed` when the client closes meanwhile."""
-        if self._closed:
+        if self._is_closed():
             raise _closed()
         if not self.waiting and self._source.wait_s(self._loop.time()) == 0:
             self._source.take(self._loop.time())
@@ -85,10 +85,13 @@ class Gate(Generic[S]):
             if turn.done() and not turn.cancelled() and turn.result():
                 self.give_back()
             raise
-        if self._closed:  # also when granted in the very tick of closing: nothing may begin after it
+        if self._is_closed():  # also when granted in the very tick of closing: nothing may begin after it
             if granted:
                 self.give_back()
             raise _closed()
+
+    def _is_closed(self) -> bool:
+        return self._closed
 
     def give_back(self) -> None:
         """A turn ended, or was not used."""

@@ -116,7 +116,9 @@ class Submitter:
         """Stop waiting for the answers still under way; their callers get `SubmitUncertain`."""
         remaining = tuple(self._under_way)
         for attempt in remaining:
-            attempt.cancel()
+            # Not at once: one that was begun in this very tick would be cancelled before its first step, where it
+            # can't make that its answer, and its caller would get a cancellation it never asked for.
+            self._loop.call_soon(attempt.cancel)
         return remaining
 
     async def _send(self, submission: Submission) -> Entry:

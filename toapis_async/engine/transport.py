@@ -56,6 +56,8 @@ class Transport:
         self._settings = settings
         self._emit = emit
         self._session: aiohttp.ClientSession | None = None
+        self._reading: set[aiohttp.ClientResponse] = set()
+        self.closed = asyncio.Event()
         self.sent = 0
 
     def open(self) -> None:
@@ -75,6 +77,10 @@ class Transport:
 
     async def aclose(self) -> None:
         session, self._session = self._session, None
+        self.closed.set()
+        # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
+        for response in self._reading:
+            response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         if session is not None:
             await session.close()
 
@@ -109,17 +115,25 @@ class Transport:
                 max_redirects=MAX_REDIRECTS,
                 proxy=self._settings.proxy,
             )
-        except FAILURES as error:
+        except (*FAILURES, asyncio.CancelledError) as error:
+            if self._is_cancelled(error):
+                raise
             failure = self.lost(error)
         if failure is not None:
             raise failure
         assert response is not None
         async with response:
-            yield response
+            self._reading.add(response)
+            try:
+                yield response
+            finally:
+                self._reading.discard(response)
 
     def lost(self, error: BaseException) -> TransportError:
         """Our error for a foreign one, with the key and control characters taken out of its words."""
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
+        if self.closed.is_set():
+            words = "the client was closed"
         return TransportError(shorten(words.replace(self._key, "sk-***")))
 
     async def _exchange(self, kind: str, method: str, path: str, **options: Any) -> Answer:
@@ -129,7 +143,9 @@ class Transport:
         failure: TransportError | None = None
         try:
             answer = await self._answer(method, path, trace, options)
-        except FAILURES as error:
+        except (*FAILURES, asyncio.CancelledError) as error:
+            if self._is_cancelled(error):
+                raise
             failure = self.lost(error)
             failure.may_have_been_accepted = method == "POST" and trace.body_begun
             failure.sent = trace.headers_sent
@@ -156,12 +172,15 @@ class Transport:
             trace_request_ctx=trace,
             **options,
         ) as response:
+            self._reading.add(response)
             try:
                 body = await self._read(response)
             except FAILURES:
                 if response.status < 400:
                     raise
                 body = b""  # the status alone says that the service refused
+            finally:
+                self._reading.discard(response)
             return Answer(response.status, _told(response), self._without_key(body), trace.headers_sent)
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
@@ -175,6 +194,13 @@ class Transport:
                     break  # a gateway's page: its title is at the start
                 raise UnreadableAnswer(f"the answer is longer than {cap_bytes} bytes", status=response.status)
         return bytes(body)
+
+    def _is_cancelled(self, error: BaseException) -> bool:
+        """Whether the caller was cancelled. aiohttp raises the same error in those who queue for a connection when the
+        session closes; they asked for nothing of the kind and get a failure like the others."""
+        task = asyncio.current_task()
+        by_caller = not self.closed.is_set() or task is None or task.cancelling() > 0
+        return isinstance(error, asyncio.CancelledError) and by_caller
 
     def _without_key(self, text: bytes) -> bytes:
         return text.replace(self._key.encode(), b"sk-***")

@@ -37,15 +37,17 @@ class Seen(Protocol):
 class Forecast:
     """How likely the tasks of one request class are to finish when."""
 
-    __slots__ = ("_ages", "_lead", "_planned", "_progress")
+    __slots__ = ("_ages", "_lead", "_planned", "_progress", "typical_s")
 
     _ages: Hazard
+    typical_s: float  #: the mean age at which tasks finish; 0 while unknown
 
     def __init__(self, unit_s: float, pooled: Forecast | None = None) -> None:
         self._ages = Hazard(unit_s, pooled._ages if pooled else None)
         self._progress = Hazard(_STEP)
         self._planned = self._ages.rates()
         self._lead = 0.0
+        self.typical_s = pooled.typical_s if pooled else 0.0
 
     @property
     def trusts_progress(self) -> bool:
@@ -92,6 +94,7 @@ class Forecast:
             self._score(task, now_s, left_s, finished=True)
             self._progress.finished(0.0, (at_s - task.looked_s) / left_s)
         self._ages.finished(_age_s(task), at_s - task.since_s)
+        self.typical_s = self._ages.mean_age_s()
 
     def evidence(self) -> Evidence:
         """What was seen so far, to be `recall`ed by a later session."""
@@ -103,6 +106,7 @@ class Forecast:
         for place, (seconds, count) in enumerate(zip(evidence.watched_s, evidence.finished, strict=False)):
             if place < BINS:
                 self._ages.add(place, seconds * weight, count * weight)
+        self.typical_s = self._ages.mean_age_s()
         self.mark()
 
     def _score(self, task: Seen, now_s: float, left_s: float, *, finished: bool) -> None:

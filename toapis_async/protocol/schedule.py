@@ -17,7 +17,10 @@ if TYPE_CHECKING:
     import random
 
 PRICE: Final = 0.1
-"""λ as a fraction of the interval: the lag that one look is worth. 0.5 s at the service's 5 s."""
+"""λ as a fraction of the interval, the lag that one look is worth: 0.5 s at the service's 5 s. A class that takes
+longer than `PRICED_FOR` intervals has cheaper looks in proportion: its tasks need more of them anyway, and at the full
+price they would be seen up to half as late again (1.4 times the lag of looking every 5 s, at 70 s of service)."""
+PRICED_FOR: Final = 5.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
 MOST_CLASSES: Final = 64
@@ -167,14 +170,17 @@ class Schedule(Generic[W]):
         never_seen = task.looked_s == task.since_s
         wait_s = task.forecast.worth_wait_s(
             task,
-            PRICE * self._interval_s * self._dearness(),
+            self._price_of(task.forecast),
             at_least_s=self._first_s if never_seen else self._interval_s,
             at_most_s=max(LONGEST_WAIT * self._interval_s, self._first_s),
         )
         return task.looked_s + wait_s
 
-    def _dearness(self) -> float:
-        return 1.0 + 4.0 * (1.0 - self.fullness) ** 2
+    def _price_of(self, forecast: Forecast) -> float:
+        """λ in seconds: for this class, and the more the emptier the query bucket is."""
+        priced_for_s = PRICED_FOR * self._interval_s
+        price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
+        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2)
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()

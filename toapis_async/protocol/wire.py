@@ -54,7 +54,8 @@ def encode_request(request: ImageRequest, references: Sequence[object], client_b
     extra = body.pop("extra", {})
     if references:
         body["reference_images"] = list(references)
-    return {**body, "client_business_id": client_business_id, **extra}
+    # The id comes last: what is sent must be what is tracked, whatever `extra` holds.
+    return {**body, **extra, "client_business_id": client_business_id}
 
 
 # ---------------------------------------------------------------------------------------------- tasks

@@ -1,0 +1,38 @@
+"""Fixtures that every room may use; light, and none of them automatic."""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+
+
+@pytest.fixture
+async def no_leftovers() -> AsyncIterator[None]:
+    """Nothing of ours may outlive a test: no task is left on its loop."""
+    before = asyncio.all_tasks()
+    yield
+    for _ in range(100):  # a server's handlers see their connections' ends a moment later
+        left = asyncio.all_tasks() - before - {asyncio.current_task()}
+        if not left:
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError(f"tasks left over: {sorted(task.get_name() for task in left)[:10]}")
+
+
+@pytest.fixture
+async def whole_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timers fire at whole microseconds, as looptime counts them: it never gets to a moment between two of them, and
+    whoever waits for one would be woken too early for ever."""
+    loop = asyncio.get_running_loop()
+    call_at = loop.call_at
+
+    def rounded_up(when: float, callback: Callable[..., object], *args: Any, **named: Any) -> asyncio.TimerHandle:
+        count = round(when * 1e6)
+        return call_at((count if count / 1e6 >= when else count + 1) / 1e6, callback, *args, **named)
+
+    monkeypatch.setattr(loop, "call_at", rounded_up)

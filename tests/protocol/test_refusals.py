@@ -1,0 +1,189 @@
+"""What the service means when it says no."""
+
+from __future__ import annotations
+
+import json
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from toapis_async.errors import (
+    AuthenticationFailed,
+    ContentRefused,
+    InsufficientQuota,
+    RateLimited,
+    ServiceError,
+    TaskNotFound,
+)
+from toapis_async.protocol.lenient import Answer, shorten
+from toapis_async.protocol.refusals import decode_error
+
+from .kit import answer, json_values, nested
+
+if TYPE_CHECKING:
+    from toapis_async.errors import ToAPIsError
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "kind", "code"),
+    [
+        (400, {"error": {"code": "invalid_request", "message": "m"}}, ServiceError, "invalid_request"),
+        (400, {"error": {"code": "webhook_not_configured", "message": "m"}}, ServiceError, "webhook_not_configured"),
+        (401, {"error": {"code": "unauthorized", "message": "m"}}, AuthenticationFailed, "unauthorized"),
+        (
+            401,
+            {"error": {"code": "authentication_error", "message": "m"}},
+            AuthenticationFailed,
+            "authentication_error",
+        ),
+        (
+            401,
+            {"error": {"code": "", "message": "m", "type": "new_api_error"}},
+            AuthenticationFailed,
+            "new_api_error",
+        ),
+        (402, {"error": {"code": "insufficient_quota", "message": "m"}}, InsufficientQuota, "insufficient_quota"),
+        (402, {"error": {"code": 402, "type": "payment_required", "message": "m"}}, InsufficientQuota, "402"),
+        (403, {"error": {"code": "forbidden", "message": "m"}}, ServiceError, "forbidden"),
+        (404, {"error": {"code": "task_not_found", "message": "m"}}, ServiceError, "task_not_found"),
+        (404, {"error": {"code": 404, "type": "not_found_error", "message": "m"}}, ServiceError, "404"),
+        (
+            422,
+            {"error": {"code": "content_policy_violation", "message": "m"}},
+            ContentRefused,
+            "content_policy_violation",
+        ),
+        (429, {"error": {"code": "rate_limit_exceeded", "message": "m"}}, RateLimited, "rate_limit_exceeded"),
+        (429, {"error": {"code": 429, "message": "m"}}, RateLimited, "429"),
+        (500, {"error": {"code": "internal_error", "message": "m"}}, ServiceError, "internal_error"),
+        (503, {"error": {"code": "rate_limit_unavailable", "message": "m"}}, ServiceError, "rate_limit_unavailable"),
+        (
+            503,
+            {"error": {"code": "model_not_found", "type": "new_api_error", "message": "m"}},
+            ServiceError,
+            "model_not_found",
+        ),
+        (307, {"message": "m"}, ServiceError, ""),
+        (500, {"code": "internal_error", "message": "m"}, ServiceError, "internal_error"),
+        (500, {"error": "m", "code": 5}, ServiceError, "5"),
+        (500, {"detail": "m"}, ServiceError, ""),
+        (500, {"error": None, "message": "m"}, ServiceError, ""),
+        (500, {"error": [], "message": "m"}, ServiceError, ""),
+    ],
+)
+def test_each_documented_error_is_its_class_and_keeps_its_code(
+    status: int, body: dict[str, Any], kind: type[ServiceError], code: str
+) -> None:
+    error = decode_error(answer(body, status))
+    assert type(error) is kind
+    assert (error.status, error.code, error.message) == (status, code, "m")
+
+
+@pytest.mark.parametrize(
+    ("status", "body", "about_task", "kind"),
+    [
+        (404, {"error": {"code": "task_not_found", "message": "m"}}, True, TaskNotFound),
+        (404, {"error": {"code": "task_not_found", "message": "m"}}, False, ServiceError),
+        (404, b"<html><title>404</title></html>", True, TaskNotFound),
+        (400, {"message": "task_not_exist"}, True, TaskNotFound),
+        (400, {"code": "task_not_exist", "message": "任务不存在"}, True, TaskNotFound),
+        (400, {"error": {"code": "task_not_exist", "message": "任务不存在"}}, True, TaskNotFound),
+        (400, {"code": "task_not_exist"}, True, TaskNotFound),
+        (400, {"message": "task_not_exist"}, False, ServiceError),
+        (400, {"message": "bad prompt about a task_not_exist"}, True, ServiceError),
+        (500, {"message": "task_not_exist"}, True, ServiceError),
+    ],
+)
+def test_only_a_question_about_a_task_finds_it_unknown(
+    status: int, body: object, about_task: bool, kind: type[ToAPIsError]
+) -> None:
+    assert type(decode_error(answer(body, status), about_task=about_task)) is kind
+
+
+def test_a_429_keeps_how_long_to_wait() -> None:
+    error = decode_error(answer(b"", 429), retry_after_s=2.5)
+    assert isinstance(error, RateLimited)
+    assert error.retry_after_s == 2.5
+
+
+@pytest.mark.parametrize(
+    ("body", "message"),
+    [
+        ({"error": {"code": "invalid_request", "message": "too big", "param": "size"}}, "too big [size]"),
+        ({"error": {"message": "too big", "param": ""}}, "too big"),
+        ({"error": {"message": "too big", "param": 5}}, "too big"),
+        ({"error": {"code": "x"}}, "x"),
+        ({"code": "x"}, "x"),
+        ({"error": {"message": "当前分组上游负载已饱和。请稍后再试"}}, "当前分组上游负载已饱和。请稍后再试"),
+        ({"error": {"message": "요청이 너무 많습니다"}}, "요청이 너무 많습니다"),
+        ({"error": {"message": "\x1b]0;pwned\x07\x1b[31mred\r\n\tline\u202e"}}, "]0;pwned[31mred line"),
+        ({"error": "\x1b", "message": "m"}, "m"),
+        ({"error": {"message": "x" * 1_000}}, "x" * 299 + "…"),
+        (b"", "an empty answer"),
+        (b" \r\n ", "an empty answer"),
+        (b"upstream connect error", "upstream connect error"),
+        (b"[1, 2]", "[1, 2]"),
+        (b"null", "null"),
+        (b'{"error": {"mess', '{"error": {"mess'),
+        (b"\xff\xfe\xfa", "\ufffd\ufffd\ufffd"),
+        (b"<!DOCTYPE html><HTML><body>no title", "an HTML page"),
+        (b"<html><title> \n </title></html>", "an HTML page"),
+        (b"<TITLE lang='en'>502:\n Bad   gateway</TITLE>", "502: Bad gateway"),
+    ],
+)
+def test_the_message_is_one_short_line_for_people(body: object, message: str) -> None:
+    error = decode_error(answer(body, 500))
+    assert error.message == message
+
+
+def test_a_gateway_page_becomes_its_title() -> None:
+    page = b"<!DOCTYPE html><html><head><title>toapis.com | 504: Gateway time-out</title>" + b"<p>x</p>" * 37_500
+    error = decode_error(answer(page, 504))
+    assert len(page) > 300_000
+    assert str(error) == "toapis.com | 504: Gateway time-out (HTTP 504)"
+
+
+@pytest.mark.parametrize("piece", [b"<title>", b"<title", b"<title>x</titl", b"<", b"<html", b"\x1b"])
+def test_a_page_made_to_be_slow_is_read_in_no_time(piece: bytes) -> None:
+    began = time.process_time()
+    decode_error(answer(piece * (300_000 // len(piece)), 502))
+    assert time.process_time() - began < 1.0
+
+
+def test_an_error_nested_without_end_is_still_an_error() -> None:
+    assert len(decode_error(answer(nested(), 500)).message) <= 300
+
+
+@settings(derandomize=True, max_examples=80, deadline=None)
+@given(status=st.integers(300, 599), value=json_values, about_task=st.booleans())
+def test_arbitrary_json_is_an_error_with_a_short_printable_message(
+    status: int, value: object, about_task: bool
+) -> None:
+    error = decode_error(Answer(status, {}, json.dumps(value).encode()), about_task=about_task)
+    assert error.status == status
+    assert error.message
+    assert error.message.isprintable()
+    assert len(error.message) <= 300
+    assert len(error.code) <= 100
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(status=st.integers(300, 599), body=st.binary(max_size=400))
+def test_arbitrary_bytes_are_an_error_with_a_short_printable_message(status: int, body: bytes) -> None:
+    error = decode_error(Answer(status, {}, body))
+    assert error.message
+    assert error.message.isprintable()
+
+
+@settings(derandomize=True, max_examples=200, deadline=None)
+@given(text=st.text(max_size=400), limit=st.integers(1, 100))
+def test_shortened_text_is_printable_folded_and_within_its_limit(text: str, limit: int) -> None:
+    short = shorten(text, limit)
+    assert len(short) <= limit
+    assert short.isprintable()
+    assert short == " ".join(short.split())
+    if text.isprintable() and len(text) <= limit:
+        assert short == " ".join(text.split())
