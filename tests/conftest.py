@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import random
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -36,3 +38,13 @@ async def whole_microseconds(monkeypatch: pytest.MonkeyPatch) -> None:
         return call_at((count if count / 1e6 >= when else count + 1) / 1e6, callback, *args, **named)
 
     monkeypatch.setattr(loop, "call_at", rounded_up)
+
+
+@pytest.fixture
+def seeded(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Every client made in this test draws the same jitter."""
+
+    def same() -> random.Random:
+        return random.Random(20)
+
+    monkeypatch.setattr("toapis_async.engine.core.random", SimpleNamespace(Random=same))

@@ -65,8 +65,14 @@ class TaskHandle:
         and `WaitTimeout` after `timeout_s`, which detaches from the task: it still runs and is still paid for.
         """
         self._check_loop()
+        if timeout_s is not None:
+            return await self._result_within(timeout_s)
         if not self._entry.ended:
-            await self._wait_end(timeout_s)
+            waiter = self._entry.waiter_for_end()
+            try:
+                await waiter
+            finally:
+                self._entry.leave(waiter)
         self._entry.raise_error()
         assert self._entry.snapshot is not None
         return generation_of(self._entry.snapshot, self._saver)
@@ -86,18 +92,22 @@ class TaskHandle:
                 if shown is None or not shown.status.is_final:
                     self._entry.raise_error()
                 return
-            await self._entry.wait_change()
+            waiter = self._entry.waiter_for_change()
+            try:
+                await waiter
+            finally:
+                self._entry.leave(waiter)
 
-    async def _wait_end(self, timeout_s: float | None) -> None:
+    async def _result_within(self, timeout_s: float) -> Generation:
         patience = asyncio.timeout(timeout_s)
         try:
             async with patience:
-                await self._entry.wait_end()
+                return await self.result()
         except TimeoutError:
             if not patience.expired():
                 raise
-            if self._entry.ended:  # in the very tick of the time-out
-                return
+            if self._entry.ended:  # in the very tick of the time-out: what is known beats impatience
+                return await self.result()
             raise WaitTimeout(
                 f"task {self.task_id} was not finished within {timeout_s:g} s; "
                 "it still runs and is still paid for: await the handle again, or attach its id later",

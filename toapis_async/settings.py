@@ -199,7 +199,7 @@ class Credentials:
     def resolve(cls, api_key: str | None, base_url: str | None) -> Credentials:
         """From the arguments, else from TOAPIS_API_KEY and TOAPIS_BASE_URL as they are now."""
         given: object = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY", "")
-        if not isinstance(given, str):
+        if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ClientStateError(f"the API key must be text, not {type(given).__name__}")
         key = given.strip()
         if not key:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
+from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
     from toapis_async.engine.queries import Queries
@@ -66,7 +67,8 @@ class Poller:
     async def _look(self, entry: Entry) -> None:
         entry.looks += 1
         try:
-            snapshot = await self._queries.ask(entry.asked_id)
+            answer = await self._queries.ask(entry.asked_id)
+            snapshot = None if entry.is_shown_by(answer.body) else decode_task(answer, entry.asked_id)
         except TaskNotFound as error:
             entry.failures = 0
             self._registry.missing(entry, error, self._settings.vanish_grace_s)
@@ -77,9 +79,10 @@ class Poller:
             logger.log(level, "look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
             self._again(entry)
         else:
-            entry.failures = 0
-            self._registry.saw(entry, snapshot)
-            if snapshot.status.is_final:
+            entry.failures, entry.missing_since_s = 0, None
+            if snapshot is not None:
+                self._registry.saw(entry, snapshot, answer.body)
+            if snapshot is not None and snapshot.status.is_final:
                 self._schedule.finished(entry, self._loop.time(), _took_s(snapshot))
             else:
                 self._again(entry)

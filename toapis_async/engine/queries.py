@@ -104,9 +104,9 @@ class Queries:
     async def look_up(self, task_id: str) -> TaskSnapshot:
         """One question, before all polls that wait. Raises `TaskNotFound` when the service knows no such task."""
         await self.gate.acquire(urgent=True)
-        return await self.ask(task_id)
+        return decode_task(await self.ask(task_id), task_id)
 
-    async def ask(self, task_id: str) -> TaskSnapshot:
+    async def ask(self, task_id: str) -> Answer:
         """The GET itself; the caller has acquired the gate, this gives the turn back however it ends."""
         self.asked += 1
         loop = asyncio.get_running_loop()
@@ -123,4 +123,4 @@ class Queries:
         refusal = self._pacer.heard(answer, loop.time() - started_s)
         if refusal is not None:
             raise refusal.concerning(task_id)
-        return decode_task(answer, task_id)
+        return answer

@@ -15,8 +15,9 @@ from attrs import define, field
 from toapis_async.errors import SessionClosed, TaskFailed, TaskNotFound, TaskOverdue
 from toapis_async.events import TaskChanged, TaskEnded
 from toapis_async.models import TaskError, TaskSnapshot, TaskStatus
+from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import may_become
-from toapis_async.protocol.wire import with_id
+from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -35,40 +36,58 @@ class Entry:
     client_business_id: str | None
     since_s: float  #: loop time of the submission's answer, or of `attach`
     forecast: Forecast  #: of its request class; this and the next two are the schedule's
-    snapshot: TaskSnapshot | None = None
+    status: TaskStatus | None = None  #: None until it was seen
+    progress: int | None = None
     error: ToAPIsError | None = None  #: why it ended without an image: a failure, or the end of the watch
     ended: bool = False
     looked_s: float = 0.0
-    percent: int | None = None
+    percent: int | None = None  #: the progress the schedule knows of: that of the look before
     looks: int = 0
     failures: int = 0  #: looks in a row that got no usable answer
     missing_since_s: float | None = None
     on_end: Callable[[Entry], None] | None = None
-    _changed: asyncio.Future[None] | None = field(default=None, init=False)
-    _at_end: asyncio.Future[None] | None = field(default=None, init=False)
+    _shown: TaskSnapshot | bytes | None = field(default=None, init=False)
+    _for_change: list[asyncio.Future[None]] | None = field(default=None, init=False)
+    _for_end: list[asyncio.Future[None]] | None = field(default=None, init=False)
 
     @property
-    def status(self) -> TaskStatus | None:
-        return self.snapshot.status if self.snapshot else None
+    def snapshot(self) -> TaskSnapshot | None:
+        """The task as it was last seen. Kept as the answer's bytes until somebody asks: a sixth of the memory."""
+        shown = self._shown
+        if isinstance(shown, bytes):
+            decoded = decode_task(Answer(200, {}, shown), self.task_id)
+            self._shown = shown = with_id(decoded, self.task_id, self.client_business_id)
+        return shown
 
-    @property
-    def progress(self) -> int | None:
-        return self.snapshot.progress if self.snapshot else None
+    def show(self, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
+        """This is how the task stands; `body` is the answer that said so."""
+        self.status, self.progress = snapshot.status, snapshot.progress
+        if body is None or snapshot.status.is_final:
+            self._shown = with_id(snapshot, self.task_id, self.client_business_id)
+        else:
+            self._shown = body
 
-    async def wait_change(self) -> None:
-        """Until the next change. The future is made for the first waiter, shared by all and resolved with a value:
-        each waits behind a shield of its own, so one that is cancelled disturbs no other."""
-        if self._changed is None:
-            self._changed = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._changed)
+    def is_shown_by(self, body: bytes) -> bool:
+        """Whether an answer says what the last one said."""
+        return self._shown == body
 
-    async def wait_end(self) -> None:
-        """Until the watch ends; not woken by mere progress."""
-        if self.ended:
-            return
-        if self._at_end is None:
-            self._at_end = asyncio.get_running_loop().create_future()
-        await asyncio.shield(self._at_end)
+    def waiter_for_change(self) -> asyncio.Future[None]:
+        """A future that is resolved at the next change. Whoever awaits it must `leave` it afterwards."""
+        if self._for_change is None:
+            self._for_change = []
+        return _joined(self._for_change)
+
+    def waiter_for_end(self) -> asyncio.Future[None]:
+        """The same, resolved only when the watch ends: mere progress wakes nobody. It must not have ended yet."""
+        if self._for_end is None:
+            self._for_end = []
+        return _joined(self._for_end)
+
+    def leave(self, waiter: asyncio.Future[None]) -> None:
+        """This waiter was served, or its task was cancelled."""
+        for waiters in (self._for_change, self._for_end):
+            if waiters is not None and waiter in waiters:
+                waiters.remove(waiter)
 
     def raise_error(self) -> None:
         """Each waiter gets an exception of its own: one shared object would collect everybody's traceback."""
@@ -77,10 +96,18 @@ class Entry:
 
     def notify(self) -> None:
         """Wake those who wait for a change and, at the end, for the end."""
-        changed, self._changed = self._changed, None
-        for waiting in (changed, self._at_end if self.ended else None):
-            if waiting is not None and not waiting.done():
-                waiting.set_result(None)
+        for waiters in (self._for_change, self._for_end if self.ended else None):
+            for waiter in waiters or ():
+                if not waiter.done():
+                    waiter.set_result(None)
+
+
+def _joined(waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+    # Each waiter has a future of its own, so that one that is cancelled disturbs no other; one future for all, behind
+    # shields, and coroutines that wait here instead of at the caller, would take twice the memory.
+    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+    waiters.append(waiter)
+    return waiter
 
 
 class Registry:
@@ -114,16 +141,17 @@ class Registry:
             self._close(entry)
         return entry
 
-    def saw(self, entry: Entry, snapshot: TaskSnapshot) -> None:
-        """A look, or an event, showed the task. A final state ends it; what is older than known is ignored."""
+    def saw(self, entry: Entry, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
+        """A look (whose answer was `body`), or an event, showed the task. A final state ends it; what is older than
+        known is ignored."""
         entry.missing_since_s = None
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
-        before = entry.snapshot
-        entry.snapshot = snapshot = with_id(snapshot, entry.task_id, entry.client_business_id)
+        before = entry.status, entry.progress
+        entry.show(snapshot, body)
         if snapshot.status.is_final:
-            self._end(entry, _failure(snapshot))
-        elif before is None or (before.status, before.progress) != (snapshot.status, snapshot.progress):
+            self._end(entry, _failure(entry, snapshot))
+        elif before != (snapshot.status, snapshot.progress):
             self._emit(TaskChanged(entry.task_id, snapshot.status, snapshot.progress))
             entry.notify()
 
@@ -141,7 +169,7 @@ class Registry:
         now_s = self._now_s()
         if entry.missing_since_s is None:
             entry.missing_since_s = now_s
-        if entry.snapshot is None or now_s - entry.missing_since_s >= grace_s:
+        if entry.status is None or now_s - entry.missing_since_s >= grace_s:
             self._end(entry, error)
 
     def close(self) -> None:
@@ -176,14 +204,14 @@ class Registry:
         entry.notify()
 
 
-def _failure(snapshot: TaskSnapshot) -> TaskFailed | None:
+def _failure(entry: Entry, snapshot: TaskSnapshot) -> TaskFailed | None:
     if snapshot.status is not TaskStatus.FAILED:
         return None
     error = snapshot.error or TaskError("", "the service gave no reason")
     return TaskFailed(
         error.message,
-        task_id=snapshot.task_id,
-        client_business_id=snapshot.client_business_id,
+        task_id=entry.task_id,
+        client_business_id=entry.client_business_id or snapshot.client_business_id,
         code=error.code,
         billing=snapshot.billing,
     )

@@ -82,6 +82,7 @@ class Submitter:
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
+        self._release: Callable[[Entry], None] = lambda _: permits.give_back()  # one for all entries
         self._under_way: set[asyncio.Task[Entry | ToAPIsError]] = set()
         self.unclaimed: deque[str] = deque(maxlen=MOST_UNCLAIMED)
         self.accepted = 0
@@ -197,7 +198,7 @@ class Submitter:
             client_business_id=submission.client_business_id,
             since_s=self._loop.time(),
             forecast=self._poller.forecast_of(submission.request),
-            on_end=lambda _: self._permits.give_back(),
+            on_end=self._release,
         )
         entry = self._registry.add(fresh)
         if entry is not fresh:  # the service answered with a task we watch already, which holds a permit of its own
@@ -205,7 +206,7 @@ class Submitter:
             return entry
         prompt = submission.request.prompt if self._settings.events_with_prompts else None
         self._emit(TaskAccepted(entry.task_id, entry.client_business_id, snapshot.model, prompt))
-        self._registry.saw(entry, snapshot)
+        self._registry.saw(entry, snapshot, answer.body)
         self._poller.watch(entry)
         return entry
 

@@ -1,0 +1,232 @@
+"""Reference images on the way up: what may be one, in which order they arrive, and how a failure is told."""
+
+from __future__ import annotations
+
+import io
+import os
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from toapis_async import InvalidRequest, ServiceError, ToAPIs, TransportError, UnreadableAnswer
+from toapis_async.sandbox import Fault
+
+from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, reply, served
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+WEBP = b"RIFF\x24\0\0\0WEBPVP8 " + b"\0" * 24
+GIF = b"GIF89a" + b"\0" * 20 + b";"
+AVIF = b"\0\0\0\x20ftypavif" + b"\0" * 20
+
+
+async def test_order_is_kept_between_urls_and_local_files(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    (tmp_path / "b.jpg").write_bytes(JPEG)
+    async with served() as (sandbox, client):
+        references = [
+            "https://one.example/1.png",
+            tmp_path / "a.png",
+            JPEG,
+            "https://two.example/2.png",
+            tmp_path / "b.jpg",
+            GIF,
+        ]
+        await client.submit({"prompt": "kite", "reference_images": references})
+        (entry,) = sandbox.ledger
+        sent: Any = entry.request["reference_images"]
+        assert (sent[0], sent[3]) == (references[0], references[3])
+        assert [url.rpartition(".")[2] for url in sent] == ["png", "png", "jpg", "png", "jpg", "gif"]
+        assert len(set(sent)) == 6
+        assert sandbox.requests.count("upload") == 4
+
+
+@pytest.mark.parametrize(
+    ("content", "mime_type"),
+    [(PNG, "image/png"), (JPEG, "image/jpeg"), (WEBP, "image/webp"), (GIF, "image/gif")],
+)
+async def test_a_picture_is_known_by_its_bytes_and_sent_under_a_name_of_ours(
+    tmp_path: Path, content: bytes, mime_type: str
+) -> None:
+    secret = tmp_path / "my bank account.txt"
+    secret.write_bytes(content)
+    async with served() as (sandbox, client):
+        uploaded = await client.upload(secret)
+        assert (uploaded.mime_type, uploaded.size_bytes) == (mime_type, len(content))
+        assert uploaded.url.startswith(sandbox.files_url)
+    act = reply(200, {"success": True, "data": {"id": "u", "url": "https://x/y"}})
+    async with RawServer(act) as server, ToAPIs(KEY, base_url=server.url, settings=fast()) as client:
+        await client.upload(secret)
+        (request,) = server.requests
+        assert b"bank" not in request.body
+        assert content in request.body
+        assert f"Content-Type: {mime_type}".encode() in request.body
+        assert b'name="purpose"\r\n\r\ngeneration' in request.body
+
+
+def opened(path: Path) -> Any:
+    return path.open("rb")
+
+
+WAYS: dict[str, Callable[[Path], Any]] = {
+    "path": lambda path: path,
+    "text": str,
+    "bytes": lambda path: path.read_bytes(),
+    "bytearray": lambda path: bytearray(path.read_bytes()),
+    "memoryview": lambda path: memoryview(path.read_bytes()),
+    "file": opened,
+    "memory-file": lambda path: io.BytesIO(path.read_bytes()),
+}
+
+
+@pytest.mark.parametrize("way", WAYS.values(), ids=WAYS.keys())
+async def test_a_picture_may_come_as(way: Callable[[Path], Any], tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    source = way(tmp_path / "a.png")
+    async with served() as (_, client):
+        assert (await client.upload(source)).size_bytes == len(PNG)
+    if hasattr(source, "close"):
+        source.close()
+
+
+async def test_an_upload_of_megabytes_warns_of_nothing() -> None:
+    # aiohttp warns (ResourceWarning) about raw bytes over 1 MiB.
+    async with served() as (_, client):
+        assert (await client.upload(PNG + b"\0" * 3_000_000)).size_bytes == len(PNG) + 3_000_000
+
+
+def fifo(folder: Path) -> Path:
+    os.mkfifo(folder / "pipe")
+    return folder / "pipe"
+
+
+def unreadable(folder: Path) -> Path:
+    path = folder / "loop.png"
+    path.symlink_to(path)
+    return path
+
+
+def large(folder: Path) -> Path:
+    path = folder / "large.png"
+    with path.open("wb") as file:
+        file.write(PNG)
+        file.truncate(10_000_001)
+    return path
+
+
+def text_file(folder: Path) -> Any:
+    (folder / "a.txt").write_text("text")
+    return (folder / "a.txt").open()
+
+
+def picture_as_text(folder: Path) -> Any:
+    (folder / "a.png").write_bytes(PNG)
+    return (folder / "a.png").open(encoding="utf-8")
+
+
+def wrapped_text_file(folder: Path) -> Any:
+    file = tempfile.NamedTemporaryFile("w+", dir=folder)  # noqa: SIM115  (closed by the test)
+    file.write("a text")
+    file.seek(0)
+    return file
+
+
+IMPOSSIBLE: dict[str, tuple[Callable[[Path], Any], str]] = {
+    "missing": (lambda folder: folder / "none.png", "No such file"),
+    "directory": (lambda folder: folder, "not a regular file"),
+    "fifo": (fifo, "not a regular file"),
+    "device": (lambda _: Path("/dev/zero"), "not a regular file"),
+    "link-to-itself": (unreadable, "can't read"),
+    "name-with-nul": (lambda _: Path("a\0b.png"), "can't read"),
+    "too-large": (large, "larger than 10,000,000 bytes"),
+    "too-large-bytes": (lambda _: PNG + b"\0" * 10_000_000, "larger than 10,000,000 bytes"),
+    "no-image": (lambda _: b"hello, this is no image at all", "not a JPEG, PNG, WebP or GIF"),
+    "empty": (lambda _: b"", "not a JPEG, PNG, WebP or GIF"),
+    "avif": (lambda _: AVIF, "not a JPEG, PNG, WebP or GIF"),
+    "text-file": (text_file, "binary mode"),
+    "picture-as-text": (picture_as_text, "binary mode"),
+    "wrapped-text-file": (wrapped_text_file, "binary mode"),
+    "text-in-memory": (lambda _: io.StringIO("x"), "binary mode"),
+    "no-file": (lambda _: 5, "binary mode"),
+}
+
+
+@pytest.mark.parametrize(("make", "words"), IMPOSSIBLE.values(), ids=IMPOSSIBLE.keys())
+async def test_what_can_t_be_a_reference_is_refused_unsent(
+    make: Callable[[Path], Any], words: str, tmp_path: Path
+) -> None:
+    source = make(tmp_path)
+    async with served() as (sandbox, client):
+        with pytest.raises(InvalidRequest, match=words) as caught:
+            await client.upload(source)
+        assert caught.value.field == "reference_images"
+        if isinstance(source, Path | bytes):
+            with pytest.raises(InvalidRequest, match=words):
+                await client.submit({"prompt": "kite", "reference_images": [PNG, source]})
+            assert sandbox.requests.count("submit") == 0
+        assert sandbox.requests.count("upload") <= 1  # the good one beside it
+    if hasattr(source, "close"):
+        source.close()
+
+
+async def test_a_file_of_the_very_limit_is_taken() -> None:
+    async with served() as (_, client):
+        assert (await client.upload(PNG + b"\0" * (10_000_000 - len(PNG)))).size_bytes == 10_000_000
+
+
+REFUSED = {
+    "400": reply(400, {"success": False, "message": "Unsupported image type"}),
+    "200": reply(200, {"success": False, "message": "Unsupported image type"}),
+    "200-error": reply(200, {"success": False, "error": {"code": "bad", "message": "Unsupported image type"}}),
+    "413-html": reply(413, b"<html><title>Unsupported image type</title>"),
+}
+
+
+@pytest.mark.parametrize("act", REFUSED.values(), ids=REFUSED.keys())
+async def test_a_refused_upload_is_told_in_the_service_s_words_and_nothing_is_submitted(act: Any) -> None:
+    async with RawServer(act) as server, ToAPIs(KEY, base_url=server.url, settings=fast(max_in_flight=1)) as client:
+        with pytest.raises(ServiceError, match="Unsupported image type"):
+            await client.upload(PNG)
+        with pytest.raises(ServiceError, match="Unsupported image type"):  # the reason, not a group of reasons
+            await client.submit({"prompt": "kite", "reference_images": [PNG, JPEG]})
+        assert {request.target for request in server.requests} == {"/v1/uploads/images"}
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"id": "u"}, {"url": ""}, {"url": 5}, [], None], ids=["empty", "id", "blank", "number", "list", "null"]
+)
+async def test_an_upload_without_a_link_is_unreadable(data: object) -> None:
+    async with (
+        RawServer(reply(200, {"success": True, "data": data})) as server,
+        ToAPIs(KEY, base_url=server.url, settings=fast()) as client,
+    ):
+        with pytest.raises(UnreadableAnswer, match=r"\$\.data\.url"):
+            await client.upload(PNG)
+
+
+async def test_a_lost_answer_to_an_upload_is_a_transport_error_and_no_submission() -> None:
+    async with RawServer(hang_up()) as server, ToAPIs(KEY, base_url=server.url, settings=fast()) as client:
+        with pytest.raises(TransportError):
+            await client.submit({"prompt": "kite", "reference_images": [PNG]})
+        assert len(server.requests) == 1
+        assert client.unclaimed() == ()
+
+
+async def test_the_sandbox_s_success_false_is_understood() -> None:
+    async with served() as (sandbox, client):
+        sandbox.faults.script("upload", Fault.SUCCESS_FALSE)
+        with pytest.raises(ServiceError, match="temporarily unavailable"):
+            await client.upload(PNG)
+        assert (await client.upload(PNG)).url
+
+
+async def test_many_uploads_go_a_few_at_a_time_and_all_arrive() -> None:
+    async with served() as (sandbox, client):
+        references = [PNG + bytes([number]) for number in range(12)]
+        await client.submit({"prompt": "kite", "reference_images": references})
+        assert sandbox.requests.count("upload") == 12
+        sent: Any = next(iter(sandbox.ledger)).request["reference_images"]
+        assert len(set(sent)) == 12
