@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import enum
+import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
@@ -13,6 +14,7 @@ from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, ToAPIsError, WaitTimeout
 from toapis_async.handle import TaskHandle
 from toapis_async.protocol.refusals import decode_error
+from toapis_async.protocol.retry import retry_after_s
 from toapis_async.protocol.wire import decode_balance, decode_models, with_id
 from toapis_async.request import ImageRequest, check_task_id
 from toapis_async.settings import Credentials, Settings
@@ -133,6 +135,8 @@ class ToAPIs:
         except TimeoutError:
             if not patience.expired():
                 raise
+            if handle is not None and handle.done:  # in the very tick of the time-out: what is known beats impatience
+                return await handle.result()
             raise _wait_timeout(timeout_s, handle, business_id) from None
         except asyncio.CancelledError:
             if handle is not None:
@@ -214,7 +218,9 @@ class ToAPIs:
     async def _ask(self, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
         answer = await self._open_engine().transport.get(kind, path, params=params)
         if not 200 <= answer.status < 300:
-            raise decode_error(answer)
+            cap_s = self._settings.max_retry_after_s
+            asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), cap_s)
+            raise decode_error(answer, retry_after_s=asked_s)
         return answer
 
     def batch(

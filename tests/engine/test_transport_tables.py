@@ -239,3 +239,10 @@ async def test_balances_and_models_are_read_and_refused_alike(client: ToAPIs, we
         await client.models("video")
     with pytest.raises(ValueError, match="'key' and 'user'"):
         await client.balance("both")  # type: ignore[arg-type]
+
+
+async def test_a_limited_balance_says_when_to_ask_again(web: aioresponses, client: ToAPIs) -> None:
+    web.get(f"{BASE}/v1/balance", status=429, headers={"Retry-After": "7"}, payload={"error": {"message": "slow"}})
+    with pytest.raises(RateLimited) as caught:
+        await client.balance()
+    assert caught.value.retry_after_s == 7
