@@ -80,7 +80,7 @@ class Engine:
         if settings.prior is not None:
             schedule.recall(settings.prior)
         self.learned = schedule.learned
-        self._poller = Poller(queries=self.queries, registry=self.registry, schedule=schedule, settings=settings)
+        self._poller = Poller(port=self.queries, registry=self.registry, schedule=schedule, settings=settings)
         self.submitter = Submitter(
             transport=self.transport,
             pacer=self._submits,

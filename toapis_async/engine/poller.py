@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+from itertools import islice
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError
@@ -11,10 +12,13 @@ from toapis_async.log import logger
 from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
-    from toapis_async.engine.queries import Queries
+    from collections.abc import Iterator, Sequence
+
+    from toapis_async.engine.queries import StatusPort
     from toapis_async.engine.registry import Entry, Registry
     from toapis_async.models import TaskSnapshot
     from toapis_async.protocol.forecast import Forecast
+    from toapis_async.protocol.lenient import Answer
     from toapis_async.protocol.schedule import Schedule
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
@@ -27,8 +31,8 @@ class Poller:
     is back in the schedule only after its look has ended.
     """
 
-    def __init__(self, *, queries: Queries, registry: Registry, schedule: Schedule[Entry], settings: Settings) -> None:
-        self._queries = queries
+    def __init__(self, *, port: StatusPort, registry: Registry, schedule: Schedule[Entry], settings: Settings) -> None:
+        self._port = port
         self._registry = registry
         self._schedule = schedule
         self._settings = settings
@@ -57,18 +61,23 @@ class Poller:
         async with asyncio.TaskGroup() as looks:
             while True:
                 await self._wait_due()
-                await self._queries.gate.acquire()
-                entry = self._pop()
-                if entry is None:
-                    self._queries.gate.give_back()
+                await self._port.gate.acquire()
+                entries = list(islice(self._due(), self._port.ids_per_request))
+                if entries:
+                    looks.create_task(self._look(entries))
                 else:
-                    looks.create_task(self._look(entry))
+                    self._port.gate.give_back()
 
-    async def _look(self, entry: Entry) -> None:
-        entry.looks += 1
+    async def _look(self, entries: Sequence[Entry]) -> None:
+        for entry in entries:
+            entry.looks += 1
+        for entry, told in zip(entries, await self._port.ask_all([e.asked_id for e in entries]), strict=True):
+            self._heard(entry, told)
+
+    def _heard(self, entry: Entry, told: Answer | ToAPIsError) -> None:
+        """Learn from what a look told, and put the task back unless it ended."""
         try:
-            answer = await self._queries.ask(entry.asked_id)
-            snapshot = None if entry.is_shown_by(answer.body) else decode_task(answer, entry.asked_id)
+            snapshot = self._shown(entry, told)
         except TaskNotFound as error:
             entry.failures = 0
             self._registry.missing(entry, error, self._settings.vanish_grace_s)
@@ -80,12 +89,20 @@ class Poller:
             self._again(entry)
         else:
             entry.failures, entry.missing_since_s = 0, None
-            if snapshot is not None:
-                self._registry.saw(entry, snapshot, answer.body)
             if snapshot is not None and snapshot.status.is_final:
                 self._schedule.finished(entry, self._loop.time(), _took_s(snapshot))
             else:
                 self._again(entry)
+
+    def _shown(self, entry: Entry, told: Answer | ToAPIsError) -> TaskSnapshot | None:
+        """What an answer shows, reported to the registry; None when it says what the last one said."""
+        if isinstance(told, ToAPIsError):
+            raise told
+        if entry.is_shown_by(told.body):
+            return None
+        snapshot = decode_task(told, entry.asked_id)
+        self._registry.saw(entry, snapshot, told.body)
+        return snapshot
 
     def _again(self, entry: Entry) -> None:
         """Back into the schedule, unless it ended meanwhile."""
@@ -97,16 +114,15 @@ class Poller:
             self._schedule.put_back(entry, self._loop.time(), entry.progress)
         self._nearer.set()
 
-    def _pop(self) -> Entry | None:
-        """The next task to look at; those that ended are dropped and those too old are ended on the way."""
+    def _due(self) -> Iterator[Entry]:
+        """The tasks to look at now; those that ended are dropped and those too old are ended on the way."""
         now_s = self._loop.time()
-        self._schedule.fullness = self._queries.gate.fullness
+        self._schedule.fullness = self._port.gate.fullness
         while (entry := self._schedule.pop(now_s)) is not None:
             if now_s - entry.since_s >= self._settings.max_task_age_s:
                 self._registry.overdue(entry, self._settings.max_task_age_s)
             elif not entry.ended:
-                return entry
-        return None
+                yield entry
 
     async def _wait_due(self) -> None:
         """Until a look is due; a nearer one that is added meanwhile is noticed."""

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from toapis_async.engine.transport import task_path
-from toapis_async.errors import RateLimited, TransportError
+from toapis_async.errors import RateLimited, ToAPIsError, TransportError
 from toapis_async.events import Throttled
 from toapis_async.protocol.lenient import read_number
 from toapis_async.protocol.refusals import decode_error
@@ -17,7 +17,7 @@ from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from toapis_async.engine.limiter import RateGate
     from toapis_async.engine.transport import Transport
@@ -92,8 +92,23 @@ class Pacer:
         self._emit(Throttled(self._category, wait_s))
 
 
+class StatusPort(Protocol):
+    """What the poller asks through. The service documents a query for 100 ids that counts as one request, but not its
+    path [open]: once published, it plugs in here."""
+
+    gate: RateGate
+    ids_per_request: int
+
+    async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
+        """What the service says of each, in their order; at most `ids_per_request`, for one turn of the gate that the
+        caller has acquired and that this gives back however it ends."""
+        ...
+
+
 class Queries:
-    """Asks how tasks stand. Look-ups that a person waits for go before polls."""
+    """Asks how tasks stand, one at a time. Look-ups that a person waits for go before polls."""
+
+    ids_per_request = 1
 
     def __init__(self, transport: Transport, pacer: Pacer) -> None:
         self._transport = transport
@@ -105,6 +120,13 @@ class Queries:
         """One question, before all polls that wait. Raises `TaskNotFound` when the service knows no such task."""
         await self.gate.acquire(urgent=True)
         return decode_task(await self.ask(task_id), task_id)
+
+    async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
+        (task_id,) = task_ids
+        try:
+            return (await self.ask(task_id),)
+        except ToAPIsError as error:
+            return (error,)
 
     async def ask(self, task_id: str) -> Answer:
         """The GET itself; the caller has acquired the gate, this gives the turn back however it ends."""

@@ -1,0 +1,64 @@
+"""The room for a status query of many ids: one turn of the gate, one request, many tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from toapis_async import Settings, TaskNotFound
+from toapis_async.engine.limiter import RateGate
+from toapis_async.engine.poller import Poller
+from toapis_async.engine.registry import Entry, Registry
+from toapis_async.protocol.pacing import TokenBucket
+from toapis_async.protocol.schedule import Schedule
+
+from .kit import answer, task
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from toapis_async.errors import ToAPIsError
+    from toapis_async.protocol.lenient import Answer
+
+
+class ManyAtOnce:
+    """A service that answers for 100 ids at once; `lost` it does not know."""
+
+    ids_per_request = 100
+
+    def __init__(self) -> None:
+        self.gate = RateGate(TokenBucket(10, 1, asyncio.get_running_loop().time(), most_unanswered=10))
+        self.asked: list[list[str]] = []
+
+    async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
+        self.asked.append(list(task_ids))
+        self.gate.answered(latency_s=0.1)
+        return [
+            TaskNotFound("no", status=404) if task_id == "lost" else answer(200, task(task_id, "completed"))
+            for task_id in task_ids
+        ]
+
+
+@pytest.mark.looptime
+async def test_tasks_due_together_are_asked_for_together_and_each_hears_its_own() -> None:
+    loop, settings = asyncio.get_running_loop(), Settings(vanish_grace_s=0)
+    registry, port = Registry(lambda _: None, loop.time), ManyAtOnce()
+    schedule: Schedule[Entry] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
+    poller = Poller(port=port, registry=registry, schedule=schedule, settings=settings)
+    names = [f"task_{number}" for number in range(149)] + ["lost"]
+    entries = [Entry(name, name, None, loop.time(), poller.forecast_of(None)) for name in names]
+    for entry in entries:
+        registry.add(entry)
+        poller.watch(entry)
+    polling = asyncio.create_task(poller.run())
+    await asyncio.gather(*(entry.waiter_for_end() for entry in entries))
+    polling.cancel()
+    await asyncio.wait([polling])
+
+    assert sorted(map(len, port.asked)) == [50, 100]
+    assert sorted(name for names in port.asked for name in names) == sorted(names)
+    assert [entry.task_id for entry in entries if entry.error is not None] == ["lost"]
+    assert all(entry.status == "completed" for entry in entries[:-1])
