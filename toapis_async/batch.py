@@ -5,17 +5,18 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping
-from contextlib import aclosing
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
+import anyio.to_thread
 from attrs import frozen
 
+from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, ToAPIsError
 from toapis_async.log import logger
 from toapis_async.models import BatchItem
-from toapis_async.rows import Row, RowReader, rows_of
+from toapis_async.rows import Row, RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -28,8 +29,9 @@ if TYPE_CHECKING:
     from toapis_async.request import ImageRequest
     from toapis_async.rows import Source
 
-BUFFER_ITEMS: Final = 1_000
-"""Finished items that may wait for a slow consumer before no more rows are taken from the source."""
+BUFFER_ITEMS: Final = 100
+"""Finished items that may wait for a slow consumer before no more rows are taken from the source; a consumer that
+breaks out of its loop goes on paying for as many."""
 SUBMITTING_ROWS: Final = 64
 """Rows that may be on their way to the service at once. More would only lengthen the queue for the submit bucket,
 in which a single `generate` beside the batch has to wait its turn."""
@@ -61,7 +63,7 @@ class Batch:
     def __init__(
         self,
         engine: Engine,
-        submit: Callable[[ImageRequest], Awaitable[TaskHandle]],
+        submit: Callable[[ImageRequest, str], Awaitable[TaskHandle]],
         source: Source,
         *,
         key: Callable[[Any], str] | str | None,
@@ -81,11 +83,13 @@ class Batch:
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()
         self._running.set()
-        self._stopped = False
+        self._stopped = self._left = False
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
-        self._stopping = asyncio.Event()
+        self._open: dict[int, Row] = {}  # taken from the source, and not ended yet
+        self._feeder: asyncio.Task[None] | None = None
+        self._source_error: Exception | None = None
         self._main: asyncio.Task[None] | None = None
         self._started_s = 0.0
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
@@ -93,8 +97,10 @@ class Batch:
     # -------------------------------------------------------------------------------------- consuming
 
     def __aiter__(self) -> AsyncIterator[BatchItem]:
-        if self._main is not None or self._stopped:
+        if self._main is not None:
             raise ClientStateError("a batch can be iterated once: make another with client.batch(…)")
+        if self._stopped:
+            raise ClientStateError("the batch was stopped before it began: make another with client.batch(…)")
         self._started_s = time.monotonic()
         self._main = asyncio.get_running_loop().create_task(self._run(), name="toapis-batch")
         self._engine.dependents.add(self)
@@ -143,25 +149,26 @@ class Batch:
     def stop(self) -> None:
         """Admit no more rows at all; iteration ends when what runs has ended."""
         self._stopped = True
-        self._stopping.set()
-        self._running.set()
-        self._room.set()
+        if self._feeder is not None:
+            self._feeder.cancel()
 
     async def aclose(self) -> None:
         """Leave at once. What the service works on stays watched, and paid for; its ids are in the client's
         `unclaimed()`."""
+        left = self._left
         self.stop()
-        main = self._main
-        if main is None or main.done():
+        main, self._left = self._main, True
+        if main is None or left:
             return
-        if self._in_flight or self._finished:
+        if self._open or self._finished:
             logger.warning(
                 "batch left with %d rows still running and %d finished items not read",
-                self._in_flight,
+                len(self._open),
                 len(self._finished),
             )
         main.cancel()
         await asyncio.wait([main])
+        self._leave_behind()
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
@@ -175,48 +182,49 @@ class Batch:
             elapsed_s=time.monotonic() - self._started_s if self._started_s else 0.0,
         )
 
+    def running(self) -> tuple[BatchItem, ...]:
+        """The rows that were taken from the source and have not ended, also after the batch was left: `ok` is False,
+        `error` None, and the ids are those that are known. What was sent is paid for."""
+        return tuple(_item(row, running=True) for row in self._open.values())
+
     def __repr__(self) -> str:
         return f"<Batch {self._done} done, {self._failed} failed, {self._in_flight} in flight>"
 
     # -------------------------------------------------------------------------------------- running
 
     async def _run(self) -> None:
-        """Admit rows while there is room; the task group waits for their ends."""
-        failure: Exception | None = None
-        async with asyncio.TaskGroup() as group, aclosing(rows_of(self._source)) as source:
-            while await self._may_admit():
-                try:
-                    raw = await self._next_of(source)
-                except StopAsyncIteration:
-                    break
-                except Exception as error:  # the source's own: raised to the consumer after the items
-                    failure = error
-                    break
-                row = await self._reader.read(raw)
-                self._taken += 1
-                self._in_flight += 1
-                group.create_task(self._process(row))
-        if failure is not None:
-            raise failure
+        """Feed rows in while the task group carries them to their ends."""
+        if self._save_to is not None:
+            await anyio.to_thread.run_sync(_make_folder, self._save_to)  # now, not after the first task is paid for
+        async with asyncio.TaskGroup() as group:
+            self._feeder = group.create_task(self._feed(group))
+            if self._stopped:
+                self._feeder.cancel()
+        if self._source_error is not None:
+            raise self._source_error
 
-    async def _next_of(self, source: AsyncIterator[object]) -> object:
-        """What the source gives next. A `stop` does not wait for an asynchronous source that is silent."""
-        if not isinstance(self._source, AsyncIterable):
-            return await anext(source)
-        reading = asyncio.ensure_future(anext(source))
-        stopping = asyncio.ensure_future(self._stopping.wait())
-        try:
-            await asyncio.wait((reading, stopping), return_when=asyncio.FIRST_COMPLETED)
-            if reading.done():
-                return reading.result()
-            raise StopAsyncIteration
-        finally:
-            stopping.cancel()
-            if not reading.done():  # a source that is being read can't be closed
-                reading.cancel()
-                await asyncio.wait([reading])
-                if not reading.cancelled():
-                    reading.exception()  # marks it retrieved: nobody wants it any more
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        """Admit rows while there is room. The source is stepped in this one task from its first row to its last, so
+        that it may hold task groups, time-outs and context variables; `stop` cancels it, also while it is silent."""
+        rows = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
+        while await self._may_admit():
+            try:
+                raw = await _next_of(rows)
+            except StopAsyncIteration:
+                return
+            except asyncio.CancelledError:
+                if self._stopped or cancellations() > 0:
+                    raise
+                self._source_error = ClientStateError("the batch's source was cancelled from within")
+                return
+            except Exception as error:  # the source's own: raised to the consumer after the items
+                self._source_error = error
+                return
+            row = await self._reader.read(raw)
+            self._taken += 1
+            self._in_flight += 1
+            self._open[row.index] = row
+            group.create_task(self._process(row))
 
     async def _may_admit(self) -> bool:
         """Wait for permits and for room in the buffer; False when no more rows are wanted."""
@@ -243,20 +251,15 @@ class Batch:
                 files = await self._save(row, generation, self._save_to)
         except ToAPIsError as caught:
             error = caught
-        ids = row.handle or error
-        self._finish(
-            BatchItem(
-                index=row.index,
-                key=row.key,
-                request=row.request,
-                ok=error is None,
-                generation=generation,
-                files=files,
-                error=error,
-                task_id=ids.task_id if ids else None,
-                client_business_id=ids.client_business_id if ids else None,
-            )
-        )
+        except Exception as caught:  # a bug, or the system's; it must not end the other rows
+            logger.exception("row %s ended unexpectedly", row.key)
+            error = ToAPIsError(f"unexpected {type(caught).__name__}: {caught}")
+            error.__cause__ = caught
+        del self._open[row.index]
+        self._done += error is None
+        self._failed += error is not None
+        self._finished.append(_item(row, generation, files, error))
+        self._news.set()
 
     async def _generate(self, row: Row) -> Generation:
         """Submit and await; both permits are given back as soon as their part is over, never at consumption."""
@@ -265,14 +268,11 @@ class Batch:
                 if row.request is None:
                     assert row.error is not None
                     raise row.error
-                row.handle = await self._submit(row.request)
+                row.client_business_id = row.request.given_business_id or mint_business_id()
+                row.handle = await self._submit(row.request, row.client_business_id)
             finally:
                 self._submitting.release()
             return await row.handle
-        except asyncio.CancelledError:
-            if row.handle is not None and row.handle.client_business_id is not None:
-                self._engine.submitter.unclaimed.append(row.handle.client_business_id)
-            raise
         finally:
             self._in_flight -= 1
             self._permits.release()
@@ -284,14 +284,60 @@ class Batch:
         finally:
             self._saving -= 1
 
-    def _finish(self, item: BatchItem) -> None:
-        self._done += item.ok
-        self._failed += not item.ok
-        self._finished.append(item)
-        self._news.set()
-
     def _ended(self, main: asyncio.Task[None]) -> None:
         self._engine.dependents.discard(self)
         self._news.set()
         if not main.cancelled():
             main.exception()  # marks it retrieved: a consumer that left does not come back for it
+
+    def _leave_behind(self) -> None:
+        """List what was paid for and nobody got: accepted rows that were running or saving, and unread images."""
+        running = [row.client_business_id for row in self._open.values() if row.handle is not None]
+        unread = [item.client_business_id for item in self._finished if item.generation and not item.files]
+        for business_id in (*running, *unread):
+            if business_id is not None:
+                self._engine.submitter.leave_unclaimed(business_id)
+
+
+def _item(
+    row: Row,
+    generation: Generation | None = None,
+    files: tuple[Path, ...] = (),
+    error: ToAPIsError | None = None,
+    *,
+    running: bool = False,
+) -> BatchItem:
+    return BatchItem(
+        index=row.index,
+        key=row.key,
+        request=row.request,
+        ok=error is None and not running,
+        generation=generation,
+        files=files,
+        error=error,
+        task_id=row.handle.task_id if row.handle else error.task_id if error else None,
+        client_business_id=row.client_business_id,
+    )
+
+
+async def _next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:
+    if isinstance(rows, AsyncIterator):
+        return await anext(rows)
+    try:
+        return next(rows)
+    except StopIteration:
+        raise StopAsyncIteration from None
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except (OSError, ValueError) as error:
+        reason = error.strerror if isinstance(error, OSError) else str(error)
+        raise InvalidRequest(f"save_to: can't use {folder}: {reason}; nothing was sent", field="save_to") from error
+
+
+def cancellations() -> int:
+    """How many cancellations of the running task are not answered yet."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0

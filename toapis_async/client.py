@@ -31,6 +31,10 @@ if TYPE_CHECKING:
     from toapis_async.rows import Source
 
 
+CLOSE_BOUND_S = 10.0
+"""How long a cancelled `aclose` waits for the rest of closing, which waits for nobody else."""
+
+
 class ClientState(enum.Enum):
     """Where a client is in its one life."""
 
@@ -84,7 +88,7 @@ class ToAPIs:
         except asyncio.CancelledError:
             # Half a client must not be left behind: skip the grace, and end.
             engine.submitter.give_up()
-            await asyncio.wait([self._closed])
+            await asyncio.wait([self._closed], timeout=CLOSE_BOUND_S)  # a batch's own source may be what closes us
             raise
 
     async def _close(self, engine: Engine) -> None:
@@ -106,8 +110,8 @@ class ToAPIs:
 
     def __del__(self) -> None:
         if getattr(self, "_state", None) is ClientState.OPEN and self._engine is not None:
+            self._engine.forget()  # first: the warning may be an error
             warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
-            self._engine.forget()
 
     # -------------------------------------------------------------------------------------- tasks
 
@@ -137,10 +141,12 @@ class ToAPIs:
                 raise
             if handle is not None and handle.done:  # in the very tick of the time-out: what is known beats impatience
                 return await handle.result()
+            if handle is not None:
+                engine.submitter.leave_unclaimed(business_id)
             raise _wait_timeout(timeout_s, handle, business_id) from None
         except asyncio.CancelledError:
             if handle is not None:
-                engine.submitter.unclaimed.append(business_id)
+                engine.submitter.leave_unclaimed(business_id)
             raise
 
     async def submit(self, request: ImageRequest | Mapping[str, Any] | str) -> TaskHandle:
@@ -189,11 +195,12 @@ class ToAPIs:
         return await self._open_engine().queries.look_up(check_task_id(task_id))
 
     def unclaimed(self) -> tuple[str, ...]:
-        """The `client_business_id`s of submissions whose caller was cancelled: `find` or `attach` them.
+        """The `client_business_id`s of submissions whose caller went away (cancelled, or out of patience): `find` or
+        `attach` them, which takes them off this list.
 
         The latest 10,000 are kept.
         """
-        return tuple(self._used_engine().submitter.unclaimed)
+        return self._used_engine().submitter.unclaimed
 
     # -------------------------------------------------------------------------------------- the rest
 
@@ -236,9 +243,10 @@ class ToAPIs:
         `key` names the rows: a function of the row, or the name of its column (default: its `key` column if any).
         With `save_to`, an item is done when its files are on disk.
         """
+        engine = self._open_engine()
         return Batch(
-            self._open_engine(),
-            self.submit,
+            engine,
+            lambda request, business_id: self._submit(self._open_engine(), request, business_id),
             source,
             key=key,
             save_to=save_to,
@@ -271,6 +279,7 @@ class ToAPIs:
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:
+    engine.submitter.claim(entry.client_business_id or entry.task_id)
     return TaskHandle(entry, engine.downloads, asyncio.get_running_loop())
 
 

@@ -138,6 +138,11 @@ class UnreadableAnswer(ServiceError):
         self.place = place
         self.text = text
 
+    @property
+    def is_of_result(self) -> bool:
+        """Whether the answer was that of a finished task, and only its result could not be read."""
+        return self.place not in {"$", "$.id"}
+
 
 class SubmitUncertain(ToAPIsError):
     """Nobody knows whether the service accepted the submission; ask `client.find(error.client_business_id)`."""

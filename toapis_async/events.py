@@ -1,6 +1,7 @@
 """What happens inside, told as frozen records to `Settings(on_event=…)`.
 
-Durations are seconds. No record holds a key, and none a prompt unless `Settings(events_with_prompts=True)`.
+Durations are seconds. No record holds a key, and none a prompt unless `Settings(events_with_prompts=True)`; but a path
+holds its file's name, and with it whatever the file was named after (a prompt's first words, where one is used so).
 """
 
 from __future__ import annotations

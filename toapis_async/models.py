@@ -210,6 +210,11 @@ def _amount(value: Any) -> float:
     return number
 
 
+def _told(error: ToAPIsError | None) -> object:
+    """What an error says: exceptions themselves are equal only to themselves."""
+    return error if error is None else (type(error), error.args, vars(error))
+
+
 @frozen
 class BatchItem:
     """One row's end. `ok` means: finished, and on disk when the batch saves."""
@@ -220,6 +225,6 @@ class BatchItem:
     ok: bool
     generation: Generation | None = field(default=None, repr=False)
     files: tuple[Path, ...] = ()
-    error: ToAPIsError | None = None
+    error: ToAPIsError | None = field(default=None, eq=_told)
     task_id: str | None = None
     client_business_id: str | None = None

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
-from collections.abc import AsyncGenerator, AsyncIterable, Callable, Iterable, Mapping
+from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
@@ -34,6 +34,7 @@ class Row:
     stem: str
     request: ImageRequest | None = None
     error: InvalidRequest | None = None  #: why it never became a request
+    client_business_id: str | None = None  #: once it is being submitted
     handle: TaskHandle | None = None
 
 
@@ -130,13 +131,3 @@ def _digest(request: ImageRequest) -> str:
         raise TypeError(type(value).__name__)
 
     return digest(json.dumps(request.given(), sort_keys=True, default=plain))
-
-
-async def rows_of(source: Source) -> AsyncGenerator[object, None]:
-    """Either kind of iterable as an async one."""
-    if isinstance(source, AsyncIterable):
-        async for row in source:
-            yield row
-    else:
-        for row in source:
-            yield row

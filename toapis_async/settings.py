@@ -145,7 +145,7 @@ class Settings:
     """How long closing waits for submissions under way, so that their answers are not lost."""
 
     connect_timeout_s: float = field(default=10.0, validator=_number(_TINY, 3_600))
-    """To open a connection, name look-up and TLS included."""
+    """To open one connection, after its name was looked up."""
     read_timeout_s: float = field(default=30.0, validator=_number(_TINY, 3_600))
     """Longest silence while an answer or a file is awaited."""
     request_timeout_s: float = field(default=60.0, validator=_number(_TINY, 3_600))

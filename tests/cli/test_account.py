@@ -107,6 +107,12 @@ def test_models_are_listed_by_their_ids() -> None:
     assert run("models", "--sandbox", "--json").records[0]["id"] == "gpt-image-2-vip"
 
 
+@pytest.mark.parametrize(("quiet", "told"), [((), "the service offers no models of type foo\n"), (("-q",), "")])
+def test_a_type_without_models_is_told(quiet: tuple[str, ...], told: str) -> None:
+    ran = run("models", "--type", "foo", "--sandbox", *quiet)
+    assert (ran.code, ran.stdout, ran.stderr) == (0, "", told)
+
+
 def test_an_unfinished_task_has_no_ending() -> None:
     line = account._status_line(TaskSnapshot("t1", TaskStatus.IN_PROGRESS, "rendering"))
     assert line == "t1  in progress"

@@ -6,17 +6,23 @@ import json
 import os
 import signal
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.cli import batch as command
 from toapis_async.cli import session
-from toapis_async.events import TaskAccepted
+from toapis_async.cli.options import Options
+from toapis_async.cli.results import Results
+from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
+from toapis_async.models import BatchItem
 from toapis_async.sandbox import Fault, Sandbox
 
 from .conftest import IN_A_BLINK, results_of, run
 
 if TYPE_CHECKING:
+    from toapis_async.cli.output import Output
     from toapis_async.events import Event
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "prompts.jsonl"
@@ -181,36 +187,59 @@ def test_on_a_terminal_there_is_a_bar(one_row: Path) -> None:
     assert "1/1 done  0 failed" in ran.stderr
 
 
-@pytest.mark.parametrize("times", [1, 2])
-def test_ctrl_c_keeps_what_is_known_and_names_what_still_runs(
-    monkeypatch: pytest.MonkeyPatch, sandboxes: list[Sandbox], times: int
-) -> None:
-    accepted: list[str] = []
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, times: int = 1) -> None:
+    """Ctrl-C comes, so many times, with the event of this number."""
+    heard: list[Event] = []
 
     def note(self: session.Pending, event: Event) -> None:
         pending_note(self, event)
-        if isinstance(event, TaskAccepted):
-            accepted.append(event.task_id)
-            if len(accepted) == 3:
+        if isinstance(event, kind):
+            heard.append(event)
+            if len(heard) == at:
                 for _ in range(times):
                     os.kill(os.getpid(), signal.SIGINT)
 
     pending_note = session.Pending.note
     monkeypatch.setattr(session.Pending, "note", note)
+
+
+@pytest.fixture
+def many_rows() -> Path:
     Path("many.txt").write_text("".join(f"kite number {number}\n" for number in range(500)))
-    ran = run("batch", "many.txt", "--out", "out", "--sandbox", "--speed", "1", "--json")
+    return Path("many.txt")
+
+
+@pytest.mark.parametrize("times", [1, 2])
+def test_ctrl_c_leaves_a_row_for_whatever_was_paid_for(
+    monkeypatch: pytest.MonkeyPatch, sandboxes: list[Sandbox], many_rows: Path, times: int
+) -> None:
+    interrupt_at(monkeypatch, TaskAccepted, 3, times)
+    arguments = ("batch", str(many_rows), "--out", "the out", "--sandbox", "--speed", "1", "--json")
+    ran = run(*arguments)
+    rows = results_of(Path("the out"))
     assert ran.code == 130
-    assert [task_id for task_id in accepted if task_id not in ran.stderr] == []
-    # Submissions that were under way when the second Ctrl-C came have lost their answers: they are named as doubtful.
-    assert all(
-        entry.task_id in ran.stderr or str(entry.client_business_id) in ran.stderr for entry in sandboxes[0].ledger
+    assert sorted(ran.records, key=lambda row: int(row["index"])) == rows
+    assert all((row["ok"], row["files"], row["error"]["type"]) == (False, [], "StillRunning") for row in rows)
+    # Submissions that were under way when the second Ctrl-C came have lost their answers: their own id is known.
+    ledger = {entry.client_business_id: entry.task_id for entry in sandboxes[0].ledger}
+    assert {row["client_business_id"] for row in rows} >= ledger.keys()
+    assert {row["task_id"] for row in rows} <= {None, *ledger.values()}
+    assert all(row["task_id"] or "nobody knows whether it was accepted" in row["error"]["message"] for row in rows)
+    known = next(row for row in rows if row["task_id"])
+    assert known["error"]["message"] == (
+        "interrupted while the service worked on it; still paid for: "
+        f"cd 'the out' && toapis status --sandbox {known['task_id']}"
     )
-    assert "still running or not fetched yet, and paid for; to ask: cd out && toapis status --sandbox ID" in ran.stderr
+    told = ran.stderr.splitlines()
+    assert len(told) <= 7
+    assert "still running or not fetched yet, and paid for" in ran.stderr
+    assert "their ids are in the out/results.jsonl; to ask: cd 'the out' && toapis status --sandbox ID" in ran.stderr
     assert "0 of 500 done, 0 failed, 500 not finished" in ran.stderr
-    assert "Traceback" not in ran.stderr
-    assert ran.stderr.endswith("error: interrupted\n")
-    known = run_status_in("out", accepted[0])
-    assert known["task_id"] == accepted[0]
+    assert "  results  the out/results.jsonl" in told
+    assert told[-1] == "error: interrupted"
+    again = run(*arguments)
+    assert (again.code, len(sandboxes)) == (2, 1)
+    assert run_status_in("the out", known["task_id"])["task_id"] == known["task_id"]
 
 
 def run_status_in(folder: str, task_id: str) -> dict[str, Any]:
@@ -218,3 +247,87 @@ def run_status_in(folder: str, task_id: str) -> dict[str, Any]:
     ran = run("status", task_id, "--sandbox", "--json")
     record: dict[str, Any] = json.loads(ran.stdout)
     return record
+
+
+def test_ctrl_c_before_anything_was_sent_leaves_no_results(monkeypatch: pytest.MonkeyPatch, many_rows: Path) -> None:
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
+    interrupt_at(monkeypatch, SubmitRetried, 1)
+    ran = run("batch", str(many_rows), "--out", "out", "--base-url", "http://127.0.0.1:9")
+    assert (ran.code, Path("out/results.jsonl").exists()) == (130, False)
+    assert "results" not in ran.stderr
+    assert "toapis status" not in ran.stderr
+
+
+def test_a_service_that_cannot_be_reached_is_told_at_once(monkeypatch: pytest.MonkeyPatch, one_row: Path) -> None:
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
+    interrupt_at(monkeypatch, SubmitRetried, 2)
+    ran = run("batch", str(one_row), "--out", "out", "--base-url", "http://127.0.0.1:9")
+    [told] = [line for line in ran.stderr.splitlines() if line.startswith("can't submit yet: ")]
+    assert "127.0.0.1" in told
+    assert told.endswith("; trying again (up to 120 s)")
+
+
+async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
+    items = [BatchItem(index, f"k{index}", None, True, files=(Path(f"out/images/{index}.png"),)) for index in range(3)]
+
+    class Left:
+        def statistics(self) -> Any:
+            return SimpleNamespace(waiting_for_consumer=len(items))
+
+        async def __anext__(self) -> BatchItem:
+            return items.pop(0)
+
+        def running(self) -> tuple[BatchItem, ...]:
+            ids: Any = ({"task_id": "t3"}, {"client_business_id": "b4"}, {"client_business_id": "b5"}, {})
+            return tuple(BatchItem(index, f"k{index}", None, False, **known) for index, known in enumerate(ids, 3))
+
+    left = command._Run(9, Path("out"))
+    left._batch = Left()  # type: ignore[assignment]
+    results = Results(Path("out"))
+    opened = session.Session(Options(sandbox=True), out)
+    opened.pending.note(SubmitLost("b4", "no answer"))
+    with results.opened():
+        await left.leave(opened, results)
+    rows = results_of(Path("out"))
+    assert [(row["index"], row["ok"]) for row in rows] == [(0, True), (1, True), (2, True), (3, False), (4, False)]
+    assert rows[4]["error"]["message"].endswith("nobody knows whether it was accepted: toapis status --sandbox b4")
+    assert capsys.readouterr().err == (
+        "1 task still running or not fetched yet, and paid for; 1 submission perhaps accepted, nobody knows: "
+        "their ids are in out/results.jsonl; to ask: toapis status --sandbox ID\n"
+    )
+    assert rows[0]["files"] == ["images/0.png"]
+
+
+def test_ids_that_cannot_be_written_are_told(monkeypatch: pytest.MonkeyPatch, many_rows: Path) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "out/results.jsonl")
+
+    interrupt_at(monkeypatch, TaskAccepted, 3)
+    monkeypatch.setattr(Results, "add_running", full)
+    ran = run("batch", str(many_rows), "--out", "out", "--sandbox", "--speed", "1")
+    assert ran.code == 1
+    assert ran.stderr.count("  task_img_") >= 3
+    assert ran.stderr.endswith("error: out/results.jsonl: No space left on device\n")
+
+
+@pytest.mark.parametrize(("quiet", "told"), [((), "reading prompts, one a line; end with Ctrl-D\n"), (("-q",), "")])
+def test_a_terminal_is_told_what_is_waited_for(
+    monkeypatch: pytest.MonkeyPatch, quiet: tuple[str, ...], told: str
+) -> None:
+    monkeypatch.setattr("click.testing._NamedTextIOWrapper.isatty", lambda stream: stream.name == "<stdin>")
+    ran = run("batch", "-", "--out", "out", "--sandbox", *quiet, stdin="")
+    assert ran.stderr == f"{told}error: there is no prompt in the input\n"
+
+
+def test_a_bad_header_is_no_bad_row() -> None:
+    Path("rows.csv").write_text("kye,prompt\nk,a kite\n")
+    ran = run("batch", "rows.csv", "--out", "out", "--sandbox")
+    assert (ran.code, len(ran.stderr.splitlines())) == (2, 1)
+    assert ran.stderr.startswith("error: line 1: the header: unknown field 'kye': did you mean 'key'?")
+
+
+def test_a_json_array_is_one_line_of_misuse() -> None:
+    Path("my rows.json").write_text('[\n  {"prompt": "a kite"}\n]\n')
+    ran = run("batch", "my rows.json", "--out", "out", "--sandbox")
+    assert (ran.code, len(ran.stderr.splitlines())) == (2, 1)
+    assert "jq -c '.[]' 'my rows.json'" in ran.stderr

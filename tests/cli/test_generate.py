@@ -8,9 +8,9 @@ import pytest
 
 from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
-from toapis_async.cli.session import Pending, settings_of
+from toapis_async.cli.session import Pending, Session, settings_of
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
-from toapis_async.models import TaskStatus
+from toapis_async.models import BatchItem, TaskStatus
 from toapis_async.settings import TIERS, Settings
 
 from .conftest import IN_A_BLINK, run
@@ -77,12 +77,14 @@ def test_a_time_out_names_the_task_that_still_runs() -> None:
     assert record["error"]["type"] == "WaitTimeout"
     assert "it still runs and is still paid for" in ran.stderr
     assert f"  {record['task_id']}  {record['client_business_id']}\n" in ran.stderr
-    assert "to ask: cd . && toapis status --sandbox ID" in ran.stderr
+    assert "to ask: toapis status --sandbox ID\n" in ran.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
+        (("--nonsense",), "error: no such option"),
+        (("more",), "error: got unexpected extra argument (more) (see toapis generate --help)\n"),
         (("--sandbox", "--base-url", "http://127.0.0.1:1"), "leave --base-url out"),
         (("--speed", "20"), "add --sandbox"),
         (("--seed", "0"), "add --sandbox"),
@@ -93,7 +95,15 @@ def test_a_time_out_names_the_task_that_still_runs() -> None:
 def test_options_that_cannot_be_right_are_misuse(arguments: tuple[str, ...], told: str) -> None:
     ran = run("generate", "a kite", *arguments)
     assert (ran.code, ran.stdout) == (2, "")
+    assert ran.stderr.startswith("error: ")
+    assert len(ran.stderr.splitlines()) == 1
     assert told in ran.stderr
+
+
+def test_without_arguments_there_is_help() -> None:
+    assert "Usage: toapis" in "".join([(ran := run()).stdout, ran.stderr])
+    assert run("nonsense").stderr == "error: no such command 'nonsense' (see toapis --help)\n"
+    assert run("--nonsense").stderr.endswith(" (see toapis --help)\n")
 
 
 def test_the_key_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -102,6 +112,25 @@ def test_the_key_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> No
     assert ran.code == 2
     assert "use https://" in ran.stderr
     assert "sk-secret" not in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "state_dir", "told"),
+    [
+        (Options(sandbox=True), Path("kites/.sandbox"), "cd kites && toapis status --sandbox ID"),
+        (Options(sandbox=True), Path("my kites; ls/.sandbox"), "cd 'my kites; ls' && toapis status --sandbox ID"),
+        (Options(sandbox=True), Path(".sandbox"), "toapis status --sandbox ID"),
+        (Options(), Path("kites/.sandbox"), "toapis status ID"),
+        (Options(base_url="https://a.de/?x"), Path(".sandbox"), "toapis status --base-url 'https://a.de/?x' ID"),
+    ],
+)
+def test_the_way_to_ask_can_be_pasted(
+    monkeypatch: pytest.MonkeyPatch, out: Output, options: Options, state_dir: Path, told: str
+) -> None:
+    monkeypatch.setattr("toapis_async.settings.Credentials.resolve", lambda *_: None)
+    session = Session(options, out)
+    session._state_dir = state_dir
+    assert session.ask() == told
 
 
 def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
@@ -167,3 +196,14 @@ def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys:
         "  b5",
         "1 submission (above) perhaps accepted, nobody knows; to ask: toapis status ID",
     ]
+
+
+def test_a_row_that_was_left_is_known_by_what_came_later() -> None:
+    pending = Pending()
+    pending.note(TaskAccepted("t1", "b1", None))
+    pending.note(SubmitLost("b2", "no answer"))
+    rows = [
+        BatchItem(index, f"k{index}", None, False, task_id=task_id, client_business_id=business_id)
+        for index, (task_id, business_id) in enumerate([(None, "b1"), (None, "b2"), (None, "b3"), ("t4", "b4")])
+    ]
+    assert [(row.index, row.task_id) for row in pending.sent(rows)] == [(0, "t1"), (1, None), (3, "t4")]

@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from toapis_async.cli.output import CliError
 from toapis_async.cli.prompts import MOST_SHOWN, Checked, opened, reference
 from toapis_async.errors import InvalidRequest
 
@@ -59,13 +60,57 @@ def test_json_lines_are_rows_of_fields_or_prompts(file: Path) -> None:
         ("a.dat", "7 kites", ["7 kites"]),
         ("a.dat", "7", ["7"]),
         ("a.dat", "", []),
+        ("a.dat", "\nkey,prompt\nk,a kite", [{"key": "k", "prompt": "a kite"}]),
+        ("a.dat", "\ufeffprompt, size\na kite,", [{"prompt": "a kite"}]),
+        ("a.dat", "prompt\na kite", ["prompt", "a kite"]),
+        ("a.dat", "prompt, kite\na", ["prompt, kite", "a"]),
+        ("a.dat", "key,n\na", ["key,n", "a"]),
+        ("a.dat", "a,prompt" + "x" * 200_000, ["a,prompt" + "x" * 200_000]),
+        ("a.json", '{"prompt": "a kite"}', [{"prompt": "a kite"}]),
+        ("a.json", "", []),
+        ("a.txt", "key,prompt", ["key,prompt"]),
+        ("a.txt", "key;prompt", ["key;prompt"]),
     ],
 )
 def test_the_format_follows_from_the_name_else_from_the_first_line(
     tmp_path: Path, name: str, content: str, rows: list[Any]
 ) -> None:
-    (tmp_path / name).write_text(content)
+    (tmp_path / name).write_text(content, encoding="utf-8")
     assert rows_of(tmp_path / name) == rows
+
+
+@pytest.mark.parametrize(
+    ("name", "content", "told"),
+    [
+        ("a.json", '[\n  "a kite"\n]', "begins like a JSON array: make it one row a line (jq -c '.[]' "),
+        ("a.dat", ' [{"prompt": "a"}]', "begins like a JSON array"),
+        ("a.jsonl", "[\n", "begins like a JSON array"),
+        ("a.txt", "[cinematic] a kite", "or --format txt takes each line as a prompt"),
+        ("a.json", "a kite", "is not JSON row by row: make it one row a line (jq -c . "),
+        ("a.dat", '{\n"prompt": "a kite"\n}', "is not JSON row by row"),
+        ("a.dat", "key\tprompt\nk\ta kite", "are separated by tabs: use commas"),
+        ("a.csv", "Prompt;Size\na kite;1:1", "are separated by semicolons: use commas"),
+        ("a.png", "\x89PNG\r\n\x1a\n\0\0\0\rIHDR", "is no text in UTF-8 but a binary file (or UTF-16)"),
+        ("a.jsonl", "\0", "is no text in UTF-8"),
+    ],
+)
+def test_what_would_be_misread_and_paid_for_is_refused(tmp_path: Path, name: str, content: str, told: str) -> None:
+    (tmp_path / name).write_text(content, encoding="utf-8")
+    with pytest.raises(CliError) as refused:
+        rows_of(tmp_path / name)
+    assert told in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
+def test_a_given_format_is_taken_literally(file: Path) -> None:
+    file.write_text("[\n{\nkey;prompt\n")
+    assert rows_of(file, "txt") == ["[", "{", "key;prompt"]
+    file.write_text("key;prompt\n")
+    with pytest.raises(CliError, match="use commas"):
+        rows_of(file, "csv")
+    file.write_text("a\0b\n")
+    with pytest.raises(CliError, match="binary"):
+        rows_of(file, "txt")
 
 
 def test_a_given_format_goes_before_the_name(tmp_path: Path) -> None:
@@ -198,14 +243,16 @@ def test_every_bad_csv_row_is_named_by_its_first_line(tmp_path: Path) -> None:
         ("prompt,sizee", "the header: unknown field 'sizee': did you mean 'size'?"),
         ("prompt,n,n", "the header has 'n' twice"),
         ("key,n", "the header has no column 'prompt'"),
+        ("prompt,kye", "the header: unknown field 'kye': did you mean 'key'?"),
+        ("prompt,xyzzy", "the header: unknown field 'xyzzy': known are key, "),
         ('"prompt', "not CSV: unexpected end of data"),
     ],
 )
-def test_a_bad_csv_header_is_told_once(tmp_path: Path, header: str, problem: str) -> None:
-    (tmp_path / "a.csv").write_text(f"{header}\nx,1,2\ny,1,2\n")
-    found = problems_of(tmp_path / "a.csv")
-    assert list(found) == [1]
-    assert found[1].startswith(problem)
+def test_a_bad_csv_header_is_told_instead_of_its_rows(tmp_path: Path, header: str, problem: str) -> None:
+    (tmp_path / "a.csv").write_text(f"\n{header}\nx,1,2\ny,1,2\n")
+    with pytest.raises(CliError) as told:
+        check(tmp_path / "a.csv")
+    assert str(told.value).startswith(f"line 2: {problem}")
 
 
 def test_a_csv_file_without_a_line_has_no_rows(tmp_path: Path) -> None:

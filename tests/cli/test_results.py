@@ -90,6 +90,14 @@ def test_a_failed_row_holds_the_error_and_its_refund(results: Results) -> None:
     assert row["billing"] == {"status": "refunded", "credits": None, "cost_usd": "0.1"}
 
 
+def test_a_row_that_still_runs_has_no_files_and_says_so(tmp_path: Path, results: Results) -> None:
+    row = results.add_running(item(0, ok=False, task_id="t1", client_business_id="b1"), "ask later")
+    assert results_of(tmp_path) == [row]
+    assert (row["ok"], row["task_id"], row["client_business_id"], row["files"]) == (False, "t1", "b1", [])
+    assert row["error"] == {"type": "StillRunning", "code": "", "message": "ask later"}
+    assert row.keys() == results.add(item(1)).keys()
+
+
 def test_keys_are_readable_and_half_a_surrogate_pair_does_no_harm(tmp_path: Path, results: Results) -> None:
     results.add(item(0, "红 \ud83d \x1b"))
     text = (tmp_path / "results.jsonl").read_text("utf-8")

@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import signal
+import socket
 from typing import TYPE_CHECKING
 
 import pytest
+from attrs import asdict
 
 from toapis_async.cli import sandbox as command
+from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
 from toapis_async.sandbox import Fault, FaultPlan, Sandbox
+from toapis_async.settings import TIERS, RateLimits, Settings
 
 from .conftest import run
 
@@ -22,10 +26,10 @@ if TYPE_CHECKING:
 @pytest.fixture
 def stopped_when_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C arrives as soon as the sandbox has said where it is."""
-    tell: Callable[[Output, Sandbox, float], None] = command._tell
+    tell: Callable[[Output, Sandbox, Options], None] = command._tell
 
-    def told(out: Output, sandbox: Sandbox, speed: float) -> None:
-        tell(out, sandbox, speed)
+    def told(out: Output, sandbox: Sandbox, served: Options) -> None:
+        tell(out, sandbox, served)
         os.kill(os.getpid(), signal.SIGINT)
 
     monkeypatch.setattr(command, "_tell", told)
@@ -38,6 +42,7 @@ def test_it_says_how_to_point_a_client_at_it_and_ends_well_by_ctrl_c() -> None:
     address, key = ran.stdout.splitlines()
     assert address.startswith("export TOAPIS_BASE_URL=http://127.0.0.1:")
     assert key == "export TOAPIS_API_KEY=sk-sandbox"
+    assert "20 times as fast as the service" in ran.stderr
     assert "--first-poll-s 0.25 --min-poll-interval-s 0.25" in ran.stderr
     assert ran.stderr.endswith("stopped after 0 requests: 0 tasks in the books, 0 answers of 429\n")
 
@@ -53,7 +58,37 @@ def test_machines_get_one_line_when_it_is_ready() -> None:
 
 @pytest.mark.usefixtures("stopped_when_ready")
 def test_at_the_services_own_speed_a_client_needs_no_options() -> None:
-    assert "--first-poll-s" not in run("sandbox", "--port", "0", "--files-port", "0").stderr
+    told = run("sandbox", "--port", "0", "--files-port", "0").stderr
+    assert "--first-poll-s" not in told
+    assert "Settings" not in told
+    assert "ready, as fast as the service" in told
+
+
+@pytest.mark.usefixtures("stopped_when_ready")
+def test_machines_are_not_pointed_at_lines_they_do_not_get() -> None:
+    told = run("sandbox", "--port", "0", "--files-port", "0", "--speed", "20", "--json").stderr
+    assert "above" not in told
+    assert "20 times as fast" in told
+
+
+@pytest.mark.usefixtures("stopped_when_ready")
+def test_python_is_told_how_to_keep_pace_and_never_to_go_too_fast() -> None:
+    told = run("sandbox", "--port", "0", "--files-port", "0", "--speed", "20", "--tier", "vip").stderr
+    [line] = [line.strip() for line in told.splitlines() if "Settings(" in line]
+    settings = eval(line, {"ToAPIs": lambda settings: settings, "Settings": Settings, "RateLimits": RateLimits})  # noqa: S307
+    assert (settings.first_poll_s, settings.min_poll_interval_s) == (0.25, 0.25)
+    given, allowed = asdict(settings.limits), asdict(TIERS["vip"])
+    assert given["submit_per_s"] == pytest.approx(20 * allowed["submit_per_s"], rel=1e-3)
+    assert given["submit_per_s"] <= 20 * allowed["submit_per_s"]
+    assert given["query_burst"] == pytest.approx(allowed["query_burst"], rel=1e-3)
+    assert given["query_burst"] <= allowed["query_burst"]
+
+
+def test_a_port_in_use_names_the_option() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as other:
+        ran = run("sandbox", "--port", str(other.getsockname()[1]), "--files-port", "0")
+    assert (ran.code, len(ran.stderr.splitlines())) == (1, 1)
+    assert ran.stderr.endswith("; take others with --port and --files-port (0: any free)\n")
 
 
 @pytest.mark.parametrize("host", ["0.0.0.0", "example.org", "::", "192.168.0.1"])  # noqa: S104
@@ -70,7 +105,7 @@ async def test_a_port_that_is_taken_is_told(monkeypatch: pytest.MonkeyPatch) -> 
     monkeypatch.setattr(Sandbox, "start", taken)
     out = Output(json=False, quiet=False)
     with pytest.raises(CliError, match="can't start: Address already in use") as refused:
-        await command.serve(out, Sandbox(), 1)
+        await command.serve(out, Sandbox(), Options(sandbox=True, speed=1))
     assert refused.value.exit_code == 1
 
 

@@ -15,6 +15,7 @@ from toapis_async import (
     ClientStateError,
     ContentRefused,
     DownloadFailed,
+    Generation,
     ImageRequest,
     InvalidRequest,
     SessionClosed,
@@ -573,3 +574,95 @@ async def test_a_held_post_does_not_hold_the_other_rows(service: FakeService) ->
         assert sorted(item.index for item in got) == [1, 2]
         hold.answer(answer(200, task("late", "completed")))
         assert (await anext(batch)).task_id == "late"
+
+
+# ------------------------------------------------------------------------------------------- what review found
+
+
+@pytest.mark.looptime
+async def test_a_batch_that_is_left_lists_rows_whose_ids_are_known_and_claims_none(service: FakeService) -> None:
+    async with client_of(service) as client:
+        async with client.batch(prompts(3)) as batch:
+            aiter(batch)
+            await until(lambda: len(service.tasks) == 3)
+            await turns()
+        running = batch.running()
+        assert [(item.index, item.ok, item.error) for item in running] == [(n, False, None) for n in range(3)]
+        assert {item.task_id for item in running} == set(service.tasks)
+        assert {item.client_business_id for item in running} == set(client.unclaimed())
+
+
+@pytest.mark.looptime
+async def test_finished_images_that_nobody_read_are_listed_when_the_batch_is_left(service: FakeService) -> None:
+    async with client_of(service) as client:
+        async with client.batch(prompts(3)) as batch:
+            aiter(batch)
+            await until(lambda: batch.statistics().done == 3)
+        assert len(set(client.unclaimed())) == 3
+
+
+@pytest.mark.looptime
+async def test_an_async_source_may_hold_a_task_group_and_a_time_out_across_its_rows(service: FakeService) -> None:
+    async def source() -> AsyncIterator[str]:
+        async with asyncio.timeout(1_000), asyncio.TaskGroup():
+            yield "kite 1"
+            await asyncio.sleep(1)
+            yield "kite 2"
+
+    async with client_of(service) as client:
+        assert [item.ok for item in await client.batch(source()).gather()] == [True, True]
+
+
+@pytest.mark.looptime
+async def test_a_source_that_is_cancelled_from_within_fails_after_its_items(service: FakeService) -> None:
+    async def source() -> AsyncIterator[str]:
+        yield "kite"
+        raise asyncio.CancelledError
+
+    async with client_of(service) as client:
+        batch = client.batch(source())
+        assert (await anext(aiter(batch))).ok
+        with pytest.raises(ClientStateError, match="cancelled from within"):
+            await anext(batch)
+
+
+async def test_an_unexpected_error_of_one_row_is_its_own(
+    service: FakeService, caplog: pytest.LogCaptureFixture
+) -> None:
+    service.service_time_s = 0.01
+    async with client_of(service, first_poll_s=0.01, min_poll_interval_s=0.01) as client:
+
+        async def save(generation: Generation, *_: object) -> tuple[Path, ...]:
+            if generation.task_id == "task_1":
+                raise RuntimeError("can't start new thread")
+            return ()
+
+        batch = client.batch(prompts(3), save_to=".")
+        vars(batch._engine)["downloads"].save = save
+        items = await batch.gather()
+    assert sorted(item.ok for item in items) == [False, True, True]
+    assert "can't start new thread" in caplog.text
+
+
+async def test_a_folder_that_cannot_be_used_is_told_before_anything_is_sent(
+    service: FakeService, tmp_path: Path
+) -> None:
+    (tmp_path / "file").write_text("")
+    async with client_of(service) as client:
+        with pytest.raises(InvalidRequest, match="nothing was sent"):
+            await client.batch(prompts(2), save_to=tmp_path / "file").gather()
+    assert not service.seen
+
+
+@pytest.mark.looptime
+async def test_closing_the_client_from_within_the_source_ends(service: FakeService) -> None:
+    client = client_of(service)
+    await client.start()
+
+    async def source() -> AsyncIterator[str]:
+        yield "kite"
+        await client.aclose()
+
+    with pytest.raises(SessionClosed):
+        await client.batch(source()).gather()
+    await client.aclose()

@@ -5,12 +5,15 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import gzip
 import os
 import pickle
+import stat
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NoReturn
 
+import anyio.to_thread
 import pytest
 
 from toapis_async import (
@@ -25,7 +28,7 @@ from toapis_async import (
 from toapis_async.events import FileSaved
 from toapis_async.sandbox import Fault
 
-from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, raw, reply, reset, served, stall, until
+from .kit import JPEG, KEY, PNG, RawServer, Request, fast, hang_up, raw, reply, reset, served, stall, task, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -72,6 +75,61 @@ async def failing(client: ToAPIs, url: str, folder: Path, expires_at: datetime |
 
 
 # ------------------------------------------------------------------------------------------- the good case
+
+
+async def test_a_folder_is_the_one_of_the_call_wherever_the_process_goes_meanwhile(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    here, there = tmp_path / "here", tmp_path / "there"
+    here.mkdir()
+    there.mkdir()
+    monkeypatch.chdir(here)
+
+    async def leave(server: RawServer, request: Any, writer: asyncio.StreamWriter) -> None:
+        await stall_until(lambda: left_in(here / "out"), len(PNG))(server, request, writer)
+        os.chdir(there)  # monkeypatch puts it back
+        writer.write(PNG[30:])
+
+    async with fetching(leave) as (server, client):
+        (path,) = await (await generation(client, f"{server.url}/a")).save("out")
+    assert path == here / "out" / "t.png"
+    assert path.read_bytes() == PNG
+    assert left_in(path.parent) == ["t.png"]
+    assert left_in(there) == []
+
+
+def stall_until(condition: Any, declared: int) -> Any:
+    """Send the start of PNG, and wait for something before the rest."""
+
+    async def act(server: RawServer, request: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % declared + PNG[:30])
+        await until(condition)
+
+    return act
+
+
+async def test_a_working_directory_that_is_gone_is_told(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "gone").mkdir()
+    monkeypatch.chdir(tmp_path / "gone")
+    (tmp_path / "gone").rmdir()
+    async with fetching(reply(200, PNG)) as (server, client):
+        made = await generation(client, f"{server.url}/a")
+        with pytest.raises(DownloadFailed, match="can't save the image") as caught:
+            await made.save("out")
+        assert (caught.value.task_id, server.requests) == ("t", [])
+
+
+async def test_a_format_is_known_however_small_the_first_pieces_are(tmp_path: Path) -> None:
+    async def trickle(server: RawServer, request: Any, writer: asyncio.StreamWriter) -> None:
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % len(PNG))
+        for at in range(0, 20, 3):
+            writer.write(PNG[at : at + 3])
+            await asyncio.sleep(0.005)
+        writer.write(PNG[21:])
+
+    async with fetching(trickle, download_tries=1) as (server, client):
+        (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
+        assert path.read_bytes() == PNG
 
 
 @pytest.mark.parametrize(("content", "extension"), [(PNG, ".png"), (JPEG, ".jpg")])
@@ -142,6 +200,9 @@ AGAIN = {
     "stalls": stall(SHORT),
     "no-answer": hang_up(),
     "undeclared-and-cut": hang_up(UNDECLARED + PNG[:-8]),
+    "declared-as-cut": reply(200, PNG[:-8]),
+    "webp-declared-as-cut": reply(200, b"RIFF\x40\0\0\0WEBPVP8 " + b"\0" * 20),
+    "jpeg-unpacked-and-cut": reply(200, gzip.compress(JPEG[:-2]), Content_Encoding="gzip"),
     "html": reply(200, b"<html><title>Just a moment</title>", Content_Type="text/html"),
     "empty": reply(200, b""),
     "404": reply(404, b"not yet"),
@@ -182,6 +243,36 @@ async def test_an_unreachable_host_is_tried_again_and_then_told(tmp_path: Path) 
 async def test_a_download_s_total_time_out_is_its_own(tmp_path: Path) -> None:
     async with fetching(stall(SHORT), download_timeout_s=0.03, download_tries=1) as (server, client):
         assert "TimeoutError" in str(await failing(client, f"{server.url}/a", tmp_path / "out"))
+
+
+async def test_files_that_stall_keep_nobody_from_the_api(tmp_path: Path) -> None:
+    async def act(server: RawServer, request: Request, writer: asyncio.StreamWriter) -> None:
+        step = stall(SHORT) if request.target.startswith("/file") else reply(200, task("t", "queued"))
+        await step(server, request, writer)
+
+    async with fetching(act, max_connections=1, download_concurrency=2, request_timeout_s=1) as (server, client):
+        made = [await generation(client, f"{server.url}/file{number}") for number in range(3)]
+        saving = [asyncio.create_task(each.save(tmp_path / "out")) for each in made]
+        await until(lambda: len(left_in(tmp_path / "out")) == 2)
+        assert (await client.status("t")).task_id == "t"
+        assert await client.submit("kite")
+        for each in saving:
+            each.cancel()
+        await asyncio.wait(saving)
+        files = [request for request in server.requests if request.target.startswith("/file")]
+        assert len(files) == 2
+        assert KEY not in "".join(f"{request.headers}" for request in files)
+
+
+async def test_closing_ends_the_connections_of_files_too(tmp_path: Path) -> None:
+    async with fetching(reply(200, PNG)) as (server, client):
+        await (await generation(client, f"{server.url}/a")).save(tmp_path)
+        assert client._engine is not None
+        files = client._engine.transport._files
+        assert files is not None
+        before = files.closed
+        await client.aclose()
+        assert (before, files.closed, files.connector) == (False, True, None)
 
 
 # ------------------------------------------------------------------------------------------- not tried again
@@ -244,7 +335,8 @@ BAD_URLS = [
 @pytest.mark.parametrize("url", BAD_URLS)
 async def test_a_link_that_is_no_http_url_fails_the_download_and_nothing_else(url: str, tmp_path: Path) -> None:
     async with fetching(reply(200, PNG), download_tries=2) as (_, client):
-        await failing(client, url, tmp_path / "out")
+        error = await failing(client, url, tmp_path / "out")
+        assert "tried" not in str(error)  # it fails the same way every time
 
 
 async def test_redirects_are_followed_a_few_times(tmp_path: Path) -> None:
@@ -264,7 +356,9 @@ async def test_redirects_are_followed_a_few_times(tmp_path: Path) -> None:
 @pytest.mark.parametrize("target", ["file:///etc/passwd", "ftp://127.0.0.1/a", "javascript:alert(1)", "http://[", ""])
 async def test_a_redirect_leads_to_http_only(target: str, tmp_path: Path) -> None:
     async with fetching(reply(302, b"", Location=target), download_tries=2) as (server, client):
-        await failing(client, f"{server.url}/a", tmp_path / "out")
+        error = await failing(client, f"{server.url}/a", tmp_path / "out")
+        assert "tried" not in str(error)
+        assert len(server.requests) == 1
 
 
 async def test_a_completed_task_without_an_image_is_told_as_such(tmp_path: Path) -> None:
@@ -315,6 +409,57 @@ async def test_a_full_disk_is_told_and_leaves_nothing(tmp_path: Path, monkeypatc
         assert "No space left on device" in str(error)
         assert type(error) is DownloadFailed
         assert len(server.requests) == 1  # another try would not make room
+
+
+@pytest.mark.parametrize("step", ["opened", "synced"])
+async def test_a_folder_that_can_t_be_synced_keeps_the_saved_image(
+    step: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Windows opens no folder; some FUSE systems do, and then refuse to sync it.
+    real_open, real_sync = os.open, os.fsync
+
+    def open_(path: Any, *args: Any, **named: Any) -> int:
+        return full() if step == "opened" and Path(path) == tmp_path else real_open(path, *args, **named)
+
+    def sync(file: int) -> None:
+        return full() if stat.S_ISDIR(os.fstat(file).st_mode) else real_sync(file)
+
+    monkeypatch.setattr(os, "open", open_)
+    monkeypatch.setattr(os, "fsync", sync)
+    async with fetching(reply(200, PNG)) as (server, client):
+        (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
+        assert path.read_bytes() == PNG
+        assert client.statistics().saved_files == 1
+
+
+async def test_a_name_that_no_file_can_have_is_told(tmp_path: Path) -> None:
+    async with fetching(reply(200, PNG)) as (server, client):
+        made = await generation(client, f"{server.url}/a")
+        assert client._engine is not None
+        with pytest.raises(DownloadFailed, match="null byte") as caught:
+            await client._engine.downloads.save(made, tmp_path, "a\0b")
+        assert caught.value.task_id == "t"
+        assert (left_in(tmp_path), len(server.requests)) == ([], 1)
+
+
+@pytest.mark.parametrize("first", [1, 2])
+async def test_no_thread_to_be_had_is_told_and_leaves_nothing(
+    first: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    real = anyio.to_thread.run_sync
+    steps = 0
+
+    async def run_sync(*args: Any, **named: Any) -> Any:
+        nonlocal steps
+        steps += 1
+        if steps >= first:
+            raise RuntimeError("can't start new thread")
+        return await real(*args, **named)
+
+    async with fetching(reply(200, PNG)) as (server, client):
+        monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+        error = await failing(client, f"{server.url}/a", tmp_path)
+        assert "can't save the image: can't start new thread" in str(error)
 
 
 class _FullFile:

@@ -27,7 +27,7 @@ ECHOING = {
     "error-text": reply(500, ECHO),
     "error-title": reply(502, b"<html><title>" + ECHO + b"</title>"),
     "good-but-unreadable": reply(200, ECHO),
-    "place": reply(200, {"id": "a", "status": "completed", "result": {"data": [{"url": {KEY: 1}}]}}),
+    "place": reply(200, {"status": "completed", "result": {"data": [{"url": {KEY: 1}}]}}),
     "truncated": reply(200, b'{"id": "' + ECHO),
     "status-line": raw(b"HTTP/1.1 abc " + ECHO + b"\r\n\r\n", close=True),
     "reason": raw(b"HTTP/1.1 418 " + ECHO + b"\r\nContent-Length: 0\r\n\r\n"),

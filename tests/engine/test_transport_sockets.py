@@ -9,6 +9,7 @@ import time
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import pytest
 
 from toapis_async import (
@@ -103,7 +104,7 @@ async def test_the_total_time_out_while_queued_for_a_connection_is_not_sent() ->
         transport(server.url, max_connections=1, request_timeout_s=0.03) as opened,
         asyncio.TaskGroup() as group,
     ):
-        # A download has its own, longer, time-out: it holds the only connection.
+        # One with a longer time-out holds the only connection.
         holding = group.create_task(_hold(opened, f"{server.url}/file.png"))
         await until(lambda: server.requests)
         error = await failing_post(opened)
@@ -113,7 +114,8 @@ async def test_the_total_time_out_while_queued_for_a_connection_is_not_sent() ->
 
 
 async def _hold(opened: Transport, url: str) -> None:
-    async with opened.download(url):
+    session = opened._open_session()
+    async with session.get(url, timeout=aiohttp.ClientTimeout(total=30)):
         raise AssertionError("unreachable: the server never answers")
 
 

@@ -2,18 +2,28 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import os
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import anyio
 import pytest
 
-from toapis_async import InvalidRequest, ServiceError, ToAPIs, TransportError, UnreadableAnswer
+from toapis_async import (
+    InvalidRequest,
+    RateLimited,
+    ServiceError,
+    SessionClosed,
+    ToAPIs,
+    TransportError,
+    UnreadableAnswer,
+)
 from toapis_async.sandbox import Fault
 
-from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, reply, served
+from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, reply, served, stall, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -221,6 +231,177 @@ async def test_the_sandbox_s_success_false_is_understood() -> None:
         with pytest.raises(ServiceError, match="temporarily unavailable"):
             await client.upload(PNG)
         assert (await client.upload(PNG)).url
+
+
+# ------------------------------------------------------------------------------------------- tried again
+
+TAKEN = reply(200, {"success": True, "data": {"id": "u", "url": "https://x/y"}})
+PASSING = {
+    "hung-up": hang_up(),
+    "cut-short": hang_up(b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{"),
+    "silence": stall(),
+    "429": reply(429, {"error": {"code": "rate_limited", "message": "slower"}}),
+    "500": reply(500, {"error": {"message": "oh"}}),
+    "503-html": reply(503, b"<html><title>busy</title>"),
+}
+WAYS_AGAIN = {name: way for name, way in WAYS.items() if name != "bytearray"}
+
+
+@pytest.fixture
+def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """Back-offs take no time; how many failures in a row each was for."""
+    failures: list[int] = []
+
+    def at_once(count: int, **_: object) -> float:
+        failures.append(count)
+        return 0.0
+
+    monkeypatch.setattr("toapis_async.engine.uploads.backoff_s", at_once)
+    return failures
+
+
+@pytest.mark.parametrize("act", PASSING.values(), ids=PASSING.keys())
+async def test_an_upload_is_sent_again_when_that_may_help(act: Any, waits: list[int], tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    settings = fast(submit_retry_s=60, read_timeout_s=0.05)
+    async with RawServer(act, act, TAKEN) as server, ToAPIs(KEY, base_url=server.url, settings=settings) as client:
+        assert (await client.upload(tmp_path / "a.png")).url == "https://x/y"
+        assert len(server.requests) == 3
+        assert all(PNG in request.body for request in server.requests)
+        assert waits == [1, 2]
+
+
+@pytest.mark.parametrize("way", WAYS_AGAIN.values(), ids=WAYS_AGAIN.keys())
+async def test_an_upload_is_sent_again_whole_however_it_came(
+    way: Callable[[Path], Any], waits: list[int], tmp_path: Path
+) -> None:
+    (tmp_path / "a.png").write_bytes(PNG)
+    source = way(tmp_path / "a.png")
+    settings = fast(submit_retry_s=60)
+    async with (
+        RawServer(hang_up(), TAKEN) as server,
+        ToAPIs(KEY, base_url=server.url, settings=settings) as client,
+    ):
+        await client.upload(source)
+        assert [PNG in request.body for request in server.requests] == [True, True]
+    if hasattr(source, "close"):
+        source.close()
+
+
+async def test_a_submission_survives_an_upload_that_has_to_be_sent_again(waits: list[int]) -> None:
+    async with served(submit_retry_s=60) as (sandbox, client):
+        for fault in (Fault.DROPPED_RESET, Fault.HTML_502):
+            sandbox.faults.script("upload", fault)
+        await client.submit({"prompt": "kite", "reference_images": [PNG]})
+        assert (sandbox.requests.count("upload"), sandbox.requests.count("submit")) == (3, 1)
+
+
+async def test_an_upload_is_not_sent_again_for_ever(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("toapis_async.engine.uploads.backoff_s", lambda *_, **__: 0.02)
+    settings = fast(submit_retry_s=0.1)
+    async with RawServer(hang_up()) as server, ToAPIs(KEY, base_url=server.url, settings=settings) as client:
+        with pytest.raises(TransportError) as caught:
+            await client.submit({"prompt": "kite", "reference_images": [PNG]})
+        assert not caught.value.may_have_been_accepted  # no task comes of an upload
+        assert 2 <= len(server.requests) <= 6
+        assert f"tried {len(server.requests)} times within submit_retry_s=0.1" in caught.value.__notes__
+        assert client.unclaimed() == ()
+
+
+@pytest.mark.parametrize(("status", "asked"), [(429, "7"), (503, "7"), (429, "999999")])
+async def test_an_upload_waits_as_long_as_the_service_asks_if_there_is_time(
+    status: int, asked: str, waits: list[int]
+) -> None:
+    busy = reply(status, {"error": {"message": "busy"}}, Retry_After=asked)
+    async with RawServer(busy, TAKEN) as server:
+        async with ToAPIs(KEY, base_url=server.url, settings=fast(submit_retry_s=6)) as client:
+            with pytest.raises(ServiceError, match="busy") as caught:
+                await client.upload(PNG)
+            assert len(server.requests) == 1
+            if isinstance(caught.value, RateLimited):
+                assert caught.value.retry_after_s == min(float(asked), 300)
+        server.script.appendleft(busy)
+        settings = fast(submit_retry_s=6, max_retry_after_s=0.1)
+        async with ToAPIs(KEY, base_url=server.url, settings=settings) as client:
+            started_s = asyncio.get_running_loop().time()
+            await client.upload(PNG)
+            assert asyncio.get_running_loop().time() - started_s >= 0.1
+            assert len(server.requests) == 3
+
+
+@pytest.mark.parametrize("act", REFUSED.values(), ids=REFUSED.keys())
+async def test_a_refused_upload_is_not_sent_again(act: Any) -> None:
+    async with RawServer(act) as server, ToAPIs(KEY, base_url=server.url, settings=fast(submit_retry_s=60)) as client:
+        with pytest.raises(ServiceError, match="Unsupported"):
+            await client.upload(PNG)
+        assert len(server.requests) == 1
+
+
+async def test_closing_ends_the_wait_of_an_upload_for_its_next_turn() -> None:
+    busy = reply(429, {"error": {"message": "busy"}}, Retry_After="200")
+    async with (
+        RawServer(busy) as server,
+        ToAPIs(KEY, base_url=server.url, settings=fast(submit_retry_s=300)) as client,
+    ):
+        sending = [asyncio.create_task(client.upload(PNG)) for _ in range(6)]  # more than there are turns
+        await until(lambda: len(server.requests) == 6)
+        await turns()
+        await client.aclose()
+        async with asyncio.timeout(5):
+            outcomes = await asyncio.gather(*sending, return_exceptions=True)
+        assert all(isinstance(outcome, SessionClosed | TransportError | ServiceError) for outcome in outcomes)
+        assert len(server.requests) == 6
+
+
+# ------------------------------------------------------------------------------------------- cancelled
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["cancel", "timeout"])
+async def test_a_caller_cancelled_after_one_upload_failed_gets_the_cancellation(native: bool) -> None:
+    """While the others end, the failure is known and not yet told: a cancellation in that moment must not be lost."""
+    ending, go_on = asyncio.Event(), asyncio.Event()
+
+    async def upload(source: bytes) -> Any:
+        if source != PNG:
+            raise InvalidRequest("no image")
+        try:
+            await asyncio.Event().wait()
+        finally:
+            ending.set()
+            with anyio.CancelScope(shield=True):
+                await go_on.wait()
+
+    async with served() as (sandbox, client):
+        assert client._engine is not None
+        client._engine.uploads.upload = upload  # type: ignore[method-assign, assignment]
+        patience = asyncio.timeout(None)
+        sending = asyncio.create_task(_submit(client, [PNG, b"bad"], patience))
+        await ending.wait()
+        if native:
+            sending.cancel()
+        else:
+            patience.reschedule(0)
+        await turns()
+        assert not sending.done()  # it leaves no upload behind
+        go_on.set()
+        with pytest.raises(asyncio.CancelledError if native else TimeoutError):
+            await sending
+        assert sandbox.requests.count("submit") == 0
+
+
+async def _submit(client: ToAPIs, references: list[bytes], patience: asyncio.Timeout) -> None:
+    async with patience:
+        await client.submit({"prompt": "kite", "reference_images": references})
+
+
+async def test_a_caller_cancelled_while_uploads_are_under_way_leaves_none_behind() -> None:
+    async with RawServer(stall()) as server, ToAPIs(KEY, base_url=server.url, settings=fast()) as client:
+        sending = asyncio.create_task(client.submit({"prompt": "kite", "reference_images": [PNG, JPEG]}))
+        await until(lambda: len(server.requests) == 2)
+        sending.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await sending
+        assert not [each for each in asyncio.all_tasks() if "Uploads.upload" in repr(each.get_coro())]
 
 
 async def test_many_uploads_go_a_few_at_a_time_and_all_arrive() -> None:

@@ -11,6 +11,7 @@ from PIL import Image
 
 from toapis_async.protocol.filetype import (
     AVIF,
+    ENDS_EXACTLY,
     GIF,
     HEAD_BYTES,
     JPEG,
@@ -55,6 +56,13 @@ def test_a_picture_that_broke_off_does_not_look_whole(real: tuple[FileType, byte
     says_where_it_ends = kind is not AVIF
     for end in range(HEAD_BYTES, len(content) - 12, 3):
         assert whole(kind, content[:end]) != says_where_it_ends
+
+
+@pytest.mark.parametrize("kind", ENDS_EXACTLY, ids=["png", "webp"])
+def test_a_format_that_ends_exactly_looks_broken_off_at_every_place_but_its_end(kind: FileType) -> None:
+    content = picture(kind.extension[1:].upper())
+    wholes = [end for end in range(HEAD_BYTES, len(content) + 1) if whole(kind, content[:end])]
+    assert wholes == [len(content)]
 
 
 @pytest.mark.parametrize(

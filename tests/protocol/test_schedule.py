@@ -29,6 +29,7 @@ class Task:
     since_s: float = 0.0
     looked_s: float = 0.0
     percent: int | None = None
+    asked_s: float = 0.0
     ends_s: float = math.inf
     looks: list[float] = field(factory=list)
 
@@ -141,7 +142,7 @@ def test_a_task_planned_early_is_put_off_when_its_class_turns_out_slow() -> None
     task = Task(schedule.forecast_of("a"))
     schedule.add(task)
     planned_s = schedule.next_due_s() or 0.0
-    for _ in range(50):
+    for _ in range(1_000):
         task.forecast.saw_unfinished(Task(task.forecast), 60.0)
         task.forecast.saw_finished(Task(task.forecast, looked_s=60.0), 70.0, 65.0)
     assert schedule.pop(planned_s) is None
@@ -151,13 +152,13 @@ def test_a_task_planned_early_is_put_off_when_its_class_turns_out_slow() -> None
 def test_waiting_tasks_are_looked_at_sooner_when_their_class_turns_out_quick() -> None:
     schedule = schedule_with(jitter=0.0)
     slow = schedule.forecast_of("a")
-    for _ in range(50):
+    for _ in range(1_000):
         slow.saw_unfinished(Task(slow), 60.0)
         slow.saw_finished(Task(slow, looked_s=60.0), 90.0, 80.0)
     slow.mark()
     schedule.add(Task(slow))
     planned_s = schedule.next_due_s() or 0.0
-    for _ in range(200):
+    for _ in range(2_000):
         schedule.finished(Task(slow), 8.0, 7.0)
     assert (schedule.next_due_s() or 0.0) < planned_s / 2
 
@@ -171,6 +172,28 @@ def test_a_look_gets_dearer_as_the_query_bucket_empties() -> None:
         waits.append(schedule.next_due_s() or 0.0)
     assert waits == sorted(waits)
     assert waits[0] < waits[-1]
+
+
+def test_a_look_that_failed_is_not_repeated_too_soon_when_its_class_is_planned_anew() -> None:
+    schedule = schedule_with(jitter=0.0)
+    task = Task(schedule.forecast_of("a"))
+    schedule.add(task)
+    now_s = schedule.next_due_s() or 0.0
+    assert schedule.pop(now_s) is task
+    schedule.put_off(task, now_s, 1)
+    for _ in range(2_000):
+        schedule.finished(Task(task.forecast), now_s, 7.0)
+    assert (schedule.next_due_s() or 0.0) >= now_s + INTERVAL_S
+
+
+def test_tasks_that_nobody_knows_the_age_of_teach_nothing() -> None:
+    schedule = schedule_with()
+    stranger = Task(schedule.forecast_of(None))
+    schedule.add(stranger)
+    schedule.put_back(stranger, 50.0)
+    schedule.finished(stranger, 90.0)
+    assert sum(stranger.forecast.evidence().watched_s) == 0
+    assert not schedule.learned().classes
 
 
 def test_a_task_of_unknown_age_is_due_at_once_and_before_all_others() -> None:

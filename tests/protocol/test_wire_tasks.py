@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.models import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 from toapis_async.protocol.lenient import Answer
-from toapis_async.protocol.wire import decode_task, encode_request, with_id
+from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request, with_id
 from toapis_async.request import ImageRequest
 
 from .kit import answer, json_objects, json_values, nested, task
@@ -275,10 +275,10 @@ def test_links_are_found_in_every_place_they_were_seen(members: dict[str, Any], 
     ("members", "place", "words"),
     [
         ({"result": {"data": [{"url": 5}]}}, "$.result.data[0].url", "expected text, got int"),
-        ({"result": {"data": [{"url": LINK}, {"url": {}}]}}, "$.result.data[1].url", "expected text, got dict"),
+        ({"result": {"data": [{"url": None}, {"url": {}}]}}, "$.result.data[1].url", "expected text, got dict"),
         ({"result": {"data": [5]}}, "$.result.data[0]", "expected a link or an object with one, got int"),
         ({"result": {"data": [[LINK]]}}, "$.result.data[0]", "expected a link or an object with one, got list"),
-        ({"result": [LINK]}, "$.result", "expected a link or an object with one, got list"),
+        ({"result": [5]}, "$.result", "expected a link or an object with one, got list"),
         ({"result": "done"}, "$.result", "expected a link or an object with one, got str"),
         ({"url": 5}, "$.url", "expected text, got int"),
         ({"url": False}, "$.url", "expected text, got bool"),
@@ -292,7 +292,30 @@ def test_a_link_that_can_not_be_read_names_its_place(members: dict[str, Any], pl
     assert caught.value.place == place
     assert str(caught.value) == f"{words} @ {place} (HTTP 200, unreadable)"
     assert caught.value.text.startswith('{"id": "task_1"')
-    assert caught.value.__suppress_context__
+    assert caught.value.__context__ is None
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"result": "", "url": LINK},
+        {"result": [], "url": LINK},
+        {"result": [{"url": LINK}]},
+        {"result": LINK},
+        {"result": {"data": [{"url": LINK}, None]}},
+        {"result": {"data": [5, {"url": LINK}]}},
+        {"data": [{"url": 5}], "url": LINK},
+        {"result": {"data": 7}, "images": [LINK]},
+    ],
+)
+def test_what_is_odd_hides_no_link_of_a_task_that_is_paid_for(members: dict[str, Any]) -> None:
+    assert [image.url for image in decode_task(task(**members)).images] == [LINK]
+
+
+@pytest.mark.parametrize("task_id", ["..", ".", "", "a\x00b", None])
+def test_an_id_that_could_not_be_asked_for_is_none(task_id: object) -> None:
+    with pytest.raises(UnreadableAnswer, match=r"\$\.id"):
+        decode_task_id(answer({"id": task_id, "status": "queued"}))
 
 
 def test_an_image_expires_a_day_after_completion_when_nobody_says_when() -> None:

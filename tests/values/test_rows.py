@@ -12,10 +12,9 @@ from hypothesis import strategies as st
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.naming import digest, file_stem
 from toapis_async.request import ImageRequest
-from toapis_async.rows import Row, RowReader, rows_of
+from toapis_async.rows import Row, RowReader
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
     from pathlib import Path
 
 
@@ -261,16 +260,6 @@ async def test_no_two_rows_share_a_file(keys: list[str]) -> None:
 
 
 # ------------------------------------------------------------------------------------------------ sources
-
-
-async def test_rows_come_from_either_kind_of_iterable() -> None:
-    async def source() -> AsyncIterator[str]:
-        yield "a"
-        yield "b"
-
-    assert [row async for row in rows_of(source())] == ["a", "b"]
-    assert [row async for row in rows_of(iter(["a", "b"]))] == ["a", "b"]
-    assert [row async for row in rows_of([])] == []
 
 
 def test_a_row_without_a_request_has_no_other_error_than_an_invalid_request() -> None:

@@ -59,9 +59,12 @@ async def upload(options: Options, out: Output, files: tuple[Path, ...]) -> int:
 async def models(options: Options, out: Output, kind: str) -> int:
     """What the service offers."""
     async with Session(options, out).opened(_known_sandbox()) as session:
-        for model in await session.client.models(kind):
-            out.result(model.id)
-            out.record({**model.raw, "id": model.id})
+        found = await session.client.models(kind)
+    for model in found:
+        out.result(model.id)
+        out.record({**model.raw, "id": model.id})
+    if not found:
+        out.note(f"the service offers no models of type {kind}")
     return ALL_DONE
 
 

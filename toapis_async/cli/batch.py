@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, count, duration, error_record
 from toapis_async.cli.progress import batch_view, shown
-from toapis_async.cli.results import IMAGES, NAME, Results
+from toapis_async.cli.results import IMAGES, NAME, Results, within
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 
 if TYPE_CHECKING:
@@ -30,12 +30,15 @@ async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path
     _refuse(checked, out)
     session = Session(options, out)
     run = _Run(checked.rows, folder)
-    with results.opened():
-        try:
-            async with session.opened(folder / SANDBOX_FOLDER):
-                await run.send(session, prompts, results)
-        finally:
-            run.summarise(out)
+    try:
+        with results.opened():
+            try:
+                async with session.opened(folder / SANDBOX_FOLDER):
+                    await run.send(session, prompts, results)
+            finally:
+                await run.leave(session, results)
+    finally:
+        run.summarise(out, results)
     return SOME_FAILED if run.failures else ALL_DONE
 
 
@@ -69,14 +72,42 @@ class _Run:
             view = batch_view(out, self.total, batch.statistics, lambda: client.statistics().saved_files)
             async with shown(view):
                 async for item in batch:
-                    out.record(results.add(item))
-                    session.pending.settled(item.task_id, item.client_business_id)
-                    for file in item.files:
-                        out.result(str(file))
-                    if not item.ok and len(self.failures) < MOST_FAILURES_SHOWN:
-                        self.failures.append(item)
+                    self._note(item, session, results)
 
-    def summarise(self, out: Output) -> None:
+    def _note(self, item: BatchItem, session: Session, results: Results) -> None:
+        session.out.record(results.add(item))
+        session.pending.settled(item.task_id, item.client_business_id)
+        for file in item.files:
+            session.out.result(str(self.folder / within(self.folder, file)))
+        if not item.ok and len(self.failures) < MOST_FAILURES_SHOWN:
+            self.failures.append(item)
+
+    async def leave(self, session: Session, results: Results) -> None:
+        """Write down what was sent and has no row yet, after a run that was left early and its client's closing."""
+        if self._batch is None:
+            return
+        try:
+            while self._batch.statistics().waiting_for_consumer:
+                self._note(await anext(self._batch), session, results)
+            left = session.pending.sent(self._batch.running())
+            for item in left:
+                session.out.record(results.add_running(item, _standing(item, session)))
+                session.pending.settled(item.task_id, item.client_business_id)
+            if left:
+                session.out.warn(self._left(left, session))
+        finally:
+            session.pending.tell(session.out, session.ask())  # what could not be written
+
+    def _left(self, left: list[BatchItem], session: Session) -> str:
+        lost = sum(item.task_id is None for item in left)
+        parts = {
+            f"{count(len(left) - lost, 'task')} still running or not fetched yet, and paid for": len(left) - lost,
+            f"{count(lost, 'submission')} perhaps accepted, nobody knows": lost,
+        }
+        told = "; ".join(part for part, number in parts.items() if number)
+        return f"{told}: their ids are in {self.folder / NAME}; to ask: {session.ask()}"
+
+    def summarise(self, out: Output, results: Results) -> None:
         """How it went; also when it was interrupted."""
         if self._batch is None or self._client is None:
             return
@@ -96,7 +127,8 @@ class _Run:
             out.note(f"  the service said 429 (too fast) {times}")
         size = f"{count(counts.saved_files, 'file')}, {counts.saved_bytes / 1e6:,.1f} MB"
         out.note(f"  images   {self.folder / IMAGES}  ({size})")
-        out.note(f"  results  {self.folder / NAME}")
+        if results.kept:
+            out.note(f"  results  {self.folder / NAME}")
 
 
 def _reason(item: BatchItem) -> str:
@@ -104,3 +136,11 @@ def _reason(item: BatchItem) -> str:
     told = error_record(item.error)
     code = f" ({told['code']})" if told["code"] else ""
     return f"{told['message']}{code}"
+
+
+def _standing(item: BatchItem, session: Session) -> str:
+    if item.task_id is not None:
+        return f"interrupted while the service worked on it; still paid for: {session.ask(item.task_id)}"
+    assert item.client_business_id is not None
+    ask = session.ask(item.client_business_id)
+    return f"interrupted while it was submitted; nobody knows whether it was accepted: {ask}"

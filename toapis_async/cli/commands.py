@@ -6,12 +6,14 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
 import click
 
 from toapis_async import __version__
+from toapis_async.cli.misuse import Commands
 from toapis_async.cli.options import JSON, QUIET, SPEED, Options, service_options
 from toapis_async.cli.output import Output, interruptible, reported
 from toapis_async.settings import TIERS
@@ -19,10 +21,12 @@ from toapis_async.settings import TIERS
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
+    from toapis_async.sandbox import Tier
+
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
+@click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="toapis")
 def main() -> None:
     """Images from the ToAPIs service, one or many thousands.
@@ -101,6 +105,10 @@ def batch(options: Options, file: str, out: Path, format_: str | None, overwrite
       .csv    the same fields as columns, with a header; empty cells are left to the service
       .txt    one prompt a line
 
+    Under other names and from stdin, the first line decides: JSON (an object or a text), or two and more columns of
+    CSV, prompt among them; else each line is a prompt. What begins with [ is refused unless --format is given: a JSON
+    array must become lines first (jq -c '.[]' FILE).
+
     Reference images (reference_images: a list) are http(s) URLs or files beside FILE. The optional `key` names the
     images. All rows are checked before any is sent.
 
@@ -115,6 +123,8 @@ def batch(options: Options, file: str, out: Path, format_: str | None, overwrite
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
+        if file == "-" and sys.stdin.isatty():
+            speaking.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
             _run(speaking, body(options, speaking, prompts, out, overwrite=overwrite))
 
@@ -228,7 +238,9 @@ def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
 @click.option("--state-dir", type=_FOLDER, help="Keep tasks and uploads here.  [default: in memory]")
 @JSON
 @QUIET
-def sandbox(json: bool, quiet: bool, speed: float, credits_: float, faults: tuple[str, ...], **settings: Any) -> None:
+def sandbox(
+    *, json: bool, quiet: bool, speed: float, tier: Tier, credits_: float, faults: tuple[str, ...], **settings: Any
+) -> None:
     """Run a stand-in of the service on this machine until Ctrl-C (which ends it with exit code 0).
 
     \b
@@ -239,10 +251,10 @@ def sandbox(json: bool, quiet: bool, speed: float, credits_: float, faults: tupl
         from toapis_async.cli.sandbox import add_fault, serve
         from toapis_async.sandbox import Sandbox
 
-        service = Sandbox(speed=speed, credits=credits_, **settings)
+        service = Sandbox(speed=speed, tier=tier, credits=credits_, **settings)
         for fault in faults:
             add_fault(service.faults, fault)
-        _run(speaking, serve(speaking, service, speed))
+        _run(speaking, serve(speaking, service, Options(sandbox=True, speed=speed, tier=tier)))
 
 
 def _output(options: Options) -> Output:

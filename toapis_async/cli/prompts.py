@@ -7,7 +7,6 @@ may be local files; they are looked for beside the prompt file.
 from __future__ import annotations
 
 import asyncio
-import codecs
 import csv
 import json
 import shutil
@@ -15,20 +14,19 @@ import sys
 import tempfile
 from contextlib import contextmanager
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, frozen
 
+from toapis_async.cli.formats import COLUMNS, Format, format_of, texts, unknown_column
+from toapis_async.cli.output import CliError
 from toapis_async.errors import InvalidRequest
-from toapis_async.request import FIELD_NAMES, unknown_field
-from toapis_async.rows import KEY_COLUMN, RowReader
+from toapis_async.rows import RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator
 
-Format = Literal["jsonl", "txt", "csv"]
 MOST_SHOWN: Final = 50
-_BY_SUFFIX: Final[dict[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".csv": "csv"}
 _LISTS: Final = ("reference_images", "image_urls")
 _OBJECTS: Final = ("metadata", "extra")
 
@@ -95,7 +93,7 @@ def opened(source: str, given_format: str | None = None) -> Generator[PromptFile
     """The prompt file at a path, or `-` for stdin. What can be read only once (a pipe) is spooled."""
     path = Path(source)
     if source != "-" and path.is_file():
-        yield PromptFile(path, _format(path, given_format, path.suffix), path.parent)
+        yield PromptFile(path, format_of(path, given_format, source), path.parent)
         return
     with tempfile.NamedTemporaryFile(prefix="toapis-prompts-") as spool:
         if source == "-":
@@ -105,7 +103,7 @@ def opened(source: str, given_format: str | None = None) -> Generator[PromptFile
                 shutil.copyfileobj(pipe, spool)
         spool.flush()
         copy = Path(spool.name)
-        yield PromptFile(copy, _format(copy, given_format, path.suffix), Path())
+        yield PromptFile(copy, format_of(copy, given_format, source), Path())
 
 
 async def _problem(reader: RowReader, row: Any) -> str | None:
@@ -119,43 +117,14 @@ async def _problem(reader: RowReader, row: Any) -> str | None:
     return None
 
 
-def _format(path: Path, given: str | None, suffix: str) -> Format:
-    if given is not None:
-        return cast("Format", given)
-    return _BY_SUFFIX.get(suffix.lower()) or _sniffed(path)
-
-
-def _sniffed(path: Path) -> Format:
-    """JSON lines if the first line that is not blank is an object or a text in JSON; else plain lines."""
-    with path.open("rb") as file:
-        first = next((text for _, text, _ in _texts(file) if text.strip()), "")
-    try:
-        return "jsonl" if isinstance(json.loads(first), dict | str) else "txt"
-    except (ValueError, RecursionError):
-        return "txt"
-
-
-def _texts(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-    """Number, text and problem of every line."""
-    for number, raw in enumerate(file, 1):
-        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
-        try:
-            yield number, content.decode(), None
-        except UnicodeDecodeError as error:
-            problem = (
-                f"not UTF-8 (byte 0x{content[error.start]:02x} in place {error.start + 1}): save the file as UTF-8"
-            )
-            yield number, content.decode(errors="replace"), problem
-
-
 def _plain_lines(file: IO[bytes]) -> Iterator[Line]:
-    for number, text, problem in _texts(file):
+    for number, text, problem in texts(file):
         if text.strip():
             yield Line(number, text.strip(), problem)
 
 
 def _json_lines(file: IO[bytes]) -> Iterator[Line]:
-    for number, text, problem in _texts(file):
+    for number, text, problem in texts(file):
         if text.strip():
             yield Line(number, problem=problem) if problem else _json_line(number, text)
 
@@ -167,22 +136,29 @@ def _json_line(number: int, text: str) -> Line:
         return Line(number, problem=f"not JSON: {error.msg} in column {error.colno}")
     except (ValueError, RecursionError) as error:
         return Line(number, problem=f"not JSON: {error}")
-    if not isinstance(row, dict | str):
+    if isinstance(row, str):
+        return Line(number, row)
+    if not isinstance(row, dict):
         return Line(number, problem='a row is {"prompt": "…", …} or a prompt in quotes')
-    return Line(number, cast("Any", row))
+    fields = cast("dict[str, Any]", row)
+    unknown = next((name for name in fields if name not in COLUMNS), None)
+    return Line(number, fields) if unknown is None else Line(number, problem=unknown_column(unknown))
 
 
 def _csv_lines(file: IO[bytes]) -> Iterator[Line]:
-    """Rows by the names in the header. `strict`, or an unclosed quote would swallow the rest of the file."""
+    """Rows by the names in the header. `strict`, or an unclosed quote would swallow the rest of the file.
+
+    Raises `CliError` for a bad header: no row is right or wrong under it.
+    """
     undecodable: list[str] = []
 
-    def texts() -> Iterator[str]:
-        for _, text, problem in _texts(file):
+    def decoded() -> Iterator[str]:
+        for _, text, problem in texts(file):
             if problem:
                 undecodable.append(problem)
             yield text
 
-    reader = csv.reader(texts(), strict=True)
+    reader = csv.reader(decoded(), strict=True)
     header: list[str] | None = None
     while True:
         number, cells, problem = reader.line_num + 1, list[str](), None
@@ -195,20 +171,20 @@ def _csv_lines(file: IO[bytes]) -> Iterator[Line]:
         if undecodable:
             problem = undecodable[0]
             undecodable.clear()
+        if not problem and not any(cell.strip() for cell in cells):
+            continue
         if header is None:
             header = [name.strip() for name in cells]
-            problem = problem or _header_problem(header)
-            if problem:
-                yield Line(number, problem=problem)
-                return
-        elif problem or any(cell.strip() for cell in cells):
+            if problem := problem or _header_problem(header):
+                raise CliError(f"line {number}: {problem}")
+        else:
             yield Line(number, problem=problem) if problem else _csv_line(number, header, cells)
 
 
 def _header_problem(header: list[str]) -> str | None:
     for place, name in enumerate(header):
-        if name != KEY_COLUMN and name not in FIELD_NAMES:
-            return f"the header: {unknown_field(name)}"
+        if name not in COLUMNS:
+            return f"the header: {unknown_column(name)}"
         if name in header[:place]:
             return f"the header has {name!r} twice"
     return None if "prompt" in header else "the header has no column 'prompt'"

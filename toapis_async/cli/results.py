@@ -1,8 +1,8 @@
 """`DIR/results.jsonl`: one row a request.
 
-Rows are appended as they complete, so that a killed run leaves what it knew. A run that ends (also by Ctrl-C) puts
-them into the order of the input, in one atomic step. Until there is a journal to resume from, the file is also what
-keeps the same command from paying twice.
+Rows are appended as they complete, so that a killed run leaves what it knew. A run that ends (also by Ctrl-C) adds
+those that the service still works on and puts all into the order of the input, in one atomic step. Until there is a
+journal to resume from, the file is also what keeps the same command from paying twice.
 """
 
 from __future__ import annotations
@@ -71,10 +71,22 @@ class Results:
         except OSError as error:
             raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
 
+    @property
+    def kept(self) -> bool:
+        """Whether there is a row, and so a file that stays."""
+        return bool(self._offsets)
+
     def add(self, item: BatchItem) -> dict[str, Any]:
-        """Append a row; returns it."""
+        """Append a row that has ended; returns it."""
+        return self._append(item, error_record(item.error) if item.error else None)
+
+    def add_running(self, item: BatchItem, told: str) -> dict[str, Any]:
+        """Append a row that was left before its end; returns it."""
+        return self._append(item, {"type": "StillRunning", "code": "", "message": told})
+
+    def _append(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
         assert self._file is not None
-        row = self._row(item)
+        row = self._row(item, error)
         missing = item.index + 1 - len(self._offsets)
         if missing > 0:
             self._offsets.extend([_NOT_YET] * missing)
@@ -88,7 +100,7 @@ class Results:
     def _close(self) -> None:
         assert self._file is not None
         with self._file as file:
-            if not self._offsets:  # nothing was sent: no reason to refuse the next run
+            if not self.kept:  # nothing was sent: no reason to refuse the next run
                 self._path.unlink(missing_ok=True)
             elif not self._in_order:
                 self._rewrite(file)
@@ -104,7 +116,7 @@ class Results:
             os.fsync(ordered.fileno())
         part.replace(self._path)
 
-    def _row(self, item: BatchItem) -> dict[str, Any]:
+    def _row(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
         billing = item.generation.billing if item.generation else getattr(item.error, "billing", None)
         return {
             "index": item.index,
@@ -112,10 +124,15 @@ class Results:
             "ok": item.ok,
             "task_id": item.task_id,
             "client_business_id": item.client_business_id,
-            "files": [file.relative_to(self._folder).as_posix() for file in item.files],
-            "error": error_record(item.error) if item.error else None,
+            "files": [within(self._folder, file).as_posix() for file in item.files],
+            "error": error,
             "billing": billing_record(billing),
         }
+
+
+def within(folder: Path, file: Path) -> Path:
+    """A saved file's place under the folder it was saved to; the library tells absolute paths."""
+    return file.absolute().relative_to(folder.absolute())
 
 
 def billing_record(billing: Billing | None) -> dict[str, str | None] | None:

@@ -7,26 +7,28 @@ import difflib
 import signal
 from typing import TYPE_CHECKING, cast
 
-from toapis_async.cli.options import Options
+from attrs import asdict
+
 from toapis_async.cli.output import ALL_DONE, CliError, count
 from toapis_async.cli.session import SANDBOX_KEY, settings_of, start
 from toapis_async.sandbox import Fault
 from toapis_async.sandbox.faults import KINDS
 
 if TYPE_CHECKING:
+    from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
     from toapis_async.sandbox import FaultPlan, Sandbox
     from toapis_async.sandbox.faults import Kind
 
 
-async def serve(out: Output, sandbox: Sandbox, speed: float) -> int:
-    """Run until Ctrl-C or SIGTERM, which are how this command is meant to end."""
+async def serve(out: Output, sandbox: Sandbox, served: Options) -> int:
+    """Run until Ctrl-C or SIGTERM, which are how this command is meant to end. `served` is what a client needs."""
     stop, loop = asyncio.Event(), asyncio.get_running_loop()
     await start(sandbox)
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        _tell(out, sandbox, speed)
+        _tell(out, sandbox, served)
         await stop.wait()
     finally:
         await sandbox.aclose()
@@ -64,17 +66,37 @@ def _what_is_wrong(name: str) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _tell(out: Output, sandbox: Sandbox, speed: float) -> None:
+def _tell(out: Output, sandbox: Sandbox, served: Options) -> None:
     out.result(f"export TOAPIS_BASE_URL={sandbox.base_url}")
     out.result(f"export TOAPIS_API_KEY={SANDBOX_KEY}")
     out.record({"base_url": sandbox.base_url, "files_url": sandbox.files_url, "api_key": SANDBOX_KEY})
-    out.note(f"The sandbox is ready, {speed:g} times as fast as the service; any key will do.")
-    out.note("Run the two lines above in another terminal, then for example:")
-    waits = settings_of(Options(sandbox=True, speed=speed))
-    patience = (
-        ""
-        if speed == 1
-        else f" --first-poll-s {waits.first_poll_s:g} --min-poll-interval-s {waits.min_poll_interval_s:g}"
-    )
-    out.note(f'  toapis generate "a red kite over the sea"{patience}')
+    speed = served.speed or 1
+    compressed = speed != 1
+    pace = f"{speed:g} times as fast" if compressed else "as fast"
+    out.note(f"The sandbox is ready, {pace} as the service; any key will do.")
+    if not out.json:
+        out.note("Run the two lines above in another terminal, then for example:")
+        out.note(f'  toapis generate "a red kite over the sea"{_patience(served) if compressed else ""}')
+        if compressed:
+            out.note("In Python:")
+            out.note(f"  ToAPIs(settings={_python(served)})")
     out.note("Ctrl-C stops it.")
+
+
+def _patience(served: Options) -> str:
+    waits = settings_of(served)
+    return f" --first-poll-s {waits.first_poll_s:g} --min-poll-interval-s {waits.min_poll_interval_s:g}"
+
+
+def _python(served: Options) -> str:
+    waits = settings_of(served)
+    limits = ", ".join(f"{name}={_cut(rate)}" for name, rate in asdict(waits.rate_limits).items())
+    return (
+        f"Settings(first_poll_s={waits.first_poll_s:g}, min_poll_interval_s={waits.min_poll_interval_s:g}, "
+        f"limits=RateLimits({limits}))"
+    )
+
+
+def _cut(rate: float) -> str:
+    """To two places and never up: a rate that is a trifle too high ends in a 429."""
+    return f"{int(rate * 100) / 100:.2f}".rstrip("0").rstrip(".")

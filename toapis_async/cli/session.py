@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
-import asyncio
+import errno
+import shlex
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 
+from attrs import evolve
+
+from toapis_async.cli.hindrances import Hindrances
 from toapis_async.cli.options import DEFAULT_SPEED
 from toapis_async.cli.output import SOME_FAILED, CliError, count
 from toapis_async.client import ToAPIs
@@ -14,12 +18,13 @@ from toapis_async.models import TaskStatus
 from toapis_async.settings import TIERS, Credentials, RateLimits, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Iterable
     from pathlib import Path
 
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
     from toapis_async.events import Event
+    from toapis_async.models import BatchItem
     from toapis_async.sandbox import Sandbox
     from toapis_async.sandbox import Tier as SandboxTier
 
@@ -48,6 +53,12 @@ class Pending:
         self._accepted.pop(task_id or "", None)
         self._doubtful.pop(client_business_id or "", None)
 
+    def sent(self, rows: Iterable[BatchItem]) -> list[BatchItem]:
+        """Those of a batch's unfinished rows that went out, with the task ids that came while the client closed."""
+        late = {business_id: task_id for task_id, business_id in self._accepted.items()}
+        known = [evolve(row, task_id=row.task_id or late.get(row.client_business_id or "")) for row in rows]
+        return [row for row in known if row.task_id or row.client_business_id in self._doubtful]
+
     def tell(self, out: Output, ask: str) -> None:
         """Name every task that is left, so that nothing paid for is lost."""
         for task_id, business_id in self._accepted.items():
@@ -73,6 +84,8 @@ class Session:
         self.out = out
         self.pending = Pending()
         self.watch: Callable[[Event], None] | None = None
+        self._hindrances = Hindrances(out, self._settings.submit_retry_s)
+        self._state_dir: Path | None = None
         self._client: ToAPIs | None = None
 
     @property
@@ -82,7 +95,8 @@ class Session:
 
     @asynccontextmanager
     async def opened(self, state_dir: Path | None = None) -> AsyncGenerator[Session]:
-        """Open, and close whatever happens; leaving by an error names the tasks that are left."""
+        """Open, and close whatever happens."""
+        self._state_dir = state_dir
         async with AsyncExitStack() as stack:
             key = base_url = None
             if self.options.sandbox:
@@ -95,22 +109,25 @@ class Session:
                 settings=self._settings,
             )
             self._client = client
-            try:
-                async with client:
-                    yield self
-            except (Exception, asyncio.CancelledError):
-                self.pending.tell(self.out, self._ask(state_dir))
-                raise
+            async with client:
+                yield self
+
+    def ask(self, name: str = "ID") -> str:
+        """What to type to ask how a task stands."""
+        words = ["toapis", "status"]
+        if self.options.sandbox:
+            words.append("--sandbox")
+        if self.options.base_url:
+            words += ["--base-url", self.options.base_url]
+        folder = str(self._state_dir.parent) if self.options.sandbox and self._state_dir else "."
+        entered = "" if folder == "." else f"cd {shlex.quote(folder)} && "
+        return f"{entered}{shlex.join([*words, name])}"
 
     def _heard(self, event: Event) -> None:
         self.pending.note(event)
+        self._hindrances.heard(event)
         if self.watch is not None:
             self.watch(event)
-
-    def _ask(self, state_dir: Path | None) -> str:
-        if not self.options.sandbox:
-            return "toapis status ID"
-        return f"cd {state_dir.parent if state_dir else '.'} && toapis status --sandbox ID"
 
 
 def settings_of(options: Options, on_event: Callable[[Event], None] | None = None) -> Settings:
@@ -161,4 +178,5 @@ async def start(sandbox: Sandbox) -> None:
     except (PillowMissingError, StateDirError) as error:
         raise CliError(str(error)) from None
     except OSError as error:
-        raise CliError(f"the sandbox can't start: {error.strerror or error}", SOME_FAILED) from None
+        hint = "; take others with --port and --files-port (0: any free)" if error.errno == errno.EADDRINUSE else ""
+        raise CliError(f"the sandbox can't start: {error.strerror or error}{hint}", SOME_FAILED) from None

@@ -67,7 +67,7 @@ class Engine:
         self._submits = Pacer("submit", self._gate(limits.submit_burst, limits.submit_per_s), settings, rng, self.emit)
         self._asks = Pacer("query", self._gate(limits.query_burst, limits.query_per_s), settings, rng, self.emit)
         self.queries = Queries(self.transport, self._asks)
-        self.uploads = Uploads(self.transport)
+        self.uploads = Uploads(self.transport, settings, rng)
         self.downloads = Downloads(self.transport, settings, rng, self.emit)
         self._permits = Gate(Permits(settings.max_in_flight))
         schedule: Schedule[Entry] = Schedule(
@@ -141,7 +141,11 @@ class Engine:
         return entry
 
     def check_loop(self) -> None:
-        if asyncio.get_running_loop() is not self._loop:
+        try:
+            running = asyncio.get_running_loop()
+        except RuntimeError:
+            running = None
+        if running is not self._loop:
             raise ClientStateError("the client belongs to another event loop: make one in each loop")
 
     def emit(self, event: Event) -> None:
@@ -156,6 +160,8 @@ class Engine:
     def _poller_ended(self, polling: asyncio.Task[None]) -> None:
         if not polling.cancelled() and polling.exception() is not None:
             logger.critical("the poller ended by a bug; every watch ends with it", exc_info=polling.exception())
+            for gate in (self._submits.gate, self._permits, self._asks.gate):  # or the service would go on being paid
+                gate.close()
             self.registry.close()
 
     def statistics(self) -> ClientStatistics:

@@ -18,7 +18,7 @@ from attrs import define, field
 from toapis_async.engine.transport import FAILURES
 from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
 from toapis_async.events import FileSaved
-from toapis_async.protocol.filetype import HEAD_BYTES, FileType, looks_whole, sniff
+from toapis_async.protocol.filetype import ENDS_EXACTLY, HEAD_BYTES, FileType, looks_whole, sniff
 from toapis_async.protocol.naming import file_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.request import is_http_url
@@ -70,7 +70,7 @@ class _Part:
         self.file = self.path.open("xb")
 
     def add(self, chunk: bytes) -> None:
-        self.head = self.head or bytes(chunk[:HEAD_BYTES])
+        self.head += chunk[: HEAD_BYTES - len(self.head)]
         self.tail = (self.tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
         self.size_bytes += len(chunk)
         self.buffer += chunk
@@ -88,18 +88,23 @@ class _Part:
         os.fsync(self.file.fileno())
         self.file.close()
         self.path.replace(target)
-        folder = os.open(target.parent, os.O_RDONLY)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
+        with contextlib.suppress(OSError):  # the image is saved; Windows and some FUSE systems refuse this
+            _sync_folder(target.parent)
 
     def discard(self) -> None:
         with contextlib.suppress(OSError):  # a full disk fails again when the last buffer is written
             if self.file is not None:
                 self.file.close()
-        with contextlib.suppress(OSError):  # and why the image can't be saved is told already
+        with contextlib.suppress(OSError, ValueError):  # and why the image can't be saved is told already
             self.path.unlink(missing_ok=True)
+
+
+def _sync_folder(path: Path) -> None:
+    folder = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(folder)
+    finally:
+        os.close(folder)
 
 
 class Downloads:
@@ -123,15 +128,20 @@ class Downloads:
     async def save(
         self, generation: Generation, folder: str | os.PathLike[str], stem: str | None = None
     ) -> tuple[Path, ...]:
-        """Every image of a generation in `folder`, named `stem` (else the task's id), numbered if there are several."""
+        """Every image of a generation in `folder`, named `stem` (else the task's id), numbered if there are several.
+
+        The paths are absolute: a relative `folder` is taken from the working directory of this moment.
+        """
         name = stem or file_stem(generation.task_id)
         ids = (generation.task_id, generation.client_business_id)
         if not generation.images:
             raise DownloadFailed("the service called the task completed but named no image").concerning(*ids)
         several = len(generation.images) > 1
-        stems = [
-            Path(folder) / (f"{name}-{number}" if several else name) for number in range(1, len(generation.images) + 1)
-        ]
+        try:
+            base = _absolute(folder)
+        except OSError as error:  # the working directory is gone
+            raise DownloadFailed(f"can't save the image: {error.strerror}").concerning(*ids) from error
+        stems = [base / (f"{name}-{number}" if several else name) for number in range(1, len(generation.images) + 1)]
         files: list[Path] = []
         for image, target in zip(generation.images, stems, strict=True):
             try:
@@ -207,15 +217,23 @@ class Downloads:
             target = stem.with_name(stem.name + kind.extension)
             await _on_disk(url, part.publish, target)
         finally:
-            await _in_thread(part.discard)
+            await _discard(part)
         return target, part.size_bytes
+
+
+def _absolute(folder: str | os.PathLike[str]) -> Path:
+    """The folder wherever the working directory moves to. Links in it stay, and nothing of it need exist."""
+    return Path(folder).absolute()
 
 
 def _checked_type(part: _Part, response: aiohttp.ClientResponse) -> FileType:
     kind = sniff(part.head)
     if kind is None:
         raise _Passing(f"what came ({response.content_type}, {part.size_bytes} bytes) is not an image we know")
-    if response.content_length is None and not looks_whole(kind, part.head, part.tail, part.size_bytes):
+    # Only a length that counts the stored bytes vouches for the end of a format that shows it inexactly.
+    vouched = response.content_length is not None and "Content-Encoding" not in response.headers
+    doubtful = kind in ENDS_EXACTLY or not vouched
+    if doubtful and not looks_whole(kind, part.head, part.tail, part.size_bytes):
         raise _Passing("the image broke off: its end is missing")
     return kind
 
@@ -228,9 +246,16 @@ async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) 
     """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
     try:
         return await _in_thread(act, *args)
-    except OSError as error:
-        reason = error.strerror or type(error).__name__
+    except Exception as error:  # also a NUL in a name (ValueError), or no thread to be had (RuntimeError)
+        reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DownloadFailed(f"can't save the image: {reason}", url=url) from error
+
+
+async def _discard(part: _Part) -> None:
+    try:
+        await _in_thread(part.discard)
+    except RuntimeError:  # no thread to be had, and why the image can't be saved is told already
+        part.discard()
 
 
 async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:

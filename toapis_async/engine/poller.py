@@ -7,7 +7,7 @@ import logging
 from itertools import islice
 from typing import TYPE_CHECKING
 
-from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError
+from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError, UnreadableAnswer
 from toapis_async.log import logger
 from toapis_async.protocol.wire import decode_task
 
@@ -22,6 +22,10 @@ if TYPE_CHECKING:
     from toapis_async.protocol.schedule import Schedule
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
+
+
+UNREADABLE_LOOKS = 3
+"""A task that is completed, but whose result can't be read in this many looks, is given to its waiters as such."""
 
 
 class Poller:
@@ -42,7 +46,7 @@ class Poller:
     def forecast_of(self, request: ImageRequest | None) -> Forecast:
         """What is known of how long such requests take; None: of tasks whose request we don't know."""
         if request is None:
-            return self._schedule.forecast_of("")
+            return self._schedule.forecast_of(None)
         parts = (request.model, request.resolution or "", request.quality or "", str(request.n or 1))
         return self._schedule.forecast_of(" ".join(parts)[:200])
 
@@ -79,11 +83,13 @@ class Poller:
         try:
             snapshot = self._shown(entry, told)
         except TaskNotFound as error:
-            entry.failures = 0
+            entry.failures = 1  # nothing was seen, so nothing is to be learned from it
             self._registry.missing(entry, error, self._settings.vanish_grace_s)
             self._again(entry)
         except ToAPIsError as error:
             entry.failures += 1
+            if isinstance(error, UnreadableAnswer) and error.is_of_result and entry.failures >= UNREADABLE_LOOKS:
+                self._registry.unreadable(entry, error)
             level = logging.WARNING if isinstance(error, ServiceError) and error.status < 500 else logging.DEBUG
             logger.log(level, "look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
             self._again(entry)
@@ -108,21 +114,29 @@ class Poller:
         """Back into the schedule, unless it ended meanwhile."""
         if entry.ended:
             return
-        if entry.failures:
+        if self._is_too_old(entry):
+            self._registry.overdue(entry, self._settings.max_task_age_s)
+        elif entry.failures:
             self._schedule.put_off(entry, self._loop.time(), entry.failures)
         else:
             self._schedule.put_back(entry, self._loop.time(), entry.progress)
         self._nearer.set()
 
     def _due(self) -> Iterator[Entry]:
-        """The tasks to look at now; those that ended are dropped and those too old are ended on the way."""
+        """The tasks to look at now; those that ended are dropped. One that is too old is looked at a last time, unless
+        that would be too soon after the look before."""
         now_s = self._loop.time()
         self._schedule.fullness = self._port.gate.fullness
         while (entry := self._schedule.pop(now_s)) is not None:
-            if now_s - entry.since_s >= self._settings.max_task_age_s:
+            if entry.ended:
+                continue
+            if self._is_too_old(entry) and now_s - entry.asked_s < self._settings.min_poll_interval_s:
                 self._registry.overdue(entry, self._settings.max_task_age_s)
-            elif not entry.ended:
+            else:
                 yield entry
+
+    def _is_too_old(self, entry: Entry) -> bool:
+        return self._loop.time() - entry.since_s >= self._settings.max_task_age_s
 
     async def _wait_due(self) -> None:
         """Until a look is due; a nearer one that is added meanwhile is noticed."""

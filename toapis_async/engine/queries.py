@@ -119,7 +119,11 @@ class Queries:
     async def look_up(self, task_id: str) -> TaskSnapshot:
         """One question, before all polls that wait. Raises `TaskNotFound` when the service knows no such task."""
         await self.gate.acquire(urgent=True)
-        return decode_task(await self.ask(task_id), task_id)
+        try:
+            return decode_task(await self.ask(task_id), task_id)
+        except ToAPIsError as error:
+            error.concerning(task_id)
+            raise
 
     async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
         (task_id,) = task_ids

@@ -22,7 +22,7 @@ from toapis_async.protocol.wire import decode_task, with_id
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from toapis_async.errors import ToAPIsError
+    from toapis_async.errors import ToAPIsError, UnreadableAnswer
     from toapis_async.events import Event
     from toapis_async.protocol.forecast import Forecast
 
@@ -41,6 +41,7 @@ class Entry:
     error: ToAPIsError | None = None  #: why it ended without an image: a failure, or the end of the watch
     ended: bool = False
     looked_s: float = 0.0
+    asked_s: float = 0.0
     percent: int | None = None  #: the progress the schedule knows of: that of the look before
     looks: int = 0
     failures: int = 0  #: looks in a row that got no usable answer
@@ -147,6 +148,7 @@ class Registry:
         entry.missing_since_s = None
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
+        self._name_by_task_id(entry, snapshot)
         before = entry.status, entry.progress
         entry.show(snapshot, body)
         if snapshot.status.is_final:
@@ -154,6 +156,13 @@ class Registry:
         elif before != (snapshot.status, snapshot.progress):
             self._emit(TaskChanged(entry.task_id, snapshot.status, snapshot.progress))
             entry.notify()
+
+    def _name_by_task_id(self, entry: Entry, snapshot: TaskSnapshot) -> None:
+        """A task that was attached by its client_business_id gets its own id once the service has told it."""
+        by_business_id = snapshot.client_business_id == entry.task_id != snapshot.task_id
+        if by_business_id and snapshot.task_id not in self._entries:
+            self._entries[snapshot.task_id] = self._entries.pop(entry.task_id)
+            entry.client_business_id, entry.task_id = entry.task_id, snapshot.task_id
 
     def overdue(self, entry: Entry, max_age_s: float) -> None:
         """End the watch of a task that is unfinished after `max_age_s`."""
@@ -171,6 +180,10 @@ class Registry:
             entry.missing_since_s = now_s
         if entry.status is None or now_s - entry.missing_since_s >= grace_s:
             self._end(entry, error)
+
+    def unreadable(self, entry: Entry, error: UnreadableAnswer) -> None:
+        """The task is completed, but nobody can read where its images are."""
+        self._end(entry, error)
 
     def close(self) -> None:
         """End every watch with `SessionClosed`."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from collections import deque
+from contextlib import suppress
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -20,7 +20,7 @@ from toapis_async.errors import (
 )
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.protocol.retry import Fate, fate_of
-from toapis_async.protocol.wire import decode_task, encode_request
+from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -84,7 +84,7 @@ class Submitter:
         self._loop = asyncio.get_running_loop()
         self._release: Callable[[Entry], None] = lambda _: permits.give_back()  # one for all entries
         self._under_way: set[asyncio.Task[Entry | ToAPIsError]] = set()
-        self.unclaimed: deque[str] = deque(maxlen=MOST_UNCLAIMED)
+        self._unclaimed: dict[str, None] = {}  # in their order, each once
         self.accepted = 0
         self.retried = 0
         self.uncertain = 0
@@ -105,13 +105,28 @@ class Submitter:
                 self._permits.give_back()
             raise
 
+    @property
+    def unclaimed(self) -> tuple[str, ...]:
+        """The client_business_ids of submissions whose caller went away, oldest first."""
+        return tuple(self._unclaimed)
+
+    def leave_unclaimed(self, client_business_id: str) -> None:
+        """Its caller went away. Beyond `MOST_UNCLAIMED` the oldest are forgotten."""
+        self._unclaimed[client_business_id] = None
+        if len(self._unclaimed) > MOST_UNCLAIMED:
+            del self._unclaimed[next(iter(self._unclaimed))]
+
+    def claim(self, client_business_id: str | None) -> None:
+        """Somebody holds a handle on it again."""
+        self._unclaimed.pop(client_business_id or "", None)
+
     async def aclose(self) -> None:
         """Give POSTs under way `close_grace_s`, then give up on their answers."""
         if not self._under_way:
             return
         await asyncio.wait(self._under_way, timeout=self._settings.close_grace_s)
         remaining = self.give_up()
-        await asyncio.gather(*remaining)
+        await asyncio.gather(*remaining, return_exceptions=True)
 
     def give_up(self) -> tuple[asyncio.Task[Entry | ToAPIsError], ...]:
         """Stop waiting for the answers still under way; their callers get `SubmitUncertain`."""
@@ -163,7 +178,7 @@ class Submitter:
         if not isinstance(outcome, Entry):
             self._permits.give_back()
         if isinstance(outcome, Entry | SubmitUncertain):
-            self.unclaimed.append(submission.client_business_id)
+            self.leave_unclaimed(submission.client_business_id)
 
     async def _post(self, submission: Submission) -> Entry | ToAPIsError:
         """One POST. Errors are values here: if the caller has gone, nobody would retrieve an exception."""
@@ -188,13 +203,13 @@ class Submitter:
 
     def _taken(self, submission: Submission, answer: Answer) -> Entry | ToAPIsError:
         try:
-            snapshot = decode_task(answer)
+            task_id = decode_task_id(answer)
         except UnreadableAnswer as error:
             return self._lost(submission, error)
         self.accepted += 1
         fresh = Entry(
-            task_id=snapshot.task_id,
-            asked_id=snapshot.task_id,
+            task_id=task_id,
+            asked_id=task_id,
             client_business_id=submission.client_business_id,
             since_s=self._loop.time(),
             forecast=self._poller.forecast_of(submission.request),
@@ -205,8 +220,9 @@ class Submitter:
             self._permits.give_back()
             return entry
         prompt = submission.request.prompt if self._settings.events_with_prompts else None
-        self._emit(TaskAccepted(entry.task_id, entry.client_business_id, snapshot.model, prompt))
-        self._registry.saw(entry, snapshot, answer.body)
+        self._emit(TaskAccepted(task_id, entry.client_business_id, submission.request.model, prompt))
+        with suppress(UnreadableAnswer):  # the id is enough; the rest is seen at the first look
+            self._registry.saw(entry, decode_task(answer), answer.body)
         self._poller.watch(entry)
         return entry
 

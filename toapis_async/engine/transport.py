@@ -14,7 +14,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -22,7 +22,7 @@ import aiohttp
 from attrs import define
 from yarl import URL
 
-from toapis_async.errors import SessionClosed, TransportError, UnreadableAnswer
+from toapis_async.errors import DownloadFailed, SessionClosed, TransportError, UnreadableAnswer
 from toapis_async.events import RequestDone
 from toapis_async.protocol.lenient import Answer, shorten
 
@@ -35,8 +35,13 @@ if TYPE_CHECKING:
 
 USER_AGENT = "toapis-async"
 MAX_REDIRECTS = 5
+MIN_BLOTTED_KEY = 6
+"""Real keys have 51 characters."""
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, UnicodeError)
 """What aiohttp raises when a request fails; `UnicodeError` is the resolver's for a host name with an endless label."""
+
+_HOPELESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
+"""Those of them that a link gets every time, for itself or for the target of its redirect."""
 
 
 @define
@@ -48,7 +53,7 @@ class Trace:
 
 
 class Transport:
-    """One aiohttp session for the API and for files. Opened and closed by the client."""
+    """One aiohttp session for the API and one for files. Opened and closed by the client."""
 
     def __init__(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> None:
         self._key = credentials.api_key
@@ -56,19 +61,22 @@ class Transport:
         self._settings = settings
         self._emit = emit
         self._session: aiohttp.ClientSession | None = None
+        self._files: aiohttp.ClientSession | None = None
         self._reading: set[aiohttp.ClientResponse] = set()
+        self._proxy = _proxy_of(settings.proxy)
         self.closed = asyncio.Event()
         self.sent = 0
 
     def open(self) -> None:
         settings = self._settings
-        self._session = aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=settings.max_connections),
-            timeout=aiohttp.ClientTimeout(
-                total=settings.request_timeout_s,
-                sock_connect=settings.connect_timeout_s,
-                sock_read=settings.read_timeout_s,
-            ),
+        self._session = self._connected(settings.max_connections, settings.request_timeout_s)
+        # Of their own: downloads that stall would otherwise hold the connections that submissions and looks wait for.
+        self._files = self._connected(settings.download_concurrency, settings.download_timeout_s)
+
+    def _connected(self, most_connections: int, total_s: float) -> aiohttp.ClientSession:
+        return aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=most_connections),
+            timeout=self._timeout(total_s),
             # The key is no default header: it is added to API requests one by one, so that no download bears it.
             headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
@@ -76,13 +84,15 @@ class Transport:
         )
 
     async def aclose(self) -> None:
-        session, self._session = self._session, None
+        sessions = [session for session in (self._session, self._files) if session is not None]
+        self._session = self._files = None
         self.closed.set()
         # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
-        if session is not None:
-            await session.close()
+        async with AsyncExitStack() as stack:  # each is closed, also when another fails or we are cancelled
+            for session in sessions:
+                stack.push_async_callback(session.close)
 
     async def post(self, kind: str, path: str, *, json: Any = None, form: aiohttp.FormData | None = None) -> Answer:
         """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`."""
@@ -96,29 +106,27 @@ class Transport:
     async def download(self, url: str) -> AsyncGenerator[aiohttp.ClientResponse]:
         """An open answer of any host. Never bears the key; redirects are followed, a few, over http(s) only.
 
-        Raises `TransportError` for failures while opening; those while reading are the reader's to map (`lost`).
+        Raises `TransportError` for failures while opening, and `DownloadFailed` when the link, or one it leads to, can
+        never work; failures while reading are the reader's to map (`lost`).
         """
-        session = self._open_session()
-        timeout = aiohttp.ClientTimeout(
-            total=self._settings.download_timeout_s,
-            sock_connect=self._settings.connect_timeout_s,
-            sock_read=self._settings.read_timeout_s,
-        )
+        self._open_session()  # refuses when closed
+        assert self._files is not None
         response: aiohttp.ClientResponse | None = None
-        failure: TransportError | None = None
+        failure: TransportError | DownloadFailed | None = None
         try:
             # Without compression, Content-Length counts the very bytes we store.
-            response = await session.get(
+            response = await self._files.get(
                 url,
                 headers={"Accept-Encoding": "identity"},
-                timeout=timeout,
                 max_redirects=MAX_REDIRECTS,
-                proxy=self._settings.proxy,
+                **self._proxy,
             )
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
             failure = self.lost(error)
+            if isinstance(error, _HOPELESS):
+                failure = DownloadFailed(f"the image's link can't work: {failure}", url=url)
         if failure is not None:
             raise failure
         assert response is not None
@@ -128,6 +136,12 @@ class Transport:
                 yield response
             finally:
                 self._reading.discard(response)
+
+    def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
+        settings = self._settings
+        return aiohttp.ClientTimeout(
+            total=total_s, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
+        )
 
     def lost(self, error: BaseException) -> TransportError:
         """Our error for a foreign one, with the key and control characters taken out of its words."""
@@ -147,7 +161,7 @@ class Transport:
             if self._is_cancelled(error):
                 raise
             failure = self.lost(error)
-            failure.may_have_been_accepted = method == "POST" and trace.body_begun
+            failure.may_have_been_accepted = kind == "submit" and trace.body_begun
             failure.sent = trace.headers_sent
             if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
                 failure.add_note("TLS failed: is a proxy or a wrong clock in the way?")
@@ -168,7 +182,7 @@ class Transport:
             URL(f"{self._base}{path}", encoded=True),
             headers={"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
             allow_redirects=False,
-            proxy=self._settings.proxy,
+            **self._proxy,
             trace_request_ctx=trace,
             **options,
         ) as response:
@@ -176,12 +190,14 @@ class Transport:
             try:
                 body = await self._read(response)
             except FAILURES:
-                if response.status < 400:
+                if response.status < 300:
                     raise
-                body = b""  # the status alone says that the service refused
+                body = b""  # the status alone says what became of the request
             finally:
                 self._reading.discard(response)
-            return Answer(response.status, _told(response), self._without_key(body), trace.headers_sent)
+            return Answer(
+                response.status, _told(response), self._without_key(response.status, body), trace.headers_sent
+            )
 
     async def _read(self, response: aiohttp.ClientResponse) -> bytes:
         cap_bytes = self._settings.max_answer_bytes
@@ -202,13 +218,27 @@ class Transport:
         by_caller = not self.closed.is_set() or task is None or task.cancelling() > 0
         return isinstance(error, asyncio.CancelledError) and by_caller
 
-    def _without_key(self, text: bytes) -> bytes:
-        return text.replace(self._key.encode(), b"sk-***")
+    def _without_key(self, status: int, body: bytes) -> bytes:
+        """The body with an echo of the key taken out. Not of a short one, which only a sandbox accepts: it would be
+        found inside words, and a 2xx's ids and links are needed as they are."""
+        least = MIN_BLOTTED_KEY if status >= 300 else 2 * MIN_BLOTTED_KEY
+        return body.replace(self._key.encode(), b"sk-***") if len(self._key) >= least else body
 
     def _open_session(self) -> aiohttp.ClientSession:
         if self._session is None:
             raise SessionClosed("the client is closed, and its connections with it")
         return self._session
+
+
+def _proxy_of(url: str | None) -> dict[str, Any]:
+    """The options for a proxy, its password apart from its address: aiohttp's errors quote the address."""
+    if url is None:
+        return {}
+    address = URL(url)
+    if not address.user:
+        return {"proxy": address}
+    login = aiohttp.encode_basic_auth(address.user, address.password or "")
+    return {"proxy": address.with_user(None), "proxy_headers": {"Authorization": login}}
 
 
 def task_path(task_id: str) -> str:

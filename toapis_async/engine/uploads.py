@@ -5,25 +5,31 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import stat
+import time
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias
+from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
 
 import aiohttp
 import anyio
 import anyio.to_thread
 
-from toapis_async.errors import InvalidRequest
+from toapis_async.errors import InvalidRequest, TransportError
 from toapis_async.protocol.filetype import HEAD_BYTES, UPLOADABLE, sniff
 from toapis_async.protocol.refusals import decode_error
+from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.protocol.wire import decode_upload
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import random
+    from collections.abc import Coroutine, Mapping, Sequence
 
     from toapis_async.engine.transport import Transport
+    from toapis_async.errors import ServiceError, ToAPIsError
     from toapis_async.models import Upload
+    from toapis_async.protocol.lenient import Answer
     from toapis_async.request import Reference
+    from toapis_async.settings import Settings
 
 UPLOAD_PATH = "/uploads/images"
 MAX_UPLOAD_BYTES = 10_000_000
@@ -31,31 +37,77 @@ MAX_UPLOAD_BYTES = 10_000_000
 _CONCURRENCY = 4
 
 Uploadable: TypeAlias = str | Path | bytes | IO[bytes]
+T = TypeVar("T")
+
+
+class _Passing(Exception):
+    """The service did not take an upload, and may take another."""
+
+    def __init__(self, error: ToAPIsError, wait_s: float = 0.0) -> None:
+        super().__init__(str(error))
+        self.error = error
+        self.wait_s = wait_s
 
 
 class Uploads:
     """Checks and sends local files, a few at once."""
 
-    def __init__(self, transport: Transport) -> None:
+    def __init__(self, transport: Transport, settings: Settings, rng: random.Random) -> None:
         self._transport = transport
+        self._settings = settings
+        self._rng = rng
         self._turns = asyncio.Semaphore(_CONCURRENCY)
 
     async def upload(self, source: Uploadable) -> Upload:
-        """Send one picture. Raises `InvalidRequest` before anything is sent when it can't be one."""
-        async with self._turns:
-            content = await _read(source)
-            kind = sniff(content[:HEAD_BYTES])
-            if kind not in UPLOADABLE:
-                raise InvalidRequest(f"{_named(source)} is not a JPEG, PNG, WebP or GIF", field="reference_images")
-            form = aiohttp.FormData()
-            # The name is ours: what a file is called at home is nobody's business.
-            # As a file: aiohttp warns about raw bytes of a megabyte, and sends a file piece by piece.
-            form.add_field("file", BytesIO(content), filename=f"image{kind.extension}", content_type=kind.mime_type)
-            form.add_field("purpose", "generation")
+        """Send one picture. Raises `InvalidRequest` before anything is sent when it can't be one.
+
+        Unlike a submission it costs nothing and may arrive twice, so whatever may pass is tried again, for
+        `submit_retry_s` after the first failure.
+        """
+        if not isinstance(source, str | Path):
+            source = await _read(source)  # a stream gives its bytes once; a path is read again, not kept, in between
+        loop = asyncio.get_running_loop()
+        failures = 0
+        failed_since_s: float | None = None
+        while True:
+            try:
+                async with self._turns:
+                    return await self._send(source)
+            except _Passing as passing:
+                error, asked_s = passing.error, passing.wait_s
+            failures += 1
+            if failed_since_s is None:  # waiting for the first turn is not retrying
+                failed_since_s = loop.time()
+            wait_s = max(asked_s, backoff_s(failures, base_s=0.5, cap_s=10.0, rng=self._rng))
+            if loop.time() + wait_s > failed_since_s + self._settings.submit_retry_s:
+                error.add_note(f"tried {failures} times within submit_retry_s={self._settings.submit_retry_s:g}")
+                raise error
+            with anyio.move_on_after(wait_s):
+                await self._transport.closed.wait()  # then the next attempt is refused
+
+    async def _send(self, source: str | Path | bytes) -> Upload:
+        content = await _read(source)
+        kind = sniff(content[:HEAD_BYTES])
+        if kind not in UPLOADABLE:
+            raise InvalidRequest(f"{_named(source)} is not a JPEG, PNG, WebP or GIF", field="reference_images")
+        form = aiohttp.FormData()
+        # The name is ours: what a file is called at home is nobody's business.
+        # As a file: aiohttp warns about raw bytes of a megabyte, and sends a file piece by piece.
+        form.add_field("file", BytesIO(content), filename=f"image{kind.extension}", content_type=kind.mime_type)
+        form.add_field("purpose", "generation")
+        try:
             answer = await self._transport.post("upload", UPLOAD_PATH, form=form)
+        except TransportError as error:
+            error.may_have_been_accepted = False  # no task comes of an upload
+            raise _Passing(error) from None
         if not 200 <= answer.status < 300:
-            raise decode_error(answer)
+            raise self._refusal(answer)
         return decode_upload(answer)
+
+    def _refusal(self, answer: Answer) -> ServiceError | _Passing:
+        asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
+        error = decode_error(answer, retry_after_s=asked_s)
+        return _Passing(error, asked_s or 0.0) if answer.status == 429 or answer.status >= 500 else error
 
     async def resolve(self, references: Sequence[Reference | Mapping[str, Any]]) -> list[object]:
         """The references in their order, with every local file replaced by the link of its upload."""
@@ -64,16 +116,42 @@ class Uploads:
         if not local:
             return resolved
 
-        async def send(place: int, item: Path | bytes) -> None:
-            resolved[place] = (await self.upload(item)).url
-
-        try:
-            async with anyio.create_task_group() as group:
-                for place, item in local:
-                    group.start_soon(send, place, item)
-        except ExceptionGroup as failures:
-            raise _first(failures) from None
+        uploads = await _together([self.upload(item) for _, item in local])
+        for (place, _), sent in zip(local, uploads, strict=True):
+            resolved[place] = sent.url
         return resolved
+
+
+async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
+    """Do these side by side. The first failure ends the others and is raised; a cancelled caller gets its cancellation.
+
+    No task group: anyio's and asyncio's both give the failure of a child instead of a cancellation that comes while
+    they wait for the other children's end, and a time-out around them is then lost.
+    """
+    running = [asyncio.ensure_future(work) for work in works]
+    try:
+        await asyncio.wait(running, return_when=asyncio.FIRST_EXCEPTION)
+    finally:
+        for each in running:
+            each.cancel()
+        await _ended(running)
+    failed = [each for each in running if not each.cancelled() and each.exception() is not None]
+    return [each.result() for each in failed or running]
+
+
+async def _ended(running: Sequence[asyncio.Task[Any]]) -> None:
+    """Wait for the end of tasks that were cancelled, also when the caller is cancelled meanwhile."""
+    try:
+        await asyncio.wait(running)
+    except asyncio.CancelledError:
+        while not all(each.done() for each in running):
+            with contextlib.suppress(asyncio.CancelledError):
+                await asyncio.wait(running)
+        raise
+    finally:
+        for each in running:
+            if each.done() and not each.cancelled():
+                each.exception()  # marks it retrieved: one error or a cancellation is told, the rest not logged
 
 
 async def _read(source: Uploadable) -> bytes:
@@ -114,12 +192,6 @@ def _read_file(file: IO[bytes]) -> bytes:
             "upload takes a path, bytes or a file opened in binary mode ('rb')", field="reference_images"
         )
     return content
-
-
-def _first(failures: BaseExceptionGroup[Exception]) -> Exception:
-    """The first error of a group: a request with a bad reference fails with the reason, not with a bundle of them."""
-    first = failures.exceptions[0]
-    return _first(first) if isinstance(first, BaseExceptionGroup) else first
 
 
 def _named(source: Uploadable) -> str:

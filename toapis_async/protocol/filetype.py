@@ -24,6 +24,11 @@ AVIF: Final = FileType(".avif", "image/avif")
 UPLOADABLE: Final = (JPEG, PNG, WEBP, GIF)
 """What the service takes as a reference [docs]."""
 
+ENDS_EXACTLY: Final = (PNG, WEBP)
+"""Of these, `looks_whole` is sure: PNG has a chunk for its end, WebP says its length."""
+
+_PNG_END: Final = b"IEND\xaeB`\x82"
+
 HEAD_BYTES: Final = 16
 """As much as `sniff` needs."""
 
@@ -44,9 +49,12 @@ def sniff(head: bytes) -> FileType | None:
 
 
 def looks_whole(kind: FileType, head: bytes, tail: bytes, size_bytes: int) -> bool:
-    """Whether a file ends as its format ends. For bodies whose length nobody declared; `tail`: its last 64 bytes."""
+    """Whether a file ends as its format ends. `tail`: its last 64 bytes.
+
+    Sure for `ENDS_EXACTLY`. A guess for JPEG and GIF, and not even one for AVIF: for bodies whose length nobody told.
+    """
     if kind is PNG:
-        return b"IEND" in tail
+        return _PNG_END in tail
     if kind is JPEG:
         return b"\xff\xd9" in tail
     if kind is WEBP:

@@ -13,7 +13,7 @@ from typing import Final
 
 GROWTH: Final = 1.2
 BINS: Final = 48
-PRIOR_TASKS: Final = 0.05
+PRIOR_TASKS: Final = 0.3
 """The prior's weight per bin, in finished tasks: a few that really finish outweigh it (best of 0.03 to 3)."""
 
 

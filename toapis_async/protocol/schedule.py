@@ -34,6 +34,7 @@ class Watched(Protocol):
     since_s: float  #: when its age was 0
     looked_s: float  #: when it was last seen unfinished
     percent: int | None  #: its progress then
+    asked_s: float  #: when it was last looked at, with or without success
 
 
 W = TypeVar("W", bound=Watched)
@@ -62,6 +63,7 @@ class Schedule(Generic[W]):
         self._rng = rng
         self._unit_s = interval_s / 5
         self._pooled = Forecast(self._unit_s)
+        self._strangers = Forecast(self._unit_s)
         self._forecasts: dict[str, Forecast] = {}
         self._waiting: list[tuple[float, int, W]] = []
         self._ready: list[tuple[float, int, W]] = []
@@ -70,8 +72,17 @@ class Schedule(Generic[W]):
         self._finishes = 0
         self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
-    def forecast_of(self, request_class: str) -> Forecast:
-        """What is known of a request class; a new one starts from what all classes taught."""
+    def _teachable(self, task: W) -> tuple[Forecast, ...]:
+        """The forecasts that a look at the task may teach: none when its true age is unknown."""
+        if task.looked_s == -math.inf or task.forecast is self._strangers:
+            return ()
+        return task.forecast, self._pooled
+
+    def forecast_of(self, request_class: str | None) -> Forecast:
+        """What is known of a request class; a new one starts from what all classes taught. None: of a task that was
+        submitted elsewhere, whose class and age nobody knows."""
+        if request_class is None:
+            return self._strangers
         forecast = self._forecasts.get(request_class)
         if forecast is None:
             if len(self._forecasts) >= MOST_CLASSES:
@@ -92,7 +103,7 @@ class Schedule(Generic[W]):
 
     def add(self, task: W) -> None:
         """Begin with a task that was just begun: `since_s` is now."""
-        task.looked_s = task.since_s
+        task.looked_s = task.asked_s = task.since_s
         self._push(task, self._planned_s(task) + self._jitter_s())
 
     def add_unseen(self, task: W) -> None:
@@ -102,26 +113,28 @@ class Schedule(Generic[W]):
 
     def put_back(self, task: W, now_s: float, percent: int | None = None) -> None:
         """A look showed the task unfinished, at `percent` of progress: learn from it, and plan the next."""
-        if task.looked_s > -math.inf:
-            for forecast in (task.forecast, self._pooled):
-                forecast.saw_unfinished(task, now_s)
-        task.looked_s, task.percent = now_s, percent
+        for forecast in self._teachable(task):
+            forecast.saw_unfinished(task, now_s)
+        task.looked_s = task.asked_s = now_s
+        task.percent = percent
         self._push(task, self._planned_s(task) + self._jitter_s())
 
     def put_off(self, task: W, now_s: float, failures: int) -> None:
         """A look failed (`failures` in a row) and showed nothing: back off, above the floor."""
+        task.asked_s = now_s
         longest_s = LONGEST_WAIT * self._interval_s
         wait_s = backoff_s(failures, base_s=self._interval_s, cap_s=longest_s, rng=self._rng)
         self._push(task, now_s + max(wait_s, self._interval_s + self._jitter_s()))
 
     def finished(self, task: W, now_s: float, took_s: float | None = None) -> None:
         """A look showed the task finished, after `took_s` if the service said so (in whole seconds)."""
-        if task.looked_s == -math.inf:
+        teachable = self._teachable(task)
+        if not teachable:
             return
         at_s = (task.looked_s + now_s) / 2
         if took_s is not None and now_s - task.looked_s > 1.0:
             at_s = min(max(task.since_s + took_s, task.looked_s), now_s)
-        for forecast in (task.forecast, self._pooled):
+        for forecast in teachable:
             forecast.saw_finished(task, now_s, at_s)
         self._finishes += 1
         self._replan_if_moved(task.forecast, at_s - task.since_s)
@@ -203,4 +216,4 @@ class Schedule(Generic[W]):
         heapq.heapify(self._waiting)
 
     def _sooner(self, due_s: float, task: W) -> float:
-        return min(due_s, self._planned_s(task) + self._jitter_s())
+        return min(due_s, max(self._planned_s(task) + self._jitter_s(), task.asked_s + self._interval_s))

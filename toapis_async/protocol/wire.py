@@ -35,6 +35,7 @@ from toapis_async.protocol.lenient import (
 )
 from toapis_async.protocol.lifecycle import status_of
 from toapis_async.protocol.refusals import error_of
+from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -120,8 +121,7 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
     """
     body = read_object(answer)
     task = _lenient.structure(body, _Task)
-    # An id goes into a URL: lone surrogates can't, and nothing of the sort was ever seen.
-    task_id = next((i for i in (task.id, task.task_id, asked_id) if i and i.isprintable()), None)
+    task_id = next((i for i in (task.id, task.task_id, asked_id) if i and _can_be_asked_for(i)), None)
     if not task_id:
         raise unreadable(answer, "no task id", "$.id")
     status = status_of(task.status)
@@ -142,6 +142,20 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
         billing=task.billing,
         raw=body,
     )
+
+
+def decode_task_id(answer: Answer) -> str:
+    """The id of the task that a submission's answer names: all it takes to know that the service took it."""
+    task = _lenient.structure(read_object(answer), _Task)
+    for task_id in (task.id, task.task_id):
+        if task_id and _can_be_asked_for(task_id):
+            return task_id
+    raise unreadable(answer, "no task id", "$.id")
+
+
+def _can_be_asked_for(task_id: str) -> bool:
+    # It goes into a URL, where lone surrogates can't stand and dots walk; nothing of the sort was ever seen.
+    return task_id.isprintable() and task_id not in {".", ".."}
 
 
 def _task_error(task: _Task, body: JsonObject) -> TaskError:
@@ -209,17 +223,32 @@ def _check_success(answer: Answer, body: JsonObject) -> None:
 
 
 def _links(answer: Answer, body: JsonObject) -> list[str]:
-    # Place by place: a member further down that only looks like links (`"images": 1`) must not hide those above it.
+    """The links of a completed task, from the first place that has any. It is paid for: an odd member beside a good
+    link, or an odd place before one, must not hide it. Only when there is no link at all is what is odd an error."""
+    first_error: str | None = None
     for name in (a.name for a in fields(_Images) if a.name in body):
         try:
             links = _strict.structure({name: body[name]}, _Images).links()
         except cattrs.BaseValidationError as error:
-            first = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
-            message, _, place = first.rpartition(" @ ")
-            raise unreadable(answer, message, place) from None
+            told = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
+            first_error = first_error or told
+            links = _salvaged(body[name])
         if links:
             return links
+    if first_error is not None:
+        message, _, place = first_error.rpartition(" @ ")
+        raise unreadable(answer, message, place)
     return []
+
+
+def _salvaged(value: object) -> list[str]:
+    """The links that can be read in a place that as a whole can't."""
+    found = (as_object(value) or {}).get("data", value)
+    members = cast("list[object]", found) if isinstance(found, list) else [found]
+    urls: list[object] = [
+        member if isinstance(member, str) else (as_object(member) or {}).get("url") for member in members
+    ]
+    return [url for url in urls if isinstance(url, str) and is_http_url(url)]
 
 
 def _strict_text(value: object, _: object) -> str:

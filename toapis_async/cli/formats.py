@@ -1,0 +1,100 @@
+"""What a prompt file holds: as told, else by its name, else by its first line. What would be misread is refused: every
+line that is taken for a prompt by mistake is paid for."""
+
+from __future__ import annotations
+
+import codecs
+import csv
+import difflib
+import json
+import shlex
+from pathlib import Path
+from typing import IO, TYPE_CHECKING, Final, Literal, cast
+
+from toapis_async.cli.output import CliError
+from toapis_async.protocol.lenient import shorten
+from toapis_async.request import FIELD_NAMES
+from toapis_async.rows import KEY_COLUMN
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+Format = Literal["jsonl", "txt", "csv"]
+COLUMNS: Final = (KEY_COLUMN, *FIELD_NAMES)
+_BY_SUFFIX: Final[dict[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".csv": "csv"}
+_SEPARATORS: Final = {"\t": "tabs", ";": "semicolons"}
+_LOOKED_AT_BYTES: Final = 1_024
+
+
+def format_of(path: Path, given: str | None, source: str) -> Format:
+    """The format of the file at `path`, which the user calls `source` (`-` for stdin)."""
+    name = "the input" if source == "-" else source
+    with path.open("rb") as file:
+        if b"\0" in file.read(_LOOKED_AT_BYTES):
+            raise CliError(f"{name} is no text in UTF-8 but a binary file (or UTF-16)")
+        file.seek(0)
+        first = next((text.strip() for _, text, _ in texts(file) if text.strip()), "")
+    suffix = Path(source).suffix.lower()
+    told = cast("Format | None", given) or _BY_SUFFIX.get(suffix)
+    if told in {None, "csv"}:
+        _refuse_separators(first, name)
+    found = told or _sniffed(first)
+    if given is None and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
+        raise CliError(_not_row_by_row(first, source, name))
+    return found
+
+
+def texts(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
+    """Number, text and problem of every line."""
+    for number, raw in enumerate(file, 1):
+        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+        try:
+            yield number, content.decode(), None
+        except UnicodeDecodeError as error:
+            problem = (
+                f"not UTF-8 (byte 0x{content[error.start]:02x} in place {error.start + 1}): save the file as UTF-8"
+            )
+            yield number, content.decode(errors="replace"), problem
+
+
+def unknown_column(name: str) -> str:
+    """The problem of a name that is no column of a row, with the nearest that is."""
+    near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.5)
+    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COLUMNS)}"
+    return f"unknown field {shorten(name, 40)!r}: {hint} (`extra`, an object, sends any field unchecked)"
+
+
+def _refuse_separators(first: str, name: str) -> None:
+    for mark, word in _SEPARATORS.items():
+        if _is_header(first, mark):
+            raise CliError(f"the columns of {name} are separated by {word}: use commas")
+
+
+def _is_json(first: str, suffix: str) -> bool:
+    """Whether lines that are no JSON one by one seem to be JSON together."""
+    return first == "{" or (suffix == ".json" and first != "")
+
+
+def _not_row_by_row(first: str, source: str, name: str) -> str:
+    what, program = ("begins like a JSON array", "'.[]'") if first.startswith("[") else ("is not JSON row by row", ".")
+    file = "" if source == "-" else f" {shlex.quote(source)}"
+    return f"{name} {what}: make it one row a line (jq -c {program}{file}), or --format txt takes each line as a prompt"
+
+
+def _sniffed(first: str) -> Format:
+    """JSON lines if the first line is an object or a text in JSON, CSV if it is a header; else plain lines."""
+    if _is_header(first, ","):
+        return "csv"
+    try:
+        return "jsonl" if isinstance(json.loads(first), dict | str) else "txt"
+    except (ValueError, RecursionError):
+        return "txt"
+
+
+def _is_header(line: str, mark: str) -> bool:
+    """Whether a line is two or more columns that are known (in whatever case), the prompt among them."""
+    try:
+        cells = [cell.strip().lower() for cell in next(csv.reader([line], delimiter=mark), list[str]())]
+    except csv.Error:
+        return False
+    return len(cells) > 1 and "prompt" in cells and all(cell in COLUMNS for cell in cells)
