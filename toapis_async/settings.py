@@ -121,7 +121,7 @@ class Settings:
     max_in_flight: int = field(default=2_000, validator=_number(1, 1_000_000, whole=True))
     """Tasks the service works on for us at once (1 to 1,000,000)."""
     max_connections: int = field(default=100, validator=_number(1, 10_000, whole=True))
-    """Connections open at once, all hosts together (1 to 10,000)."""
+    """Connections to the API open at once (1 to 10,000); files have `download_concurrency` of their own."""
 
     first_poll_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
     """Wait before the first look at a new task; the provider asks for about 5 s."""

@@ -85,7 +85,6 @@ def test_the_format_follows_from_the_name_else_from_the_first_line(
         ("a.json", '[\n  "a kite"\n]', "begins like a JSON array: make it one row a line (jq -c '.[]' "),
         ("a.dat", ' [{"prompt": "a"}]', "begins like a JSON array"),
         ("a.jsonl", "[\n", "begins like a JSON array"),
-        ("a.txt", "[cinematic] a kite", "or --format txt takes each line as a prompt"),
         ("a.json", "a kite", "is not JSON row by row: make it one row a line (jq -c . "),
         ("a.dat", '{\n"prompt": "a kite"\n}', "is not JSON row by row"),
         ("a.dat", "key\tprompt\nk\ta kite", "are separated by tabs: use commas"),

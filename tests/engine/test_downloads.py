@@ -92,9 +92,9 @@ async def test_a_folder_is_the_one_of_the_call_wherever_the_process_goes_meanwhi
 
     async with fetching(leave) as (server, client):
         (path,) = await (await generation(client, f"{server.url}/a")).save("out")
-    assert path == here / "out" / "t.png"
-    assert path.read_bytes() == PNG
-    assert left_in(path.parent) == ["t.png"]
+    assert path == Path("out") / "t.png", "as the caller wrote it"
+    assert (here / path).read_bytes() == PNG
+    assert left_in(here / "out") == ["t.png"]
     assert left_in(there) == []
 
 

@@ -39,7 +39,8 @@ def format_of(path: Path, given: str | None, source: str) -> Format:
     if told in {None, "csv"}:
         _refuse_separators(first, name)
     found = told or _sniffed(first)
-    if given is None and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
+    literal = given is not None or suffix == ".txt"  # whoever says text means it: `[cinematic] a kite` is a prompt
+    if not literal and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
         raise CliError(_not_row_by_row(first, source, name))
     return found
 

@@ -130,7 +130,7 @@ class Downloads:
     ) -> tuple[Path, ...]:
         """Every image of a generation in `folder`, named `stem` (else the task's id), numbered if there are several.
 
-        The paths are absolute: a relative `folder` is taken from the working directory of this moment.
+        A relative `folder` is taken from the working directory of this moment; the paths begin as it does.
         """
         name = stem or file_stem(generation.task_id)
         ids = (generation.task_id, generation.client_business_id)
@@ -145,7 +145,7 @@ class Downloads:
         files: list[Path] = []
         for image, target in zip(generation.images, stems, strict=True):
             try:
-                files.append(await self._fetch(generation.task_id, image, target))
+                files.append(Path(folder) / (await self._fetch(generation.task_id, image, target)).name)
             except ToAPIsError as error:
                 error.concerning(*ids)
                 raise

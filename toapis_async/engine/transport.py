@@ -35,6 +35,7 @@ if TYPE_CHECKING:
 
 USER_AGENT = "toapis-async"
 MAX_REDIRECTS = 5
+HEADERS_READ = ("retry-after", "x-ratelimit-category", "x-ratelimit-limit", "x-ratelimit-remaining")
 MIN_BLOTTED_KEY = 6
 """Real keys have 51 characters."""
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, UnicodeError)
@@ -179,7 +180,7 @@ class Transport:
         session = self._open_session()
         async with session.request(
             method,
-            URL(f"{self._base}{path}", encoded=True),
+            self._base.with_path(f"{self._base.raw_path}{path}", encoded=True),
             headers={"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
             allow_redirects=False,
             **self._proxy,
@@ -247,9 +248,9 @@ def task_path(task_id: str) -> str:
 
 
 def _told(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """The headers that anyone here reads."""
-    lower = ((name.lower(), value) for name, value in response.headers.items())
-    return {name: value for name, value in lower if name == "retry-after" or name.startswith("x-ratelimit-")}
+    """The headers that anyone here reads, their names in lower case."""
+    headers = response.headers
+    return {name: headers[name] for name in HEADERS_READ if name in headers}
 
 
 def _tracing() -> aiohttp.TraceConfig:

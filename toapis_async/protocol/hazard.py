@@ -33,11 +33,13 @@ class Hazard:
 
     def watched(self, from_s: float, to_s: float) -> None:
         """A task was seen unfinished at both ages: nothing happened in between."""
-        while from_s < to_s:
-            place = self.bin_of(from_s)
-            until_s = min(to_s, self._edges[place + 1])
-            self.add(place, until_s - from_s, 0.0)
-            from_s = until_s
+        if from_s >= to_s:
+            return
+        place = self.bin_of(from_s)
+        while (end_s := self._edges[place + 1]) < to_s:
+            self.add(place, end_s - from_s, 0.0)
+            from_s, place = end_s, place + 1
+        self.add(place, to_s - from_s, 0.0)
 
     def finished(self, from_s: float, at_s: float) -> None:
         """A task seen unfinished at age `from_s` finished at age `at_s`."""
@@ -49,16 +51,17 @@ class Hazard:
         return self._rates[:]
 
     def bin_of(self, age_s: float) -> int:
-        return min(bisect_right(self._edges, age_s) - 1, BINS - 1) if age_s > 0 else 0
+        return bisect_right(self._edges, age_s) - 1 if age_s > 0 else 0  # the last edge is infinity
 
     def integral(self, from_s: float, to_s: float) -> float:
         """The cumulative hazard between two ages; 1 - exp(-it) is the chance of having finished in between."""
+        if from_s >= to_s:
+            return 0.0
         total, place = 0.0, self.bin_of(from_s)
-        while from_s < to_s:
-            until_s = min(to_s, self._edges[place + 1])
-            total += self._rates[place] * (until_s - from_s)
-            from_s, place = until_s, place + 1
-        return total
+        while (end_s := self._edges[place + 1]) < to_s:
+            total += self._rates[place] * (end_s - from_s)
+            from_s, place = end_s, place + 1
+        return total + self._rates[place] * (to_s - from_s)
 
     def worth_wait_s(self, age_s: float, price_s: float, *, at_least_s: float, at_most_s: float) -> float:
         """The wait τ after which a look is worth its price: the smallest τ from `at_least_s` on with
@@ -82,10 +85,11 @@ class Hazard:
         return tuple(self._watched_s), tuple(self._finished)
 
     def add(self, place: int, watched_s: float, finished: float) -> None:
-        """Add evidence to a bin."""
+        """Add evidence to a bin. Its rate is a Gamma prior's mean: the prior's rate, weighing PRIOR_TASKS finishes."""
         self._watched_s[place] += watched_s
         self._finished[place] += finished
-        self._refresh(place)
+        prior_watched_s = PRIOR_TASKS / self._prior[place]
+        self._rates[place] = (PRIOR_TASKS + self._finished[place]) / (prior_watched_s + self._watched_s[place])
 
     def mean_age_s(self) -> float:
         """The mean age at which tasks finished, from their bins; 0 when none did."""
@@ -95,11 +99,6 @@ class Hazard:
         # Halfway into a bin that grows by a fifth is about nine tenths of its end; the last bin has no end.
         ends = (*self._edges[1:BINS], self._edges[BINS - 1])
         return sum(0.9 * end * count for end, count in zip(ends, self._finished, strict=True)) / total
-
-    def _refresh(self, place: int) -> None:
-        # A Gamma prior: its mean is the prior's rate, its weight PRIOR_TASKS finishes.
-        prior_watched_s = PRIOR_TASKS / self._prior[place]
-        self._rates[place] = (PRIOR_TASKS + self._finished[place]) / (prior_watched_s + self._watched_s[place])
 
 
 def edges_of(unit_s: float) -> list[float]:

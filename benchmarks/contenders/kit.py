@@ -1,0 +1,103 @@
+"""What every contender shares: its order as JSON on the command line, its result as JSON on standard output.
+
+Standard library only, since the peers' environment has nothing of ours.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import math
+import os
+import resource
+import sys
+import time
+from dataclasses import asdict, dataclass, field
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable, Sequence
+
+
+@dataclass(frozen=True)
+class Order:
+    """What a contender is asked to do."""
+
+    url: str  #: of the server, without a path
+    count: int  #: tasks
+    interval_s: float = 5.0  #: between two looks at a task
+    per_s: float = math.inf  #: tasks begun a second
+    concurrency: int = 100  #: connections
+    looks: int = 0  #: GETs to send, for the floor that only sends requests
+    tier: str | None = None  #: the tier whose limits are kept; None for no limits
+    replay: str | None = None  #: file of the moments to send at, for the floor of a whole run
+    cpu: int | None = None
+    profile: str | None = None  #: file for cProfile's figures
+
+
+@dataclass
+class Returned:
+    """What it came to."""
+
+    returned_s: dict[str, float] = field(default_factory=dict)  #: task id -> when its awaiter got it (monotonic)
+    errors: list[str] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def done(self, task_id: str) -> None:
+        self.returned_s[task_id] = time.monotonic()
+
+
+def main(work: Callable[[Order, Returned], Awaitable[None]]) -> None:
+    """Run the work and print what it cost. Imports are done by now, and are not counted."""
+    order = Order(**json.loads(sys.argv[1]))
+    if order.cpu is not None:
+        os.sched_setaffinity(0, {order.cpu})
+    returned = Returned()
+    before_s, began_s = _cpu_s(), time.monotonic()
+    if order.profile is None:
+        asyncio.run(_run(work, order, returned))
+    else:
+        _profiled(work, order, returned)
+    ended_s, after_s = time.monotonic(), _cpu_s()
+    cost = {
+        "cpu_s": after_s - before_s,
+        "began_s": began_s,
+        "wall_s": ended_s - began_s,
+        "peak_kb": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss,
+    }
+    print(json.dumps({**cost, **asdict(returned)}))
+
+
+async def _run(work: Callable[[Order, Returned], Awaitable[None]], order: Order, returned: Returned) -> None:
+    await work(order, returned)
+
+
+def _profiled(work: Callable[[Order, Returned], Awaitable[None]], order: Order, returned: Returned) -> None:
+    import cProfile  # noqa: PLC0415  (only here: it costs memory)
+
+    profiler = cProfile.Profile()
+    profiler.runcall(asyncio.run, _run(work, order, returned))
+    profiler.dump_stats(str(order.profile))
+
+
+async def begin_all(order: Order, returned: Returned, begin: Callable[[], Awaitable[None]]) -> None:
+    """All tasks of the order, at once or as many a second as it says."""
+
+    async def at_its_time(number: int) -> None:
+        if order.per_s < math.inf:
+            await asyncio.sleep(number / order.per_s)
+        await begin()
+
+    await gather(returned, [at_its_time(number) for number in range(order.count)])
+
+
+async def gather(returned: Returned, jobs: Sequence[Awaitable[None]]) -> None:
+    """All of them; what one raises is noted, and the others go on."""
+    for outcome in await asyncio.gather(*jobs, return_exceptions=True):
+        if isinstance(outcome, BaseException):
+            returned.errors.append(f"{type(outcome).__name__}: {outcome}"[:200])
+
+
+def _cpu_s() -> float:
+    used = resource.getrusage(resource.RUSAGE_SELF)
+    return used.ru_utime + used.ru_stime

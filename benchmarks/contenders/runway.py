@@ -1,0 +1,22 @@
+"""runwayml, against its own protocol, as shipped: it looks every 6 s, give or take 1.5."""
+
+from __future__ import annotations
+
+from runwayml import AsyncRunwayML  # type: ignore[import-not-found]
+
+from benchmarks.contenders.kit import Order, Returned, begin_all, main
+
+
+async def work(order: Order, returned: Returned) -> None:
+    async with AsyncRunwayML(api_key="bench", base_url=order.url) as client:
+
+        async def generate() -> None:
+            task = await client.text_to_image.create(model="gen4_image", prompt_text="a lighthouse", ratio="1024:1024")
+            await task.wait_for_task_output()
+            returned.done(task.id)
+
+        await begin_all(order, returned, generate)
+
+
+if __name__ == "__main__":
+    main(work)
