@@ -10,7 +10,7 @@ from typing import Final
 
 from attrs import frozen
 
-FIRST_WINDOW: Final = 8
+FIRST_WINDOW: Final = 6
 """Requests that may be unanswered at once before anything was answered: with a bucket that another process has
 drained, this many are wasted (without a window, 190 were)."""
 WINDOW: Final = 16
