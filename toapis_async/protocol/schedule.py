@@ -23,6 +23,9 @@ price they would be seen up to half as late again (1.4 times the lag of looking 
 PRICED_FOR: Final = 5.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
+PUT_OFF: Final = 0.25
+"""A task whose time has come is put off only for at least this fraction of the interval: every look lowers a class's
+hazard a little, and its tasks would else creep along, planned anew a dozen times a look."""
 MOST_CLASSES: Final = 64
 """Request classes told apart; beyond that the rest share one, so that odd requests can't grow the memory."""
 
@@ -152,7 +155,7 @@ class Schedule(Generic[W]):
             task = heapq.heappop(self._waiting)[2]
             planned_s = self._planned_s(task)
             if (
-                min(planned_s, task.since_s + self._most_age_s) > now_s
+                min(planned_s, task.since_s + self._most_age_s) > now_s + PUT_OFF * self._interval_s
             ):  # less likely to finish soon than it was thought when it was planned
                 self._push(task, planned_s)
             else:
