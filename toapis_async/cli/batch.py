@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, count, duration, error_record
 from toapis_async.cli.progress import batch_view, shown
-from toapis_async.cli.results import IMAGES, NAME, Results, within
+from toapis_async.cli.results import IMAGES, NAME, Results
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 
 if TYPE_CHECKING:
@@ -78,7 +78,7 @@ class _Run:
         session.out.record(results.add(item))
         session.pending.settled(item.task_id, item.client_business_id)
         for file in item.files:
-            session.out.result(str(self.folder / within(self.folder, file)))
+            session.out.result(str(file))
         if not item.ok and len(self.failures) < MOST_FAILURES_SHOWN:
             self.failures.append(item)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toapis_async.cli.output import ALL_DONE, count, duration
 from toapis_async.cli.progress import shown, task_view
-from toapis_async.cli.results import billing_record, time_record, within
+from toapis_async.cli.results import billing_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.request import ImageRequest
 
@@ -31,11 +31,10 @@ async def generate(options: Options, out: Output, fields: dict[str, Any], folder
             session.watch = view.heard
             async with shown(view):
                 generation = await session.client.generate(request, timeout_s=timeout_s)
-                saved = await generation.save(folder)
+                files = await generation.save(folder)
     except (Exception, asyncio.CancelledError):
         session.pending.tell(out, session.ask())
         raise
-    files = tuple(folder / within(folder, file) for file in saved)
     out.note(f"{count(len(files), 'image')} in {duration(time.monotonic() - started_s)}")
     for file in files:
         out.result(str(file))

@@ -124,15 +124,10 @@ class Results:
             "ok": item.ok,
             "task_id": item.task_id,
             "client_business_id": item.client_business_id,
-            "files": [within(self._folder, file).as_posix() for file in item.files],
+            "files": [file.relative_to(self._folder).as_posix() for file in item.files],
             "error": error,
             "billing": billing_record(billing),
         }
-
-
-def within(folder: Path, file: Path) -> Path:
-    """A saved file's place under the folder it was saved to; the library tells absolute paths."""
-    return file.absolute().relative_to(folder.absolute())
 
 
 def billing_record(billing: Billing | None) -> dict[str, str | None] | None:
