@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 from toapis_async.engine.downloads import Downloads
+from toapis_async.engine.inbox import Inbox
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
 from toapis_async.engine.queries import Pacer, Queries
@@ -80,12 +81,14 @@ class Engine:
         if settings.prior is not None:
             schedule.recall(settings.prior)
         self.learned = schedule.learned
+        self.inbox = Inbox(self.registry, schedule)
         self._poller = Poller(port=self.queries, registry=self.registry, schedule=schedule, settings=settings)
         self.submitter = Submitter(
             transport=self.transport,
             pacer=self._submits,
             permits=self._permits,
             registry=self.registry,
+            inbox=self.inbox,
             poller=self._poller,
             uploads=self.uploads,
             settings=settings,
@@ -125,6 +128,8 @@ class Engine:
         if known is not None:
             return known
         entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time(), self._poller.forecast_of(None)))
+        entry.on_end = self.inbox.ended
+        self.inbox.claim(entry)
         self._poller.watch(entry, at_once=True)
         return entry
 
@@ -136,7 +141,9 @@ class Engine:
         forecast = self._poller.forecast_of(None)
         entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time(), forecast)
         self.registry.add(entry)
+        entry.on_end = self.inbox.ended
         self.registry.saw(entry, snapshot)
+        self.inbox.claim(entry)
         self._poller.watch(entry)
         return entry
 

@@ -25,6 +25,7 @@ from toapis_async.protocol.wire import decode_task, decode_task_id, encode_reque
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from toapis_async.engine.inbox import Inbox
     from toapis_async.engine.limiter import Gate, Permits
     from toapis_async.engine.poller import Poller
     from toapis_async.engine.queries import Pacer
@@ -68,6 +69,7 @@ class Submitter:
         pacer: Pacer,
         permits: Gate[Permits],
         registry: Registry,
+        inbox: Inbox,
         poller: Poller,
         uploads: Uploads,
         settings: Settings,
@@ -77,12 +79,13 @@ class Submitter:
         self._pacer = pacer
         self._permits = permits
         self._registry = registry
+        self._inbox = inbox
         self._poller = poller
         self._uploads = uploads
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
-        self._release: Callable[[Entry], None] = lambda _: permits.give_back()  # one for all entries
+        self._on_end = self._ended  # one bound method for all entries
         self._under_way: set[asyncio.Task[Entry | ToAPIsError]] = set()
         self._unclaimed: dict[str, None] = {}  # in their order, each once
         self.accepted = 0
@@ -180,8 +183,20 @@ class Submitter:
         if isinstance(outcome, Entry | SubmitUncertain):
             self.leave_unclaimed(submission.client_business_id)
 
+    def _ended(self, entry: Entry) -> None:
+        self._permits.give_back()
+        self._inbox.ended(entry)
+
     async def _post(self, submission: Submission) -> Entry | ToAPIsError:
-        """One POST. Errors are values here: if the caller has gone, nobody would retrieve an exception."""
+        """One POST, during which its task's event may come. Errors are values here: if the caller has gone, nobody
+        would retrieve an exception."""
+        self._inbox.expect(submission.client_business_id)
+        outcome = await self._exchange(submission)
+        if not isinstance(outcome, SubmitUncertain):
+            self._inbox.answered(submission.client_business_id)
+        return outcome
+
+    async def _exchange(self, submission: Submission) -> Entry | ToAPIsError:
         started_s = self._loop.time()
         try:
             answer = await self._transport.post("submit", SUBMIT_PATH, json=submission.body)
@@ -213,7 +228,7 @@ class Submitter:
             client_business_id=submission.client_business_id,
             since_s=self._loop.time(),
             forecast=self._poller.forecast_of(submission.request),
-            on_end=self._release,
+            on_end=self._on_end,
         )
         entry = self._registry.add(fresh)
         if entry is not fresh:  # the service answered with a task we watch already, which holds a permit of its own
@@ -223,6 +238,7 @@ class Submitter:
         self._emit(TaskAccepted(task_id, entry.client_business_id, submission.request.model, prompt))
         with suppress(UnreadableAnswer):  # the id is enough; the rest is seen at the first look
             self._registry.saw(entry, decode_task(answer), answer.body)
+        self._inbox.claim(entry)
         self._poller.watch(entry)
         return entry
 
