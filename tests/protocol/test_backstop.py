@@ -27,8 +27,8 @@ def test_until_events_come_looks_are_as_without_webhooks() -> None:
 def test_events_that_tell_of_every_end_leave_the_least() -> None:
     shares = [after(*[True] * count) for count in range(30)]
     assert shares == sorted(shares, reverse=True)
-    assert shares[13] > LEAST
-    assert shares[14:] == [LEAST] * 16
+    assert shares[17] > LEAST
+    assert shares[18:] == [LEAST] * 12
 
 
 def test_when_events_stop_looks_are_back_within_five_ends() -> None:

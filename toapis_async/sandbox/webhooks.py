@@ -29,7 +29,7 @@ if TYPE_CHECKING:
     from toapis_async.sandbox.tasks import Task
     from toapis_async.sandbox.validation import JsonObject
 
-RETRIES_S: Final = (10.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
+RETRIES_S: Final[tuple[float, ...]] = (10.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
 """Waits before the second attempt and so on, at speed 1; then the event is given up."""
 TIMEOUT_S: Final = 10.0
 """What a receiver has to answer in, whatever the speed: it does not live in the sandbox's time."""
