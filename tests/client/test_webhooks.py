@@ -176,7 +176,7 @@ async def test_an_event_resolves_what_was_attached_by_either_id_or_found(service
             told = event(f"task_{number}", "abc"[number - 1])
             assert await deliver(client, told) is RESOLVED
             assert (await handle).task_id == f"task_{number}"
-            assert await deliver(client, {**told, "id": "evt_again"}) is DUPLICATE
+            assert await deliver(client, {**told, "id": f"evt_again_{number}"}) is DUPLICATE
 
 
 # ------------------------------------------------------------------------------------------- before the submit answer
@@ -192,6 +192,7 @@ async def test_an_event_before_its_submissions_answer_is_kept_and_applied(
         submitting = asyncio.ensure_future(client.submit(MINE))
         await hold.reached.wait()
         assert await deliver(client, event("task_9", told_who)) is (EARLY if told_who else UNKNOWN_TASK)
+        assert await deliver(client, event("task_9", told_who)) is (DUPLICATE if told_who else UNKNOWN_TASK)
         hold.answer(answer(200, task("task_9")))
         handle = await submitting
         assert handle.done

@@ -64,3 +64,15 @@ def test_a_look_is_put_off_while_events_come_but_never_for_ever() -> None:
     assert 5 <= normal < backstop / 2
     assert backstop <= 60
     assert waited_s(*[True] * 50, *[False] * 20) == pytest.approx(normal, rel=0.05)
+
+
+def test_an_event_teaches_the_very_moment_of_an_end_where_a_look_teaches_the_middle_of_a_gap() -> None:
+    watched_s: list[float] = []
+    for by_event in (True, False):
+        schedule: Schedule[Any] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
+        task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, looked_s=0.0, percent=None, asked_s=0.0)
+        schedule.add(task)
+        schedule.put_back(task, 5.0)
+        schedule.finished(task, 12.0, by_event=by_event)
+        watched_s.append(sum(schedule.learned().classes["a"].watched_s))
+    assert watched_s == pytest.approx([12.0, 8.5])
