@@ -83,6 +83,11 @@ def _check_tier(instance: object, attribute: Attribute[Any], value: object) -> N
         raise ValueError(f"tier={_short(value)}: known are auto, {', '.join(TIERS)}; or give limits=RateLimits(…)")
 
 
+def _check_uncertain(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in ("resubmit", "raise"):
+        raise ValueError(f"uncertain_submits={_short(value)}: known are resubmit, raise")
+
+
 def _check_limits(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, RateLimits):
         raise ValueError(f"limits must be a RateLimits, not {type(value).__name__}")
@@ -139,6 +144,12 @@ class Settings:
 
     submit_retry_s: float = field(default=120.0, validator=_number(0, _DAY_S))
     """How long a submission that was certainly not accepted (not sent, 429, limiter down) is tried again."""
+    reconcile_window_s: float = field(default=30.0, validator=_number(_TINY, _DAY_S))
+    """How long a submission that may have been accepted is looked up by its id before the service's "not found" is
+    believed. "Never pay twice" is exact while a task can be found within this time of its submission."""
+    uncertain_submits: Literal["resubmit", "raise"] = field(default="resubmit", validator=_check_uncertain)
+    """What follows a whole window of "not found": send it again under the same id (at most three times, each after
+    another window), or raise `SubmitUncertain` and leave the last step to the caller."""
     max_retry_after_s: float = field(default=300.0, validator=_number(_TINY, _DAY_S))
     """A longer `Retry-After` is cut to this."""
     close_grace_s: float = field(default=5.0, validator=_number(0, 3_600))

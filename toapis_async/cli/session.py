@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SANDBOX_KEY = "sk-sandbox"
 SANDBOX_FOLDER = ".sandbox"
-_KNOBS = ("tier", "max_in_flight", "first_poll_s", "min_poll_interval_s")
+_KNOBS = ("tier", "max_in_flight", "first_poll_s", "min_poll_interval_s", "reconcile_window_s")
 
 
 class Pending:
@@ -138,6 +138,7 @@ def settings_of(options: Options, on_event: Callable[[Event], None] | None = Non
         given = {
             "first_poll_s": defaults.first_poll_s / speed,
             "min_poll_interval_s": defaults.min_poll_interval_s / speed,
+            "reconcile_window_s": defaults.reconcile_window_s / speed,
             "limits": RateLimits(
                 submit_per_s=limits.submit_per_s * speed,
                 submit_burst=limits.submit_burst,

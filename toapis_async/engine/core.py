@@ -12,6 +12,7 @@ from toapis_async.engine.downloads import Downloads
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
 from toapis_async.engine.queries import Pacer, Queries
+from toapis_async.engine.reconciler import Reconciler
 from toapis_async.engine.registry import Entry, Registry
 from toapis_async.engine.submitter import Submitter
 from toapis_async.engine.transport import Transport
@@ -37,7 +38,9 @@ class ClientStatistics:
     completed: int
     failed: int
     retried: int  #: submissions sent again after they certainly were not accepted
-    uncertain: int  #: submissions of which nobody knows
+    adopted: int  #: submissions whose answer was lost, and whose task was found by its id
+    resubmitted: int  #: submissions sent again after a whole window in which no task was to be found
+    uncertain: int  #: submissions that ended with nobody knowing
     looks: int  #: status questions asked
     requests: int  #: API requests that went out, resends of the HTTP library included
     throttled_submits: int  #: answers of 429
@@ -88,6 +91,7 @@ class Engine:
             registry=self.registry,
             poller=self._poller,
             uploads=self.uploads,
+            reconciler=Reconciler(self.queries, settings.reconcile_window_s),
             settings=settings,
             emit=self.emit,
         )
@@ -173,6 +177,8 @@ class Engine:
             completed=self.registry.completed,
             failed=self.registry.failed,
             retried=self.submitter.retried,
+            adopted=self.submitter.adopted,
+            resubmitted=self.submitter.resubmitted,
             uncertain=self.submitter.uncertain,
             looks=self.queries.asked,
             requests=self.transport.sent,

@@ -1,4 +1,5 @@
-"""Submissions: a permit, a token, one POST, and never a second one unless the first was certainly not accepted."""
+"""Submissions: a permit, a token, one POST, and never a second one unless the first was certainly not accepted, or
+was not to be found when it was looked up patiently."""
 
 from __future__ import annotations
 
@@ -18,7 +19,7 @@ from toapis_async.errors import (
     TransportError,
     UnreadableAnswer,
 )
-from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
+from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.protocol.retry import Fate, fate_of
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
@@ -28,15 +29,19 @@ if TYPE_CHECKING:
     from toapis_async.engine.limiter import Gate, Permits
     from toapis_async.engine.poller import Poller
     from toapis_async.engine.queries import Pacer
+    from toapis_async.engine.reconciler import Reconciler
     from toapis_async.engine.registry import Registry
     from toapis_async.engine.transport import Transport
     from toapis_async.engine.uploads import Uploads
     from toapis_async.events import Event
+    from toapis_async.models import TaskSnapshot
     from toapis_async.protocol.lenient import Answer, JsonObject
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
 
 SUBMIT_PATH = "/images/generations"
+RESUBMISSIONS = 3
+"""How often a submission in doubt is sent again, each time after a whole window of look-ups."""
 MOST_UNCLAIMED = 10_000
 """Ids kept for `unclaimed()`; beyond that the oldest go, so that a web app whose visitors leave does not grow."""
 
@@ -51,14 +56,17 @@ class Submission:
     failures: int = 0
     failed_since_s: float | None = None
     abandoned: bool = False  #: the caller went away while a POST was under way; the permit is the POST's now
+    sent_s: float = 0.0  #: loop time of the first POST
+    doubt: SubmitUncertain | None = None  #: a POST may have been accepted, and this is why nobody knows
 
 
 class Submitter:
-    """Sends requests. POSTs run in tasks of their own, so that a caller who is cancelled can leave at once while the
-    answer is still received and kept.
+    """Sends requests. A POST, and whatever its loss leads to, runs in a task of its own, so that a caller who is
+    cancelled can leave at once while the answer is still received and kept.
 
     Races: a caller cancelled before its POST began leaves nothing behind. Cancelled later, even when the answer is
-    already there but not yet handed over, its task is watched and its id is in `unclaimed`.
+    already there but not yet handed over, its task is watched and its id is in `unclaimed`; a submission in doubt is
+    then settled as if the caller were there.
     """
 
     def __init__(
@@ -70,6 +78,7 @@ class Submitter:
         registry: Registry,
         poller: Poller,
         uploads: Uploads,
+        reconciler: Reconciler,
         settings: Settings,
         emit: Callable[[Event], None],
     ) -> None:
@@ -79,6 +88,7 @@ class Submitter:
         self._registry = registry
         self._poller = poller
         self._uploads = uploads
+        self._reconciler = reconciler
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
@@ -87,6 +97,8 @@ class Submitter:
         self._unclaimed: dict[str, None] = {}  # in their order, each once
         self.accepted = 0
         self.retried = 0
+        self.adopted = 0
+        self.resubmitted = 0
         self.uncertain = 0
 
     async def submit(self, request: ImageRequest, client_business_id: str) -> Entry:
@@ -163,14 +175,16 @@ class Submitter:
         self._emit(SubmitRetried(submission.client_business_id, str(error), wait_s))
 
     async def _claim(self, submission: Submission) -> Entry | ToAPIsError:
-        """Run one POST in a task of its own and wait for it, or leave it behind when cancelled."""
-        attempt = self._loop.create_task(self._post(submission), name="toapis-submit")
+        """Settle one POST in a task of its own and wait for it, or leave it behind when cancelled."""
+        attempt = self._loop.create_task(self._settle(submission), name="toapis-submit")
         self._under_way.add(attempt)
         attempt.add_done_callback(self._under_way.discard)
         try:
             return await asyncio.shield(attempt)
         except asyncio.CancelledError:
             submission.abandoned = True
+            if submission.doubt is not None:
+                self.leave_unclaimed(submission.client_business_id)
             attempt.add_done_callback(lambda done: self._unclaim(submission, done.result()))
             raise
 
@@ -179,63 +193,135 @@ class Submitter:
             self._permits.give_back()
         if isinstance(outcome, Entry | SubmitUncertain):
             self.leave_unclaimed(submission.client_business_id)
+        else:
+            self.claim(submission.client_business_id)  # there is no task to come for
+
+    async def _settle(self, submission: Submission) -> Entry | ToAPIsError:
+        """One POST and, once it may have been accepted, all it takes to know. Errors are values here: if the caller has
+        gone, nobody would retrieve an exception."""
+        submission.sent_s = self._loop.time()
+        try:
+            outcome = await self._post(submission)
+            if submission.doubt is not None:
+                outcome = await self._reconcile(submission, submission.doubt)
+        except (ToAPIsError, asyncio.CancelledError) as error:  # only `aclose` cancels this task, and awaits it
+            assert submission.doubt is not None
+            outcome = submission.doubt
+            if isinstance(error, SessionClosed | asyncio.CancelledError):
+                outcome.__cause__ = _closed()
+            else:
+                outcome.add_note(f"looking it up gave no evidence: {error}")
+        if isinstance(outcome, SubmitUncertain):
+            self.uncertain += 1
+            self._emit(SubmitLost(submission.client_business_id, str(outcome.__cause__)))
+        return outcome
+
+    async def _reconcile(self, submission: Submission, doubt: SubmitUncertain) -> Entry | ToAPIsError:
+        """Look the submission up and, when there certainly was no task through the whole window, send it again.
+
+        A refusal of a submission that is sent again may just mean that the first was accepted, so it is believed only
+        after another window.
+        """
+        outcome: Entry | ToAPIsError = doubt
+        times = 0
+        while True:
+            found = await self._reconciler.find(submission.client_business_id)
+            if found is not None:
+                self.adopted += 1
+                return self._adopt(submission, found)
+            if isinstance(outcome, ServiceError) and fate_of(outcome.status, outcome.code) is Fate.REFUSED:
+                return outcome
+            if times == RESUBMISSIONS or self._settings.uncertain_submits == "raise":
+                window_s = self._settings.reconcile_window_s
+                doubt.add_note(f"sent {times + 1} times, each time not to be found for {window_s:g} s")
+                return doubt
+            await self._pacer.gate.acquire(urgent=True)
+            times += 1
+            self.resubmitted += 1
+            self._emit(SubmitAgain(submission.client_business_id, times))
+            outcome = await self._post(submission)
+            if isinstance(outcome, Entry):
+                return outcome
 
     async def _post(self, submission: Submission) -> Entry | ToAPIsError:
-        """One POST. Errors are values here: if the caller has gone, nobody would retrieve an exception."""
+        """One POST."""
         started_s = self._loop.time()
         try:
             answer = await self._transport.post("submit", SUBMIT_PATH, json=submission.body)
         except TransportError as error:
             self._pacer.unheard(error)
-            return self._lost(submission, error) if error.may_have_been_accepted else error
+            return self._in_doubt(submission, error) if error.may_have_been_accepted else error
         except UnreadableAnswer as error:
             self._pacer.gate.answered(latency_s=None)
-            return self._lost(submission, error)
-        except asyncio.CancelledError:  # only `aclose` cancels this task, and awaits it
+            return self._in_doubt(submission, error)
+        except asyncio.CancelledError:
             self._pacer.gate.answered(latency_s=None)
-            return self._lost(submission, SessionClosed("the client was closed before the answer came"))
+            self._in_doubt(submission, _closed())
+            raise
         refusal = self._pacer.heard(answer, self._loop.time() - started_s)
         if refusal is None:
             return self._taken(submission, answer)
         if fate_of(answer.status, refusal.code) is Fate.UNKNOWN:
-            return self._lost(submission, refusal)
+            return self._in_doubt(submission, refusal)
         return refusal.concerning(client_business_id=submission.client_business_id)
 
     def _taken(self, submission: Submission, answer: Answer) -> Entry | ToAPIsError:
         try:
             task_id = decode_task_id(answer)
         except UnreadableAnswer as error:
-            return self._lost(submission, error)
+            return self._in_doubt(submission, error)
+        entry, is_new = self._enter(submission, task_id, asked_id=task_id, since_s=self._loop.time())
+        if is_new:
+            with suppress(UnreadableAnswer):  # the id is enough; the rest is seen at the first look
+                self._registry.saw(entry, decode_task(answer), answer.body)
+            self._poller.watch(entry)
+        return entry
+
+    def _adopt(self, submission: Submission, found: TaskSnapshot) -> Entry:
+        """The entry of a task that was looked up; it goes on being asked for by the id that was found to work."""
+        asked_id = submission.client_business_id
+        entry, is_new = self._enter(submission, found.task_id, asked_id=asked_id, since_s=submission.sent_s)
+        if is_new:
+            self._registry.saw(entry, found)
+            self._poller.watch(entry, seen=True)
+        return entry
+
+    def _enter(self, submission: Submission, task_id: str, *, asked_id: str, since_s: float) -> tuple[Entry, bool]:
+        """The entry of a submission's task, and whether it is new: the service may answer with a task that is watched
+        already, and that holds a permit of its own."""
         self.accepted += 1
         fresh = Entry(
             task_id=task_id,
-            asked_id=task_id,
+            asked_id=asked_id,
             client_business_id=submission.client_business_id,
-            since_s=self._loop.time(),
+            since_s=since_s,
             forecast=self._poller.forecast_of(submission.request),
             on_end=self._release,
         )
         entry = self._registry.add(fresh)
-        if entry is not fresh:  # the service answered with a task we watch already, which holds a permit of its own
+        if entry is not fresh:
             self._permits.give_back()
-            return entry
+            return entry, False
         prompt = submission.request.prompt if self._settings.events_with_prompts else None
         self._emit(TaskAccepted(task_id, entry.client_business_id, submission.request.model, prompt))
-        with suppress(UnreadableAnswer):  # the id is enough; the rest is seen at the first look
-            self._registry.saw(entry, decode_task(answer), answer.body)
-        self._poller.watch(entry)
-        return entry
+        return entry, True
 
-    def _lost(self, submission: Submission, cause: ToAPIsError) -> SubmitUncertain:
-        self.uncertain += 1
-        self._emit(SubmitLost(submission.client_business_id, str(cause)))
+    def _in_doubt(self, submission: Submission, cause: ToAPIsError) -> SubmitUncertain:
+        self._emit(SubmitInDoubt(submission.client_business_id, str(cause)))
         error = SubmitUncertain(
             f"nobody knows whether the service accepted this submission ({cause}); "
             f"ask client.find({submission.client_business_id!r}) before sending it again",
             client_business_id=submission.client_business_id,
         )
         error.__cause__ = cause
+        submission.doubt = error
+        if submission.abandoned:
+            self.leave_unclaimed(submission.client_business_id)
         return error
+
+
+def _closed() -> SessionClosed:
+    return SessionClosed("the client was closed before it was known")
 
 
 def mint_business_id() -> str:
