@@ -25,7 +25,7 @@ FLOORS = (
     {"protocol", "events", "log"},
     {"engine"},
     {"handle"},
-    {"batch", "rows", "webhooks", "report"},
+    {"batch", "rows", "run", "webhooks", "report"},
     {"client"},
     {"", "cli", "__main__"},
 )

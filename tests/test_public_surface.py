@@ -18,7 +18,7 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "RateLimits",
+    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "Journal", "RateLimits",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
@@ -44,7 +44,7 @@ TOAPIS = (
     (
         "batch",
         False,
-        "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None",
+        "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, retry_failed=False",
     ),
     ("statistics", False, ""),
     ("learned", False, ""),

@@ -53,7 +53,7 @@ if TYPE_CHECKING:
         Upload,
     )
     from toapis_async.request import ImageRequest
-    from toapis_async.settings import RateLimits, Settings
+    from toapis_async.settings import Journal, RateLimits, Settings
 
 __version__ = "0.1.0"
 __all__ = [
@@ -74,6 +74,7 @@ __all__ = [
     "ImageRequest",
     "InsufficientQuota",
     "InvalidRequest",
+    "Journal",
     "JournalError",
     "JournalLocked",
     "Learned",

@@ -6,27 +6,24 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import anyio.to_thread
 from attrs import frozen
 
-from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, ToAPIsError
 from toapis_async.log import logger
 from toapis_async.models import BatchItem
 from toapis_async.rows import Row, RowReader
+from toapis_async.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
     from os import PathLike
+    from pathlib import Path
     from types import TracebackType
 
     from toapis_async.engine.core import Engine
-    from toapis_async.handle import TaskHandle
     from toapis_async.models import Generation
-    from toapis_async.request import ImageRequest
     from toapis_async.rows import Source
 
 BUFFER_ITEMS: Final = 100
@@ -63,9 +60,10 @@ class Batch:
     def __init__(
         self,
         engine: Engine,
-        submit: Callable[[ImageRequest, str], Awaitable[TaskHandle]],
         source: Source,
         *,
+        run: str | None,
+        retry_failed: bool,
         key: Callable[[Any], str] | str | None,
         save_to: str | PathLike[str] | None,
         max_in_flight: int,
@@ -75,10 +73,9 @@ class Batch:
         if type(max_in_flight) is not int or max_in_flight < 1:
             raise InvalidRequest(f"max_in_flight must be a whole number from 1, not {max_in_flight!r}")
         self._engine = engine
-        self._submit = submit
+        self._of_run = Run(engine, run, retry_failed=retry_failed, save_to=save_to)
         self._source = source
         self._reader = RowReader(key)
-        self._save_to = Path(save_to) if save_to is not None else None
         self._permits = asyncio.Semaphore(max_in_flight)
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()
@@ -101,6 +98,7 @@ class Batch:
             raise ClientStateError("a batch can be iterated once: make another with client.batch(…)")
         if self._stopped:
             raise ClientStateError("the batch was stopped before it began: make another with client.batch(…)")
+        self._of_run.begin()
         self._started_s = time.monotonic()
         self._main = asyncio.get_running_loop().create_task(self._run(), name="toapis-batch")
         self._engine.dependents.add(self)
@@ -194,8 +192,7 @@ class Batch:
 
     async def _run(self) -> None:
         """Feed rows in while the task group carries them to their ends."""
-        if self._save_to is not None:
-            await anyio.to_thread.run_sync(_make_folder, self._save_to)  # now, not after the first task is paid for
+        await self._of_run.make_folder()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
             self._feeder = group.create_task(self._feed(group))
             if self._stopped:
@@ -247,8 +244,11 @@ class Batch:
         error: ToAPIsError | None = None
         try:
             generation = await self._generate(row)
-            if self._save_to is not None:
-                files = await self._save(row, generation, self._save_to)
+            self._saving += 1
+            try:
+                files = await self._of_run.save(row, generation)
+            finally:
+                self._saving -= 1
         except ToAPIsError as caught:
             error = caught
         except Exception as caught:  # a bug, or the system's; it must not end the other rows
@@ -268,8 +268,7 @@ class Batch:
                 if row.request is None:
                     assert row.error is not None
                     raise row.error
-                row.client_business_id = row.request.given_business_id or mint_business_id()
-                row.handle = await self._submit(row.request, row.client_business_id)
+                row.handle = await self._of_run.submit(row, row.request)
             finally:
                 self._submitting.release()
             return await row.handle
@@ -277,15 +276,10 @@ class Batch:
             self._in_flight -= 1
             self._permits.release()
 
-    async def _save(self, row: Row, generation: Generation, folder: Path) -> tuple[Path, ...]:
-        self._saving += 1
-        try:
-            return await self._engine.downloads.save(generation, folder, row.stem)
-        finally:
-            self._saving -= 1
-
     def _ended(self, main: asyncio.Task[None]) -> None:
         self._engine.dependents.discard(self)
+        self._of_run.end()
+        self._reader.close()
         self._news.set()
         if not main.cancelled():
             main.exception()  # marks it retrieved: a consumer that left does not come back for it
@@ -327,14 +321,6 @@ async def _next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:
         return next(rows)
     except StopIteration:
         raise StopAsyncIteration from None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidRequest(f"save_to: can't use {folder}: {reason}; nothing was sent", field="save_to") from error
 
 
 def cancellations() -> int:

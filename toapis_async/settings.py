@@ -5,6 +5,7 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 from urllib.parse import urlsplit
 
@@ -197,6 +198,18 @@ class Settings:
     def adopts_tier(self) -> bool:
         """Whether the buckets follow the tier that the service's headers show."""
         return self.limits is None and self.tier == "auto"
+
+
+@frozen
+class Journal:
+    """Where submissions are written down before they are sent, so that a later process can take up what this one left.
+
+    On a local disk: file locks on network disks can't be relied on.
+    """
+
+    path: Path = field(converter=Path)
+    same_account: bool = field(default=False, kw_only=True)
+    """Accept a journal written with another key: this very account's, which was rotated since."""
 
 
 @frozen

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 import anyio
-import anyio.to_thread
 from attrs import define, field
 
+from toapis_async.engine.threads import in_thread
 from toapis_async.engine.transport import FAILURES
 from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
 from toapis_async.events import FileSaved
@@ -245,7 +245,7 @@ def _too_large(url: str, limit_bytes: int) -> DownloadFailed:
 async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
     try:
-        return await _in_thread(act, *args)
+        return await in_thread(act, *args)
     except Exception as error:  # also a NUL in a name (ValueError), or no thread to be had (RuntimeError)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DownloadFailed(f"can't save the image: {reason}", url=url) from error
@@ -253,24 +253,6 @@ async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) 
 
 async def _discard(part: _Part) -> None:
     try:
-        await _in_thread(part.discard)
+        await in_thread(part.discard)
     except RuntimeError:  # no thread to be had, and why the image can't be saved is told already
         part.discard()
-
-
-async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-    """Run a blocking step to its end, also when the caller is cancelled meanwhile.
-
-    A thread can't be stopped, and anyio's shield stops anyio's own cancellations only: without this wait, the clean-up
-    would run beside the step that it cleans up after.
-    """
-    step = asyncio.ensure_future(anyio.to_thread.run_sync(act, *args))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        while not step.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([step])
-        if not step.cancelled():
-            step.exception()  # marks it retrieved: the cancellation goes first
-        raise

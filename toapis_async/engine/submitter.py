@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 
 from attrs import define
 
+from toapis_async.engine.journal_file import State
+from toapis_async.engine.recovery import end_of, refusal_of, settled_entry
 from toapis_async.engine.registry import Entry
 from toapis_async.errors import (
     ServiceError,
@@ -20,12 +22,15 @@ from toapis_async.errors import (
     UnreadableAnswer,
 )
 from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitLost, SubmitRetried, TaskAccepted
+from toapis_async.models import TaskStatus
 from toapis_async.protocol.retry import Fate, fate_of
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from toapis_async.engine.journal import JournalWriter
+    from toapis_async.engine.journal_file import Intent, Record
     from toapis_async.engine.limiter import Gate, Permits
     from toapis_async.engine.poller import Poller
     from toapis_async.engine.queries import Pacer
@@ -53,6 +58,8 @@ class Submission:
     client_business_id: str
     request: ImageRequest
     body: JsonObject
+    intent: Intent | None = None  #: for the journal, if there is one
+    intended: bool = False  #: the intent is durable
     failures: int = 0
     failed_since_s: float | None = None
     abandoned: bool = False  #: the caller went away while a POST was under way; the permit is the POST's now
@@ -79,6 +86,7 @@ class Submitter:
         poller: Poller,
         uploads: Uploads,
         reconciler: Reconciler,
+        journal: JournalWriter | None,
         settings: Settings,
         emit: Callable[[Event], None],
     ) -> None:
@@ -89,6 +97,7 @@ class Submitter:
         self._poller = poller
         self._uploads = uploads
         self._reconciler = reconciler
+        self._journal = journal
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
@@ -101,20 +110,37 @@ class Submitter:
         self.resubmitted = 0
         self.uncertain = 0
 
-    async def submit(self, request: ImageRequest, client_business_id: str) -> Entry:
-        """The entry of the task the service made of `request`.
+    async def submit(
+        self,
+        request: ImageRequest,
+        client_business_id: str,
+        intent: Intent | None = None,
+        record: Record | None = None,
+    ) -> Entry:
+        """The entry of the task the service made of `request`; of an earlier session's when there is a `record`.
 
         Raises `SubmitUncertain` when nobody knows whether there is one, and otherwise only when there is none.
         """
+        state = record.state if record else None
+        if record is not None and state in {State.COMPLETED, State.FAILED}:
+            return settled_entry(record, self._poller.forecast_of(None))
+        if record is not None and state is State.REFUSED:
+            raise refusal_of(record)
+        if record is not None and state is State.ACCEPTED:
+            return await self._watch_again(record)
         references = await self._uploads.resolve(request.reference_images)
         body = encode_request(request, references, client_business_id)
-        submission = Submission(client_business_id, request, body)
+        submission = Submission(client_business_id, request, body, intent)
+        if state is State.INTENT:
+            submission.intended = True
+            self._in_doubt(submission, TransportError("an earlier process ended before its answer was written down"))
         await self._permits.acquire()
         try:
             return await self._send(submission)
-        except BaseException:
+        except BaseException as error:
             if not submission.abandoned:
                 self._permits.give_back()
+                self._note_end(submission, error)
             raise
 
     @property
@@ -151,12 +177,53 @@ class Submitter:
 
     async def _send(self, submission: Submission) -> Entry:
         while True:
-            await self._pacer.gate.acquire(urgent=submission.failures > 0)
+            if submission.doubt is None:
+                await self._pacer.gate.acquire(urgent=submission.failures > 0)
+                await self._intend(submission)
             outcome = await self._claim(submission)
             if isinstance(outcome, Entry):
                 return outcome
             submission.failures += 1
             self._hold_back(submission, outcome)
+
+    async def _intend(self, submission: Submission) -> None:
+        """Write down what is about to be sent. When that fails nothing is sent, and the turn is given back."""
+        if self._journal is None or submission.intent is None or submission.intended:
+            return
+        try:
+            submission.intended = True  # also when we are cancelled meanwhile: it may be on disk by then
+            await self._journal.intend(submission.intent)
+        except BaseException:
+            self._pacer.gate.give_back()
+            raise
+
+    def _note_end(self, submission: Submission, error: BaseException) -> None:
+        """Write down that a submission certainly was not accepted; one in doubt stays what it is, an intent."""
+        if self._journal is not None and submission.intended and not isinstance(error, SubmitUncertain):
+            self._journal.ended(submission.client_business_id, *end_of(error))
+
+    async def _watch_again(self, record: Record) -> Entry:
+        """The entry of a task that an earlier session submitted and did not see the end of."""
+        assert record.task_id is not None
+        known = self._registry.get(record.task_id)
+        if known is not None:
+            return known
+        await self._permits.acquire()
+        fresh = Entry(
+            task_id=record.task_id,
+            asked_id=record.asked_id or record.task_id,
+            client_business_id=record.intent.client_business_id,
+            since_s=self._loop.time(),
+            forecast=self._poller.forecast_of(None),
+            status=TaskStatus.QUEUED,  # it was seen, so that one 404 does not end it
+            on_end=self._release,
+        )
+        entry = self._registry.add(fresh)
+        if entry is fresh:
+            self._poller.watch(entry, at_once=True)
+        else:
+            self._permits.give_back()
+        return entry
 
     def _hold_back(self, submission: Submission, error: ToAPIsError) -> None:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
@@ -191,6 +258,7 @@ class Submitter:
     def _unclaim(self, submission: Submission, outcome: Entry | ToAPIsError) -> None:
         if not isinstance(outcome, Entry):
             self._permits.give_back()
+            self._note_end(submission, outcome)
         if isinstance(outcome, Entry | SubmitUncertain):
             self.leave_unclaimed(submission.client_business_id)
         else:
@@ -201,7 +269,7 @@ class Submitter:
         gone, nobody would retrieve an exception."""
         submission.sent_s = self._loop.time()
         try:
-            outcome = await self._post(submission)
+            outcome = submission.doubt or await self._post(submission)
             if submission.doubt is not None:
                 outcome = await self._reconcile(submission, submission.doubt)
         except (ToAPIsError, asyncio.CancelledError) as error:  # only `aclose` cancels this task, and awaits it
@@ -290,6 +358,8 @@ class Submitter:
         """The entry of a submission's task, and whether it is new: the service may answer with a task that is watched
         already, and that holds a permit of its own."""
         self.accepted += 1
+        if self._journal is not None and submission.intended:
+            self._journal.accepted(submission.client_business_id, task_id, asked_id)
         fresh = Entry(
             task_id=task_id,
             asked_id=asked_id,
