@@ -194,6 +194,7 @@ class Batch:
         """Feed rows in while the task group carries them to their ends."""
         await self._of_run.make_folder()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
+            await self._of_run.fetch_ahead(group)
             self._feeder = group.create_task(self._feed(group))
             if self._stopped:
                 self._feeder.cancel()

@@ -16,7 +16,7 @@ from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, W
 from toapis_async.handle import TaskHandle
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import retry_after_s
-from toapis_async.protocol.wire import decode_balance, decode_models, with_id
+from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import ImageRequest, check_task_id
 from toapis_async.settings import Credentials, Journal, Settings
 
@@ -208,10 +208,10 @@ class ToAPIs:
         engine = self._open_engine()
         asked_id = check_task_id(client_business_id, "client_business_id")
         try:
-            snapshot = await engine.queries.look_up(asked_id)
+            snapshot = await engine.queries.find(asked_id)
         except TaskNotFound:
             return None
-        return _handle(engine, engine.adopt(with_id(snapshot, snapshot.task_id, asked_id), asked_id))
+        return _handle(engine, engine.adopt(snapshot, asked_id))
 
     async def status(self, task_id: str) -> TaskSnapshot:
         """One question, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""

@@ -3,16 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
+from attrs import evolve
 
 from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.recovery import to_take_up
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest
+from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
 
 if TYPE_CHECKING:
@@ -44,6 +46,7 @@ class Run:
         self._name = name
         self._retry = _ENDED_BADLY if retry_failed else frozenset[State]()
         self._folder = Path(save_to) if save_to is not None else None
+        self._ahead: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
         """Reserve the name: two passes at once would both find that a row was not sent yet."""
@@ -61,6 +64,29 @@ class Run:
         if self._folder is not None:
             await anyio.to_thread.run_sync(_make_folder, self._folder)
 
+    async def fetch_ahead(self, group: asyncio.TaskGroup) -> None:
+        """Begin to see to what an earlier pass left running or unfetched. Its rows may come late in a long source, or
+        be gone from it; but it is paid for, and its images live for a day."""
+        if self._name is None or self._folder is None:
+            return
+        assert self._engine.journal is not None
+        for record in await self._engine.journal.left_behind(self._name):
+            self._ahead[record.intent.client_business_id] = group.create_task(self._see_to(record, self._folder))
+
+    async def _see_to(self, record: Record, folder: Path) -> None:
+        """A record's images onto the disk; when that fails, its row tries again and tells why."""
+        business_id, journal = record.intent.client_business_id, self._engine.journal
+        assert journal is not None
+        with contextlib.suppress(ToAPIsError):
+            if record.state is State.INTENT:
+                found = await self._engine.queries.find(business_id)
+                journal.accepted(business_id, found.task_id, business_id)
+                record = evolve(record, state=State.ACCEPTED, task_id=found.task_id, asked_id=business_id)
+            entry = await self._engine.submitter.take_up(record)
+            generation = await TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
+            files = await self._engine.downloads.save(generation, folder, record.intent.stem)
+            journal.saved(business_id, [file.name for file in files])
+
     async def submit(self, row: Row, request: ImageRequest) -> TaskHandle:
         """Submit a row, or take up what an earlier pass left of it."""
         assert row.identity is not None
@@ -76,6 +102,7 @@ class Run:
                 place=row.index,
                 key=row.given_key,
                 occurrence=row.occurrence,
+                stem=row.stem,
             )
         entry = await self._engine.submit(request, row.client_business_id, intent, row.record)
         self._engine.submitter.claim(row.client_business_id)
@@ -89,6 +116,10 @@ class Run:
             known = await journal.of_row(self._name, row.given_key, identity.digest, row.occurrence)
         if known is None:
             known = await journal.of_id(row.client_business_id)
+        ahead = self._ahead.pop(known.intent.client_business_id, None) if known else None
+        if known is not None and ahead is not None:
+            await asyncio.wait([ahead])
+            known = await journal.of_id(known.intent.client_business_id)
         record = to_take_up(known, identity.digest, retry=self._retry)
         if record is not None:
             row.client_business_id = record.intent.client_business_id

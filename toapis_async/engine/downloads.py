@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -14,6 +13,7 @@ from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 import anyio
 from attrs import define, field
 
+from toapis_async.engine.limiter import Gate, Permits
 from toapis_async.engine.threads import in_thread
 from toapis_async.engine.transport import FAILURES
 from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
@@ -21,6 +21,7 @@ from toapis_async.events import FileSaved
 from toapis_async.protocol.filetype import ENDS_EXACTLY, HEAD_BYTES, FileType, looks_whole, sniff
 from toapis_async.protocol.naming import file_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.protocol.wire import LINK_LIFE
 from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Downloads:
         self._settings = settings
         self._rng = rng
         self._emit = emit
-        self._turns = asyncio.Semaphore(settings.download_concurrency)
+        self._turns = Gate(Permits(settings.download_concurrency))
         self.saved = 0
         self.saved_bytes = 0
 
@@ -156,8 +157,11 @@ class Downloads:
         while True:
             attempt += 1
             try:
-                async with self._turns:
+                await self._turns.acquire(urgent=_closes_soon(image))
+                try:
                     file, size_bytes = await self._attempt(image, stem)
+                finally:
+                    self._turns.give_back()
             except _Passing as error:
                 if attempt >= self._settings.download_tries:
                     raise DownloadFailed(f"{error} (tried {attempt} times)", url=image.url) from None
@@ -219,6 +223,11 @@ class Downloads:
         finally:
             await _discard(part)
         return target, part.size_bytes
+
+
+def _closes_soon(image: GeneratedImage) -> bool:
+    """Whether a link has lived half of its day: such downloads go first."""
+    return image.expires_at is not None and image.expires_at - datetime.now(UTC) < LINK_LIFE / 2
 
 
 def _absolute(folder: str | os.PathLike[str]) -> Path:

@@ -97,6 +97,10 @@ class JournalWriter:
         """What is known of a submission."""
         return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
 
+    async def left_behind(self, run: str) -> tuple[Record, ...]:
+        """The rows of a run that an image may come of, or has, and whose files are not on disk."""
+        return await self._do(lambda db: journal_file.left_behind(db, run))
+
     async def unfinished(self) -> tuple[Record, ...]:
         """The plain submissions that the service may still work on."""
         return await self._do(journal_file.unfinished)

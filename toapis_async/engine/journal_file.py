@@ -37,6 +37,7 @@ MIGRATIONS: Final = (
         key TEXT,
         digest TEXT NOT NULL,
         occurrence INTEGER NOT NULL,
+        stem TEXT,
         request TEXT NOT NULL,
         task_id TEXT,
         asked_id TEXT,
@@ -79,6 +80,7 @@ class Intent:
     place: int | None = None  #: the row's place in its source
     key: str | None = None  #: the row's own key; rows without one are told apart by digest and occurrence
     occurrence: int = 1
+    stem: str | None = None  #: what its files are named after
 
 
 @frozen
@@ -97,10 +99,11 @@ class Record:
 
 
 SELECT: Final = (
-    "SELECT client_business_id, digest, request, run, place, key, occurrence,"
+    "SELECT client_business_id, digest, request, run, place, key, occurrence, stem,"
     " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at FROM submission"
 )
-_INTENT_COLUMNS: Final = 7
+SAVED: Final = "EXISTS (SELECT 1 FROM file WHERE file.client_business_id = submission.client_business_id)"
+_INTENT_COLUMNS: Final = 8
 
 
 class JournalFile:
@@ -153,10 +156,11 @@ class JournalFile:
 def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
     """A submission is about to be sent; one that was withdrawn before may be."""
     db.execute(
-        "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, state, intended_at)"
-        " VALUES (?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
+        "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, stem, state,"
+        " intended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
         " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
-        " key = excluded.key, occurrence = excluded.occurrence, state = 'intent', answer = NULL, ended_at = NULL,"
+        " key = excluded.key, occurrence = excluded.occurrence,"
+        " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
         " intended_at = excluded.intended_at",
         (
             intent.client_business_id,
@@ -166,6 +170,7 @@ def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
             intent.place,
             intent.key,
             intent.occurrence,
+            intent.stem,
             now_s,
         ),
     )
@@ -210,6 +215,15 @@ def record_of_id(db: sqlite3.Connection, client_business_id: str) -> Record | No
 def unfinished(db: sqlite3.Connection) -> tuple[Record, ...]:
     """The plain submissions that the service may still work on, oldest first."""
     rows = db.execute(f"{SELECT} WHERE state IN ('intent', 'accepted') AND run IS NULL ORDER BY id").fetchall()
+    return tuple(record_of(db, row) for row in rows)
+
+
+def left_behind(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
+    """The rows of a run that an image may come of, or has, and whose files are not on disk; the oldest first."""
+    rows = db.execute(
+        f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed') AND NOT {SAVED} ORDER BY id",
+        (run,),
+    ).fetchall()
     return tuple(record_of(db, row) for row in rows)
 
 

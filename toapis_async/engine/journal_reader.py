@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.engine.journal_file import SELECT, Record, State, check_ours, explained, record_of
+from toapis_async.engine.journal_file import SAVED, SELECT, Record, State, check_ours, explained, record_of
 from toapis_async.errors import JournalError
 
 if TYPE_CHECKING:
@@ -19,7 +19,6 @@ _LATEST: Final = (
     "id IN (SELECT max(id) FROM submission WHERE run = ? GROUP BY key, iif(key IS NULL, digest, ''), occurrence)"
 )
 """Of a row that was sent anew after a failure, only the newest record stands."""
-_SAVED: Final = "EXISTS (SELECT 1 FROM file WHERE file.client_business_id = submission.client_business_id)"
 
 
 @frozen
@@ -71,7 +70,7 @@ def standing(path: Path, run: str) -> Standing:
         counted: dict[tuple[str, int], int] = {
             (state, saved): number
             for state, saved, number in db.execute(
-                f"SELECT state, {_SAVED} AS saved, count(*)"  # noqa: S608  (the parts are constants)
+                f"SELECT state, {SAVED} AS saved, count(*)"  # noqa: S608  (the parts are constants)
                 f" FROM submission WHERE run = ? AND {_LATEST} GROUP BY state, saved",
                 (run, run),
             )

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
-from toapis_async.errors import ClientStateError, TaskNotFound, ToAPIsError, TransportError
+from toapis_async.errors import ClientStateError, TaskNotFound, ToAPIsError
 from toapis_async.protocol.retry import look_up_gaps_s
 
 if TYPE_CHECKING:
@@ -34,7 +34,7 @@ class Reconciler:
             waited_s += gap_s
             failure = None
             try:
-                return await self._look_up(client_business_id)
+                return await self._queries.find(client_business_id)
             except TaskNotFound:
                 if waited_s >= self._window_s:
                     return None
@@ -44,9 +44,3 @@ class Reconciler:
                 failure = error
         assert failure is not None  # or the window's end would have been reached with an answer
         raise failure
-
-    async def _look_up(self, client_business_id: str) -> TaskSnapshot:
-        snapshot = await self._queries.look_up(client_business_id)
-        if snapshot.client_business_id not in {None, client_business_id}:
-            raise TransportError(f"asked for {client_business_id}, told of {snapshot.client_business_id}")
-        return snapshot

@@ -122,12 +122,8 @@ class Submitter:
         Raises `SubmitUncertain` when nobody knows whether there is one, and otherwise only when there is none.
         """
         state = record.state if record else None
-        if record is not None and state in {State.COMPLETED, State.FAILED}:
-            return settled_entry(record, self._poller.forecast_of(None))
-        if record is not None and state is State.REFUSED:
-            raise refusal_of(record)
-        if record is not None and state is State.ACCEPTED:
-            return await self._watch_again(record)
+        if record is not None and state not in {State.INTENT, State.WITHDRAWN}:
+            return await self.take_up(record)
         references = await self._uploads.resolve(request.reference_images)
         body = encode_request(request, references, client_business_id)
         submission = Submission(client_business_id, request, body, intent)
@@ -142,6 +138,14 @@ class Submitter:
                 self._permits.give_back()
                 self._note_end(submission, error)
             raise
+
+    async def take_up(self, record: Record) -> Entry:
+        """The entry of what an earlier session saw the service's word on; a refusal raises what was said."""
+        if record.state is State.REFUSED:
+            raise refusal_of(record)
+        if record.state is State.ACCEPTED:
+            return await self._watch_again(record)
+        return settled_entry(record, self._poller.forecast_of(None))
 
     @property
     def unclaimed(self) -> tuple[str, ...]:
