@@ -54,6 +54,8 @@ def _decimal_step(span: float, most: int) -> float:
 
 def tick(seconds: float, step: float) -> str:
     """A moment on an axis whose ticks are `step` seconds apart: `0`, `0.5 s`, `80 s`, `2 min`, `3 h`, `2 d`."""
+    if seconds == 0:
+        return "0"
     for unit_s, name in ((86_400, "d"), (3_600, "h"), (60, "min")):
         if step >= unit_s:
             return f"{seconds / unit_s:g} {name}"

@@ -117,7 +117,7 @@
     img.alt = cut(row.prompt, 200) + (row.pictures.length > 1 ? ` (${i + 1} of ${row.pictures.length})` : "");
     img.loading = small ? "lazy" : "eager";
     img.decoding = "async";
-    img.addEventListener("error", () => img.replaceWith(blank(row, { problem: "can’t be shown" })));
+    img.addEventListener("error", () => img.replaceWith(blank(row, { problem: "not to be shown" })));
     img.src = small && picture.thumb || picture.link;
     return img;
   };
