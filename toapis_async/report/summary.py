@@ -100,7 +100,7 @@ class Tally:
     def figures(self) -> list[Figure]:
         """The summary, in the order it is shown."""
         wall_s = self.wall_s
-        rate = amount(60 * self.images / wall_s) if wall_s and self.images else NOT_KNOWN
+        rate = amount(round(60 * self.images / wall_s, 1)) if wall_s and self.images else NOT_KNOWN
         times = [t for seconds in self.service.values() for t in seconds]
         known = "" if self.priced == self.rows else f"known for {self.priced:,} of {count(self.rows, 'row')}"
         return [
