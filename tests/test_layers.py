@@ -25,7 +25,7 @@ FLOORS = (
     {"protocol", "events", "log"},
     {"engine"},
     {"handle"},
-    {"batch", "rows", "webhooks", "receivers", "report"},
+    {"batch", "rows", "run", "webhooks", "receivers", "report"},
     {"client"},
     {"", "cli", "__main__"},
 )

@@ -18,7 +18,7 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, We
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "RateLimits", "Webhooks",
+    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "Journal", "RateLimits", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
@@ -45,7 +45,10 @@ TOAPIS = (
     (
         "batch",
         False,
-        "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None",
+        (
+            "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, max_images=None, "
+            "retry_failed=False"
+        ),
     ),
     ("statistics", False, ""),
     ("learned", False, ""),

@@ -54,7 +54,7 @@ if TYPE_CHECKING:
         WebhookOutcome,
     )
     from toapis_async.request import ImageRequest
-    from toapis_async.settings import RateLimits, Settings
+    from toapis_async.settings import Journal, RateLimits, Settings
     from toapis_async.webhooks import Webhooks
 
 __version__ = "0.1.0"
@@ -76,6 +76,7 @@ __all__ = [
     "ImageRequest",
     "InsufficientQuota",
     "InvalidRequest",
+    "Journal",
     "JournalError",
     "JournalLocked",
     "Learned",

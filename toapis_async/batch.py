@@ -5,28 +5,34 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
-from pathlib import Path
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Self
 
-import anyio.to_thread
 from attrs import frozen
 
-from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, ToAPIsError
+from toapis_async.errors import (
+    AuthenticationFailed,
+    ClientStateError,
+    InsufficientQuota,
+    InvalidRequest,
+    SessionClosed,
+    ToAPIsError,
+)
 from toapis_async.log import logger
 from toapis_async.models import BatchItem
 from toapis_async.rows import Row, RowReader
+from toapis_async.run import Run
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Callable
+    from decimal import Decimal
     from os import PathLike
+    from pathlib import Path
     from types import TracebackType
 
     from toapis_async.engine.core import Engine
-    from toapis_async.handle import TaskHandle
     from toapis_async.models import Generation
-    from toapis_async.request import ImageRequest
+    from toapis_async.protocol.budget import Budget
     from toapis_async.rows import Source
 
 BUFFER_ITEMS: Final = 100
@@ -48,6 +54,10 @@ class BatchStatistics:
     failed: int  #: rows that ended with an error
     waiting_for_consumer: int
     elapsed_s: float
+    rows_per_s: float  #: how fast rows ended so far
+    left_s: float | None  #: until the end at that rate; None while there is no rate, or the source has no length
+    credits_spent: Decimal  #: by `billing`, or else by `Settings(prices=…)`; earlier passes of a capped run included
+    images: int  #: paid for, counted likewise
 
 
 class Batch:
@@ -63,9 +73,11 @@ class Batch:
     def __init__(
         self,
         engine: Engine,
-        submit: Callable[[ImageRequest, str], Awaitable[TaskHandle]],
         source: Source,
         *,
+        budget: Budget,
+        run: str | None,
+        retry_failed: bool,
         key: Callable[[Any], str] | str | None,
         save_to: str | PathLike[str] | None,
         max_in_flight: int,
@@ -75,15 +87,16 @@ class Batch:
         if type(max_in_flight) is not int or max_in_flight < 1:
             raise InvalidRequest(f"max_in_flight must be a whole number from 1, not {max_in_flight!r}")
         self._engine = engine
-        self._submit = submit
+        self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, save_to=save_to)
         self._source = source
         self._reader = RowReader(key)
-        self._save_to = Path(save_to) if save_to is not None else None
         self._permits = asyncio.Semaphore(max_in_flight)
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()
         self._running.set()
         self._stopped = self._left = False
+        self.stopped_by: ToAPIsError | None = None
+        """A 401 or 402, after which no more rows are admitted: each would meet the same."""
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
@@ -101,6 +114,7 @@ class Batch:
             raise ClientStateError("a batch can be iterated once: make another with client.batch(…)")
         if self._stopped:
             raise ClientStateError("the batch was stopped before it began: make another with client.batch(…)")
+        self._of_run.begin()
         self._started_s = time.monotonic()
         self._main = asyncio.get_running_loop().create_task(self._run(), name="toapis-batch")
         self._engine.dependents.add(self)
@@ -172,6 +186,10 @@ class Batch:
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
+        ended = self._done + self._failed
+        elapsed_s = time.monotonic() - self._started_s if self._started_s else 0.0
+        rows_per_s = ended / elapsed_s if elapsed_s else 0.0
+        total = len(self._source) if isinstance(self._source, Sized) else None
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._in_flight,
@@ -179,7 +197,11 @@ class Batch:
             done=self._done,
             failed=self._failed,
             waiting_for_consumer=len(self._finished),
-            elapsed_s=time.monotonic() - self._started_s if self._started_s else 0.0,
+            elapsed_s=elapsed_s,
+            rows_per_s=rows_per_s,
+            left_s=(total - ended) / rows_per_s if total is not None and rows_per_s else None,
+            credits_spent=self._of_run.budget.spent,
+            images=self._of_run.budget.images,
         )
 
     def running(self) -> tuple[BatchItem, ...]:
@@ -194,9 +216,10 @@ class Batch:
 
     async def _run(self) -> None:
         """Feed rows in while the task group carries them to their ends."""
-        if self._save_to is not None:
-            await anyio.to_thread.run_sync(_make_folder, self._save_to)  # now, not after the first task is paid for
+        await self._of_run.count_earlier()
+        await self._of_run.make_folder()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
+            await self._of_run.fetch_ahead(group)
             self._feeder = group.create_task(self._feed(group))
             if self._stopped:
                 self._feeder.cancel()
@@ -247,10 +270,16 @@ class Batch:
         error: ToAPIsError | None = None
         try:
             generation = await self._generate(row)
-            if self._save_to is not None:
-                files = await self._save(row, generation, self._save_to)
+            self._saving += 1
+            try:
+                files = await self._of_run.save(row, generation)
+            finally:
+                self._saving -= 1
         except ToAPIsError as caught:
             error = caught
+            if isinstance(error, AuthenticationFailed | InsufficientQuota) and self.stopped_by is None:
+                self.stopped_by = error
+                self.stop()
         except Exception as caught:  # a bug, or the system's; it must not end the other rows
             logger.exception("row %s ended unexpectedly", row.key)
             error = ToAPIsError(f"unexpected {type(caught).__name__}: {caught}")
@@ -268,8 +297,7 @@ class Batch:
                 if row.request is None:
                     assert row.error is not None
                     raise row.error
-                row.client_business_id = row.request.given_business_id or mint_business_id()
-                row.handle = await self._submit(row.request, row.client_business_id)
+                row.handle = await self._of_run.submit(row, row.request)
             finally:
                 self._submitting.release()
             return await row.handle
@@ -277,15 +305,10 @@ class Batch:
             self._in_flight -= 1
             self._permits.release()
 
-    async def _save(self, row: Row, generation: Generation, folder: Path) -> tuple[Path, ...]:
-        self._saving += 1
-        try:
-            return await self._engine.downloads.save(generation, folder, row.stem)
-        finally:
-            self._saving -= 1
-
     def _ended(self, main: asyncio.Task[None]) -> None:
         self._engine.dependents.discard(self)
+        self._of_run.end()
+        self._reader.close()
         self._news.set()
         if not main.cancelled():
             main.exception()  # marks it retrieved: a consumer that left does not come back for it
@@ -327,14 +350,6 @@ async def _next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:
         return next(rows)
     except StopIteration:
         raise StopAsyncIteration from None
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidRequest(f"save_to: can't use {folder}: {reason}; nothing was sent", field="save_to") from error
 
 
 def cancellations() -> int:

@@ -10,18 +10,21 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toapis_async.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
+from toapis_async.engine.journal import JournalWriter
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, ToAPIsError, WaitTimeout
+from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, WaitTimeout
 from toapis_async.handle import TaskHandle
+from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import retry_after_s
-from toapis_async.protocol.wire import decode_balance, decode_models, with_id
+from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import ImageRequest, check_task_id
-from toapis_async.settings import Credentials, Settings
+from toapis_async.settings import Credentials, Journal, Settings, as_credits
 from toapis_async.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from decimal import Decimal
     from os import PathLike
     from types import TracebackType
 
@@ -40,6 +43,7 @@ class ClientState(enum.Enum):
     """Where a client is in its one life."""
 
     NEW = "not open yet: use `async with ToAPIs() as client` or `await client.start()`"
+    OPENING = "being opened"
     OPEN = "open"
     CLOSING = "closing: it takes no new work"
     CLOSED = "closed: make a new client"
@@ -50,26 +54,58 @@ class ToAPIs:
 
     `api_key` and `base_url` default to TOAPIS_API_KEY and TOAPIS_BASE_URL, read now. Raises `ClientStateError` when
     there is no usable key or address.
+
+    With a `journal` (a path), every submission is written down before it is sent, so that nothing is paid twice and no
+    image is lost when the process dies: see `batch(run=…)` and `recovered()`. With `budget_credits`, nothing is sent
+    that could bring this session's cost over so many credits (`BudgetExceeded`); `Settings(prices=…)` says what an
+    image costs.
     """
 
     def __init__(
-        self, api_key: str | None = None, *, base_url: str | None = None, settings: Settings | None = None
+        self,
+        api_key: str | None = None,
+        *,
+        base_url: str | None = None,
+        settings: Settings | None = None,
+        journal: str | PathLike[str] | Journal | None = None,
+        budget_credits: float | Decimal | None = None,
     ) -> None:
         self._state = ClientState.NEW
         self._credentials = Credentials.resolve(api_key, base_url)
         self._settings = settings or Settings()
+        self._journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
+        self._budget_credits = checked_budget(budget_credits)
         self._engine: Engine | None = None
         self._closed: asyncio.Future[None] | None = None
 
     # -------------------------------------------------------------------------------------- lifetime
 
     async def start(self) -> Self:
-        """Open the client on the running loop. It can be opened once."""
+        """Open the client on the running loop. It can be opened once.
+
+        Raises `JournalLocked` when another process uses the journal, and `JournalError` when it can't be used.
+        """
         if self._state is not ClientState.NEW:
             raise ClientStateError(f"the client is {self._state.value}")
-        self._engine = Engine(self._credentials, self._settings)
+        self._state = ClientState.OPENING
+        try:
+            self._engine = await self._opened()
+        except BaseException:
+            self._state = ClientState.NEW
+            raise
         self._state = ClientState.OPEN
         return self
+
+    async def _opened(self) -> Engine:
+        if self._journal is None:
+            return Engine(self._credentials, self._settings, budget_credits=self._budget_credits)
+        journal = await JournalWriter.open(self._journal, self._credentials)
+        try:
+            left = await journal.unfinished()
+            return Engine(self._credentials, self._settings, journal, left, self._budget_credits)
+        except BaseException:
+            journal.forget()
+            raise
 
     async def aclose(self) -> None:
         """Close: refuse new work, wait `close_grace_s` for submissions under way, end every watch with
@@ -162,13 +198,7 @@ class ToAPIs:
         return await self._submit(engine, request, request.given_business_id or mint_business_id())
 
     async def _submit(self, engine: Engine, request: ImageRequest, business_id: str) -> TaskHandle:
-        try:
-            return _handle(engine, await engine.submitter.submit(request, business_id))
-        except ToAPIsError as error:
-            if isinstance(error, SessionClosed):
-                error.client_business_ids = (business_id,)
-            error.concerning(client_business_id=business_id)
-            raise
+        return _handle(engine, await engine.take(request, business_id))
 
     def attach(self, task_id: str) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.
@@ -186,10 +216,10 @@ class ToAPIs:
         engine = self._open_engine()
         asked_id = check_task_id(client_business_id, "client_business_id")
         try:
-            snapshot = await engine.queries.look_up(asked_id)
+            snapshot = await engine.queries.find(asked_id)
         except TaskNotFound:
             return None
-        return _handle(engine, engine.adopt(with_id(snapshot, snapshot.task_id, asked_id), asked_id))
+        return _handle(engine, engine.adopt(snapshot, asked_id))
 
     async def status(self, task_id: str) -> TaskSnapshot:
         """One question, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""
@@ -202,6 +232,15 @@ class ToAPIs:
         The latest 10,000 are kept.
         """
         return self._used_engine().submitter.unclaimed
+
+    def recovered(self) -> tuple[TaskHandle, ...]:
+        """Handles of the single submissions (not those of a batch's run) that an earlier process wrote into this
+        journal and saw no end of. They are watched from the first call on, and the list stays the same.
+
+        Awaiting one raises `TaskNotFound` when the service turns out never to have taken it.
+        """
+        engine = self._open_engine()
+        return tuple(_handle(engine, entry) for entry in engine.recovered())
 
     # -------------------------------------------------------------------------------------- the rest
 
@@ -238,17 +277,30 @@ class ToAPIs:
         key: Callable[[Any], str] | str | None = None,
         save_to: str | PathLike[str] | None = None,
         max_in_flight: int | None = None,
+        budget_credits: float | Decimal | None = None,
+        run: str | None = None,
+        max_images: int | None = None,
+        retry_failed: bool = False,
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
         `key` names the rows: a function of the row, or the name of its column (default: its `key` column if any).
         With `save_to`, an item is done when its files are on disk.
+
+        `run` names this batch in the client's journal: the same run again, by this process or a later one, takes up
+        what is there instead of paying for it again. Rows are known by their key, or by what they ask for; those that
+        failed are given as they failed, or with `retry_failed` submitted anew (and paid for).
+
+        `budget_credits` and `max_images` cap what the batch may come to, earlier passes of its run included. A row that
+        could pass a cap waits for what still runs; when that leaves no room, its item has `BudgetExceeded`.
         """
         engine = self._open_engine()
         return Batch(
             engine,
-            lambda request, business_id: self._submit(self._open_engine(), request, business_id),
             source,
+            budget=Budget(engine.prices, most_credits=checked_budget(budget_credits), most_images=max_images),
+            run=run,
+            retry_failed=retry_failed,
             key=key,
             save_to=save_to,
             max_in_flight=self._settings.max_in_flight if max_in_flight is None else max_in_flight,
@@ -282,6 +334,16 @@ class ToAPIs:
     def __repr__(self) -> str:
         watching = f", {len(self._engine.registry)} in flight" if self._engine else ""
         return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
+
+
+def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
+    """A cap as an exact decimal, or `InvalidRequest`."""
+    if budget_credits is None:
+        return None
+    amount = as_credits(budget_credits)
+    if amount is None:
+        raise InvalidRequest(f"budget_credits must be credits from 0, not {budget_credits!r}", field="budget_credits")
+    return amount
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:

@@ -64,8 +64,24 @@ class SubmitRetried:
 
 
 @frozen
+class SubmitInDoubt:
+    """A submission may have been accepted, its answer was lost: it is being looked up."""
+
+    client_business_id: str
+    reason: str
+
+
+@frozen
+class SubmitAgain:
+    """A submission in doubt was not to be found through the whole window: it is sent again, under the same id."""
+
+    client_business_id: str
+    times: int  #: how often so far, from 1
+
+
+@frozen
 class SubmitLost:
-    """Nobody knows whether a submission was accepted."""
+    """Nobody knows whether a submission was accepted, and nothing more is done about it."""
 
     client_business_id: str
     reason: str
@@ -90,5 +106,14 @@ class FileSaved:
 
 
 Event: TypeAlias = (
-    RequestDone | TaskAccepted | TaskChanged | TaskEnded | SubmitRetried | SubmitLost | Throttled | FileSaved
+    RequestDone
+    | TaskAccepted
+    | TaskChanged
+    | TaskEnded
+    | SubmitRetried
+    | SubmitInDoubt
+    | SubmitAgain
+    | SubmitLost
+    | Throttled
+    | FileSaved
 )

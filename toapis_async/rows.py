@@ -2,21 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
-import json
+import sqlite3
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
-import anyio.to_thread
 from attrs import define
 
+from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.lenient import shorten
-from toapis_async.protocol.naming import digest, file_stem, hashed_stem, row_key
+from toapis_async.protocol.naming import file_stem, hashed_stem, row_key
 from toapis_async.request import FIELD_NAMES, ImageRequest
 
 if TYPE_CHECKING:
+    from toapis_async.engine.fingerprint import Fingerprint
+    from toapis_async.engine.journal_file import Record
     from toapis_async.handle import TaskHandle
 
 Source: TypeAlias = (
@@ -34,7 +34,11 @@ class Row:
     stem: str
     request: ImageRequest | None = None
     error: InvalidRequest | None = None  #: why it never became a request
+    identity: Fingerprint | None = None  #: of the request
+    given_key: str | None = None  #: the key, if it was given
+    occurrence: int = 1  #: among the rows without a key that are equal
     client_business_id: str | None = None  #: once it is being submitted
+    record: Record | None = None  #: what an earlier pass of the run left of it
     handle: TaskHandle | None = None
 
 
@@ -44,9 +48,11 @@ class RowReader:
     def __init__(self, key: Callable[[Any], str] | str | None) -> None:
         self._key = key
         self._index = 0
-        self._rows_by_key: dict[str, int] = {}
-        self._occurrences: dict[str, int] = {}
-        self._stems: set[str] = set()
+        self._met = _Met()
+
+    def close(self) -> None:
+        """Forget what was read."""
+        self._met.close()
 
     async def read(self, raw: object) -> Row:
         """The next row. A bad one comes back with its error instead of a request."""
@@ -56,12 +62,17 @@ class RowReader:
             fields, given_key = self._split(raw)
             key = given_key or key
             request = ImageRequest.of(fields)
-            key = given_key or await self._made_key(request)
-            self._check_new(key)
+            identity = await fingerprint(request)
+            occurrence = 1
+            if given_key is None:
+                occurrence = self._met.count(identity.digest)
+                key = self._made_key(request, identity.digest, occurrence)
+            else:
+                self._check_new(given_key)
         except InvalidRequest as error:
             return Row(index, key, "", error=error)
-        self._rows_by_key[key] = index
-        return Row(index, key, self._stem(key), request)
+        self._met.add_key(key, index)
+        return Row(index, key, self._stem(key), request, identity=identity, given_key=given_key, occurrence=occurrence)
 
     def _split(self, raw: Any) -> tuple[Any, str | None]:
         """A row without its key, and the key."""
@@ -85,16 +96,14 @@ class RowReader:
         given: object = fields.get(column) if column in FIELD_NAMES else fields.pop(column, None)
         return fields, None if given is None or given == "" else _checked_key(given)
 
-    async def _made_key(self, request: ImageRequest) -> str:
-        if any(isinstance(item, Path) for item in request.reference_images):
-            row_digest = await anyio.to_thread.run_sync(_digest, request)
-        else:
-            row_digest = _digest(request)
-        occurrence = self._occurrences[row_digest] = self._occurrences.get(row_digest, 0) + 1
-        return row_key(request.prompt, row_digest, occurrence)
+    def _made_key(self, request: ImageRequest, digest: str, occurrence: int) -> str:
+        # Eight of its digits, so that names stay short; in a large batch two digests may well begin alike.
+        while self._met.place_of(key := row_key(request.prompt, digest[:8], occurrence)) is not None:
+            occurrence += 1
+        return key
 
     def _check_new(self, key: str) -> None:
-        first = self._rows_by_key.get(key)
+        first = self._met.place_of(key)
         if first is not None:
             raise InvalidRequest(
                 f"key {shorten(key, 60)!r} is the key of row {first + 1} already; keys are unique", field="key"
@@ -102,10 +111,45 @@ class RowReader:
 
     def _stem(self, key: str) -> str:
         stem = file_stem(key)
-        while stem.casefold() in self._stems:  # "Kite" and "kite" are one file on some disks
+        while not self._met.add_stem(stem.casefold()):  # "Kite" and "kite" are one file on some disks
             stem = hashed_stem(stem, key)
-        self._stems.add(stem.casefold())
         return stem
+
+
+class _Met:
+    """The keys, digests and file names of one pass: in a temporary database, which leaves memory when it grows."""
+
+    def __init__(self) -> None:
+        self._db = sqlite3.connect("", isolation_level=None)
+        self._db.executescript(
+            "PRAGMA journal_mode = OFF; PRAGMA synchronous = OFF;"
+            "CREATE TABLE key (key TEXT PRIMARY KEY, place INTEGER) WITHOUT ROWID;"
+            "CREATE TABLE digest (digest TEXT PRIMARY KEY, count INTEGER) WITHOUT ROWID;"
+            "CREATE TABLE stem (stem TEXT PRIMARY KEY) WITHOUT ROWID;"
+            "BEGIN;"
+        )
+
+    def close(self) -> None:
+        self._db.close()
+
+    def add_key(self, key: str, place: int) -> None:
+        self._db.execute("INSERT INTO key VALUES (?, ?)", (key, place))
+
+    def place_of(self, key: str) -> int | None:
+        found: tuple[int] | None = self._db.execute("SELECT place FROM key WHERE key = ?", (key,)).fetchone()
+        return found[0] if found else None
+
+    def count(self, digest: str) -> int:
+        """How often this digest was met, this time included."""
+        counted: tuple[int] = self._db.execute(
+            "INSERT INTO digest VALUES (?, 1) ON CONFLICT (digest) DO UPDATE SET count = count + 1 RETURNING count",
+            (digest,),
+        ).fetchone()
+        return counted[0]
+
+    def add_stem(self, stem: str) -> bool:
+        """Whether it is new."""
+        return self._db.execute("INSERT OR IGNORE INTO stem VALUES (?)", (stem,)).rowcount == 1
 
 
 def _checked_key(key: object) -> str:
@@ -113,21 +157,8 @@ def _checked_key(key: object) -> str:
         key = str(key)
     if not isinstance(key, str) or not key:
         raise InvalidRequest(f"a key must be a non-empty text, not {shorten(repr(key), 60)}", field="key")
+    try:
+        key.encode()
+    except UnicodeEncodeError:  # half a surrogate pair, which JSON may smuggle in
+        raise InvalidRequest(f"key {shorten(ascii(key), 60)} is no valid Unicode text", field="key") from None
     return key
-
-
-def _digest(request: ImageRequest) -> str:
-    """Eight hex digits of the given fields; local files count by their content. Reads files: blocks."""
-
-    def plain(value: object) -> object:
-        if isinstance(value, bytes):
-            return {"content": hashlib.sha256(value).hexdigest()}
-        if isinstance(value, Path):
-            try:
-                with value.open("rb") as file:
-                    return {"content": hashlib.file_digest(file, "sha256").hexdigest()}
-            except (OSError, ValueError):  # ValueError: a NUL in the name
-                return {"path": str(value)}  # the upload will say what is wrong with it
-        raise TypeError(type(value).__name__)
-
-    return digest(json.dumps(request.given(), sort_keys=True, default=plain))

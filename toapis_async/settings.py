@@ -5,6 +5,9 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+from collections.abc import Mapping
+from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
@@ -83,6 +86,11 @@ def _check_tier(instance: object, attribute: Attribute[Any], value: object) -> N
         raise ValueError(f"tier={_short(value)}: known are auto, {', '.join(TIERS)}; or give limits=RateLimits(…)")
 
 
+def _check_uncertain(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if value not in ("resubmit", "raise"):
+        raise ValueError(f"uncertain_submits={_short(value)}: known are resubmit, raise")
+
+
 def _check_limits(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not isinstance(value, RateLimits):
         raise ValueError(f"limits must be a RateLimits, not {type(value).__name__}")
@@ -102,6 +110,31 @@ def _check_proxy(instance: object, attribute: Attribute[Any], value: object) -> 
         parts = None
     if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
         raise ValueError("proxy must be an http(s) URL")
+
+
+def _prices(value: Any) -> dict[str, Decimal]:
+    """A mapping of names to credits, exactly."""
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise ValueError(f"prices must map model/resolution/quality to credits, not be a {kind}")  # noqa: TRY004
+    prices: dict[str, Decimal] = {}
+    for name, price in cast("Mapping[object, object]", value).items():
+        credits_ = as_credits(price)
+        if not isinstance(name, str) or not name or credits_ is None:
+            raise ValueError(f"prices: {_short(name)}: {_short(price)} is no price; it must be credits from 0")
+        prices[name] = credits_
+    return prices
+
+
+def as_credits(value: object) -> Decimal | None:
+    """An amount of credits, exactly; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None
 
 
 def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
@@ -155,6 +188,12 @@ class Settings:
 
     submit_retry_s: float = field(default=120.0, validator=_number(0, _DAY_S))
     """How long a submission that was certainly not accepted (not sent, 429, limiter down) is tried again."""
+    reconcile_window_s: float = field(default=30.0, validator=_number(_TINY, _DAY_S))
+    """How long a submission that may have been accepted is looked up by its id before the service's "not found" is
+    believed. "Never pay twice" is exact while a task can be found within this time of its submission."""
+    uncertain_submits: Literal["resubmit", "raise"] = field(default="resubmit", validator=_check_uncertain)
+    """What follows a whole window of "not found": send it again under the same id (at most three times, each after
+    another window), or raise `SubmitUncertain` and leave the last step to the caller."""
     max_retry_after_s: float = field(default=300.0, validator=_number(_TINY, _DAY_S))
     """A longer `Retry-After` is cut to this."""
     close_grace_s: float = field(default=5.0, validator=_number(0, 3_600))
@@ -185,6 +224,9 @@ class Settings:
     `client.webhooks`. Never shown."""
     on_event: Callable[[Event], None] | None = field(default=None, validator=_check_callable)
     """Called on the loop with each record of `toapis_async.events`; must return at once."""
+    prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal], converter=_prices, hash=False)
+    """What an image costs in credits, for budgets: by `model/resolution/quality`, `model/resolution`, `model`, or `*`
+    for all others; the most exact counts. The service publishes no reliable prices: state yours."""
     events_with_prompts: bool = False
     """Put prompts into events and log lines; off, since prompts are user data."""
 
@@ -192,7 +234,7 @@ class Settings:
         changed = (
             f"{a.name}={getattr(self, a.name)!r}"
             for a in fields(type(self))
-            if a.repr and getattr(self, a.name) != a.default
+            if a.repr and getattr(self, a.name) not in (a.default, {})
         )
         return f"Settings({', '.join(changed)})"
 
@@ -205,6 +247,18 @@ class Settings:
     def adopts_tier(self) -> bool:
         """Whether the buckets follow the tier that the service's headers show."""
         return self.limits is None and self.tier == "auto"
+
+
+@frozen
+class Journal:
+    """Where submissions are written down before they are sent, so that a later process can take up what this one left.
+
+    On a local disk: file locks on network disks can't be relied on.
+    """
+
+    path: Path = field(converter=Path)
+    same_account: bool = field(default=False, kw_only=True)
+    """Accept a journal written with another key: this very account's, which was rotated since."""
 
 
 @frozen

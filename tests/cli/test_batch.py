@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 from pathlib import Path
 from types import SimpleNamespace
@@ -132,17 +133,36 @@ def test_references_beside_the_file_are_uploaded(sandboxes: list[Sandbox]) -> No
     assert [url.startswith(sandboxes[-1].files_url) for url in references] == [True]
 
 
-def test_earlier_results_are_never_paid_for_again_unasked(one_row: Path, sandboxes: list[Sandbox]) -> None:
-    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+def test_the_same_command_again_pays_for_nothing_and_writes_the_same_results(
+    one_row: Path, sandboxes: list[Sandbox]
+) -> None:
+    first = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
     before = Path("out/results.jsonl").read_bytes()
     again = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
-    assert again.code == 2
-    assert "out/results.jsonl holds the results of an earlier run" in again.stderr
+    assert (first.code, again.code) == (0, 0)
+    assert again.stdout == first.stdout
+    assert "going on with 1 row: 1 done" in again.stderr
     assert Path("out/results.jsonl").read_bytes() == before
-    assert len(sandboxes) == 1
+    assert len(sandboxes[1].ledger) == 1
+    assert sandboxes[1].requests.count("submit") == 0
+
+
+def test_overwrite_begins_anew_and_a_later_run_goes_on_with_that(one_row: Path, sandboxes: list[Sandbox]) -> None:
+    for flags, charged in (((), 1), (("--overwrite",), 2), ((), 2), (("--overwrite",), 3)):
+        assert run("batch", str(one_row), "--out", "out", *flags, *IN_A_BLINK).code == 0
+        assert len(sandboxes[-1].ledger) == charged
+        assert len(results_of(Path("out"))) == 1
+
+
+def test_results_without_a_journal_are_never_paid_for_again_unasked(one_row: Path, sandboxes: list[Sandbox]) -> None:
+    Path("out").mkdir()
+    Path("out/results.jsonl").write_text("{}\n")
+    refused = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert refused.code == 2
+    assert "there is no journal beside it" in refused.stderr
+    assert Path("out/results.jsonl").read_text() == "{}\n"
+    assert sandboxes == []
     assert run("batch", str(one_row), "--out", "out", "--overwrite", *IN_A_BLINK).code == 0
-    assert len(sandboxes[1].ledger) == 2
-    assert len(results_of(Path("out"))) == 1
 
 
 def test_a_folder_that_cannot_be_made_is_told_before_anything_is_sent(one_row: Path, sandboxes: list[Sandbox]) -> None:
@@ -227,18 +247,18 @@ def test_ctrl_c_leaves_a_row_for_whatever_was_paid_for(
     assert all(row["task_id"] or "nobody knows whether it was accepted" in row["error"]["message"] for row in rows)
     known = next(row for row in rows if row["task_id"])
     assert known["error"]["message"] == (
-        "interrupted while the service worked on it; still paid for: "
-        f"cd 'the out' && toapis status --sandbox {known['task_id']}"
+        "interrupted while the service worked on it; still paid for: the same command picks it up"
     )
     told = ran.stderr.splitlines()
     assert len(told) <= 7
     assert "still running or not fetched yet, and paid for" in ran.stderr
-    assert "their ids are in the out/results.jsonl; to ask: cd 'the out' && toapis status --sandbox ID" in ran.stderr
+    assert "the same command picks them up" in ran.stderr
     assert "0 of 500 done, 0 failed, 500 not finished" in ran.stderr
     assert "  results  the out/results.jsonl" in told
     assert told[-1] == "error: interrupted"
-    again = run(*arguments)
-    assert (again.code, len(sandboxes)) == (2, 1)
+    standing = run("status", "the out")
+    assert standing.code == 0
+    assert re.match(r"\d+ rows sent: .*\d+ running", standing.stdout)
     assert run_status_in("the out", known["task_id"])["task_id"] == known["task_id"]
 
 
@@ -281,7 +301,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
             ids: Any = ({"task_id": "t3"}, {"client_business_id": "b4"}, {"client_business_id": "b5"}, {})
             return tuple(BatchItem(index, f"k{index}", None, False, **known) for index, known in enumerate(ids, 3))
 
-    left = command._Run(9, Path("out"))
+    left = command._Run(9, Path("out"), "1", retry_failed=False)
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
     opened = session.Session(Options(sandbox=True), out)
@@ -290,10 +310,10 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
         await left.leave(opened, results)
     rows = results_of(Path("out"))
     assert [(row["index"], row["ok"]) for row in rows] == [(0, True), (1, True), (2, True), (3, False), (4, False)]
-    assert rows[4]["error"]["message"].endswith("nobody knows whether it was accepted: toapis status --sandbox b4")
+    assert rows[4]["error"]["message"].endswith("nobody knows whether it was accepted: the same command looks it up")
     assert capsys.readouterr().err == (
         "1 task still running or not fetched yet, and paid for; 1 submission perhaps accepted, nobody knows: "
-        "their ids are in out/results.jsonl; to ask: toapis status --sandbox ID\n"
+        "the same command picks them up\n"
     )
     assert rows[0]["files"] == ["images/0.png"]
 

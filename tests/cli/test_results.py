@@ -113,17 +113,6 @@ def test_a_run_without_a_row_does_not_block_the_next(tmp_path: Path) -> None:
         assert not (tmp_path / "results.jsonl").exists()
 
 
-def test_earlier_results_are_kept_unless_told_otherwise(tmp_path: Path) -> None:
-    first = Results(tmp_path)
-    with first.opened():
-        first.add(item(0))
-    with pytest.raises(CliError, match=r"earlier run.*--out.*--overwrite"), Results(tmp_path).opened():
-        pass
-    assert len(results_of(tmp_path)) == 1
-    with Results(tmp_path, overwrite=True).opened():
-        assert results_of(tmp_path) == []
-
-
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     results = Results(tmp_path / "file" / "out")

@@ -37,7 +37,9 @@ def now_s() -> float:
 
 
 def client_of(service: FakeService, **settings: Any) -> ToAPIs:
-    return ToAPIs(KEY, settings=Settings(**{"close_grace_s": 0, "poll_jitter": 0, **settings}))
+    return ToAPIs(
+        KEY, settings=Settings(**{"close_grace_s": 0, "poll_jitter": 0, "uncertain_submits": "raise", **settings})
+    )
 
 
 def listed(folder: Path) -> list[str]:

@@ -220,14 +220,42 @@ async def test_an_early_event_of_another_task_with_the_same_business_id_lends_it
 @pytest.mark.looptime
 async def test_when_the_answer_was_lost_the_event_still_waits_for_whoever_finds_the_task(service: FakeService) -> None:
     service.on_submit.append(lost())
-    async with client_of(service) as client:
+    async with client_of(service, uncertain_submits="raise", reconcile_window_s=1) as client:
         with pytest.raises(SubmitUncertain):
             await client.submit(MINE)
         assert await deliver(client, event("task_1", "mine")) is EARLY
+        looked = len(service.of("query"))
         handle = client.attach("mine")
         assert handle.done
         assert (await handle).task_id == "task_1"
-    assert service.of("query") == []
+    assert len(service.of("query")) == looked
+
+
+@pytest.mark.looptime
+async def test_an_event_settles_a_submission_in_doubt_and_nothing_is_sent_again(service: FakeService) -> None:
+    service.on_submit.append(lost())  # accepted, but the service never finds it by its id
+    async with client_of(service, reconcile_window_s=30) as client:
+        submitting = asyncio.ensure_future(client.submit(MINE))
+        await asyncio.sleep(20)
+        assert await deliver(client, event("task_1", "mine")) is EARLY
+        handle = await submitting
+        assert handle.done
+        assert [image.url for image in (await handle).images] == [URL]
+        assert client.statistics().in_flight == 0
+    assert len(service.of("submit")) == 1
+
+
+@pytest.mark.looptime
+async def test_an_event_that_came_before_its_answer_was_lost_spares_the_look_ups(service: FakeService) -> None:
+    service.on_submit.append(hold := Hold())
+    async with client_of(service) as client:
+        submitting = asyncio.ensure_future(client.submit(MINE))
+        await hold.reached.wait()
+        assert await deliver(client, event("task_1", "mine")) is EARLY
+        hold.answer(lost())
+        assert (await submitting).done
+    assert now_s() == 0
+    assert [len(service.of(kind)) for kind in ("submit", "query")] == [1, 0]
 
 
 @pytest.mark.looptime
@@ -247,7 +275,7 @@ async def test_what_is_kept_is_bounded_in_number_and_age(service: FakeService, m
     monkeypatch.setattr(inbox, "MOST_KEPT", 2)
     monkeypatch.setattr(inbox, "KEPT_S", 100)
     service.on_submit.extend([lost(), *(answer(200, task(f"task_{number}")) for number in range(8))])
-    async with client_of(service) as client:
+    async with client_of(service, uncertain_submits="raise", reconcile_window_s=1) as client:
         with pytest.raises(SubmitUncertain):
             await client.submit(MINE)
         for number in range(6):

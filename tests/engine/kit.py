@@ -40,6 +40,8 @@ def fast(**changes: Any) -> Settings:
         "min_poll_interval_s": 0.01,
         "poll_jitter": 0,
         "submit_retry_s": 0,
+        "reconcile_window_s": 0.02,
+        "uncertain_submits": "raise",
         "close_grace_s": 0.02,
         "request_timeout_s": 5,
         "vanish_grace_s": 0.03,
@@ -135,6 +137,7 @@ class FakeService:
 
     service_time_s: float = 10.0
     latency_s: float = 0.0
+    visible_after_s: float = 0.0
     seen: list[Seen] = field(factory=list[Seen])
     on_submit: deque[Step] = field(factory=deque[Step])
     on_query: deque[Step] = field(factory=deque[Step])
@@ -161,7 +164,8 @@ class FakeService:
         return answer(200, task(made.task_id))
 
     def state(self, wanted: str) -> Answer:
-        found = [t for t in self.tasks.values() if wanted in {t.task_id, t.client_business_id}]
+        visible = [t for t in self.tasks.values() if _now_s() >= t.accepted_s + self.visible_after_s]
+        found = [t for t in visible if wanted in {t.task_id, t.client_business_id}]
         if not found:
             return refusal(404, "task_not_found", "task not found")
         made = found[-1]

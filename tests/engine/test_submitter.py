@@ -42,7 +42,7 @@ def now_s() -> float:
 
 
 def client_of(service: FakeService, **settings: Any) -> ToAPIs:
-    return ToAPIs(KEY, settings=Settings(**settings))
+    return ToAPIs(KEY, settings=Settings(**{"uncertain_submits": "raise", **settings}))
 
 
 LATER: dict[str, Callable[[], Any]] = {
@@ -238,18 +238,28 @@ async def test_uncertain_after_a_429_is_still_not_sent_again(service: FakeServic
         (Fault.SLOW, True),
     ],
 )
-async def test_nobody_is_charged_twice_whatever_the_service_did(fault: Fault, accepted: bool) -> None:
-    async with served(submit_retry_s=9, read_timeout_s=0.05) as (sandbox, client):
+async def test_everybody_is_charged_once_whatever_the_service_did(fault: Fault, accepted: bool) -> None:
+    changes = {"submit_retry_s": 9, "read_timeout_s": 0.05, "uncertain_submits": "resubmit"}
+    async with served({"speed": 50}, **changes) as (sandbox, client):
         sandbox.faults.script("submit", fault)
-        with pytest.raises(SubmitUncertain):
-            await client.submit(MINE)
-        assert sandbox.requests.count("submit") == 1
-        found = await client.find("mine")
-        assert (found is not None) is accepted
-        if found is not None:
-            await found
-        assert len(sandbox.ledger) == accepted
+        handle = await client.submit(MINE)
+        assert handle.client_business_id == "mine"
+        await handle
+        counts = client.statistics()
+        assert (counts.adopted, counts.resubmitted, counts.uncertain) == (accepted, not accepted, 0)
+        assert sandbox.requests.count("submit") == 2 - accepted
+        assert len(sandbox.ledger) == 1
         assert sandbox.ledger.paid_twice() == ()
+
+
+async def test_a_third_of_the_answers_lost_and_late_visibility_everyone_is_paid_once() -> None:
+    sandbox = {"speed": 50, "visible_after_s": 5, "seed": 5}
+    async with served(sandbox, reconcile_window_s=0.4, uncertain_submits="resubmit") as (service, client):
+        service.faults.chance("submit", Fault.LOST_ANSWER, 0.3)
+        await asyncio.gather(*(client.generate(f"kite {number}") for number in range(40)))
+        assert client.statistics().adopted > 5
+        assert len(service.ledger) == 40
+        assert service.ledger.paid_twice() == ()
 
 
 async def test_faults_that_were_not_accepted_are_overcome_and_charged_once(impatient: None) -> None:

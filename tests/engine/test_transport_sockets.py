@@ -171,7 +171,7 @@ async def test_an_answer_lost_after_the_body_went_out_may_mean_acceptance(act: A
                 await client.submit({"prompt": "kite", "client_business_id": "mine"})
             assert caught.value.client_business_id == "mine"
             assert isinstance(caught.value.__cause__, TransportError)
-        assert [request.method for request in server.requests] == ["POST", "POST"]  # one each
+        assert [request.method for request in server.requests].count("POST") == 2  # one each
 
 
 async def test_the_total_time_out_after_the_body_went_out_may_mean_acceptance() -> None:
@@ -330,7 +330,10 @@ async def test_an_id_that_is_no_segment_is_refused_unsent(task_id: Any) -> None:
 
 async def test_an_id_of_the_service_that_is_no_unicode_names_no_task() -> None:
     broken = b'{"id": "task_\\ud800", "status": "queued"}'
-    async with RawServer(reply(200, broken)) as server, ToAPIs(KEY, base_url=server.url, settings=fast()) as client:
+    async with (
+        RawServer(reply(200, broken), reply(404, {})) as server,
+        ToAPIs(KEY, base_url=server.url, settings=fast()) as client,
+    ):
         with pytest.raises(SubmitUncertain):
             await client.submit("kite")
 

@@ -124,6 +124,10 @@ async def test_a_question_that_is_answered_no_raises_the_row_s_error(
     assert str(error).startswith(row.message)
 
 
+def _posts(web: aioresponses) -> int:
+    return sum(len(calls) for (method, _), calls in web.requests.items() if method == "POST")
+
+
 @pytest.mark.parametrize("row", ROWS, ids=str)
 async def test_a_submission_that_is_answered_no_is_refused_or_uncertain_by_the_last_column(
     client: ToAPIs, web: aioresponses, row: Row
@@ -142,7 +146,7 @@ async def test_a_submission_that_is_answered_no_is_refused_or_uncertain_by_the_l
         assert type(error) is row.kind
         assert isinstance(error, ServiceError)
         assert (error.status, error.code, error.message) == (row.status, row.code, row.message)
-    assert len(web.requests) == 1
+    assert _posts(web) == 1
 
 
 @pytest.mark.parametrize(
@@ -183,7 +187,7 @@ async def test_a_200_that_names_no_task_leaves_a_submission_uncertain(
     with pytest.raises(SubmitUncertain) as caught:
         await client.submit("kite")
     assert isinstance(caught.value.__cause__, UnreadableAnswer)
-    assert len(web.requests) == 1
+    assert _posts(web) == 1
 
 
 @pytest.mark.parametrize("status", [200, 201, 202])

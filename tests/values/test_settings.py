@@ -24,6 +24,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "first_poll_s": (1e-6, DAY_S, False),
     "min_poll_interval_s": (1e-6, DAY_S, False),
     "poll_jitter": (0, 1, False),
+    "reconcile_window_s": (1e-6, DAY_S, False),
     "max_task_age_s": (1e-6, 7 * DAY_S, False),
     "vanish_grace_s": (0, DAY_S, False),
     "submit_retry_s": (0, DAY_S, False),
@@ -38,7 +39,17 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "download_concurrency": (1, 1_000, True),
     "download_tries": (1, 100, True),
 }
-OTHERS = {"prior", "tier", "limits", "proxy", "webhook_secrets", "on_event", "events_with_prompts"}
+OTHERS = {
+    "prior",
+    "prices",
+    "tier",
+    "uncertain_submits",
+    "limits",
+    "proxy",
+    "webhook_secrets",
+    "on_event",
+    "events_with_prompts",
+}
 RATES = ("submit_per_s", "submit_burst", "query_per_s", "query_burst")
 
 

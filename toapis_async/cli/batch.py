@@ -4,10 +4,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from attrs import frozen
+
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, count, duration, error_record
 from toapis_async.cli.progress import batch_view, shown
 from toapis_async.cli.results import IMAGES, NAME, Results
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.cli.standing import JOURNAL, run_name, tell_standing
+from toapis_async.engine.journal_reader import standing
+from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -22,18 +27,31 @@ if TYPE_CHECKING:
 MOST_FAILURES_SHOWN = 5
 
 
-async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, *, overwrite: bool = False) -> int:
-    """Check everything, then send it all."""
-    results = Results(folder, overwrite=overwrite)
-    results.check_unused()
+@frozen
+class Again:
+    """What to do with what an earlier run left."""
+
+    overwrite: bool = False  #: begin anew
+    retry_failed: bool = False
+    same_account: bool = False
+
+
+async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, again: Again = Again()) -> int:
+    """Check everything, then send what was not sent yet."""
+    journal = folder / JOURNAL
+    name = run_name(folder, overwrite=again.overwrite)
     checked = await prompts.check()
     _refuse(checked, out)
     session = Session(options, out)
-    run = _Run(checked.rows, folder)
+    results = Results(folder)
+    run = _Run(checked.rows, folder, name, retry_failed=again.retry_failed)
+    if journal.exists():
+        tell_standing(out, standing(journal, name))
     try:
         with results.opened():
             try:
-                async with session.opened(folder / SANDBOX_FOLDER):
+                async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=again.same_account)):
+                    _clear_parts(folder / IMAGES)
                     await run.send(session, prompts, results)
             finally:
                 await run.leave(session, results)
@@ -57,9 +75,11 @@ def _refuse(checked: Checked, out: Output) -> None:
 class _Run:
     """One pass over checked prompts, and what is told of it at its end."""
 
-    def __init__(self, total: int, folder: Path) -> None:
+    def __init__(self, total: int, folder: Path, name: str, *, retry_failed: bool) -> None:
         self.total = total
         self.folder = folder
+        self._name = name
+        self._retry_failed = retry_failed
         self.failures: list[BatchItem] = []  #: the first few
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
@@ -67,7 +87,10 @@ class _Run:
     async def send(self, session: Session, prompts: PromptFile, results: Results) -> None:
         """Submit, save, and note each row as it completes."""
         client, out = session.client, session.out
-        async with client.batch(prompts.rows(), save_to=self.folder / IMAGES) as batch:
+        images = self.folder / IMAGES
+        async with client.batch(
+            prompts.rows(), save_to=images, run=self._name, retry_failed=self._retry_failed
+        ) as batch:
             self._client, self._batch = client, batch
             view = batch_view(out, self.total, batch.statistics, lambda: client.statistics().saved_files)
             async with shown(view):
@@ -91,21 +114,12 @@ class _Run:
                 self._note(await anext(self._batch), session, results)
             left = session.pending.sent(self._batch.running())
             for item in left:
-                session.out.record(results.add_running(item, _standing(item, session)))
+                session.out.record(results.add_running(item, _standing(item)))
                 session.pending.settled(item.task_id, item.client_business_id)
             if left:
-                session.out.warn(self._left(left, session))
+                session.out.warn(_left(left))
         finally:
             session.pending.tell(session.out, session.ask())  # what could not be written
-
-    def _left(self, left: list[BatchItem], session: Session) -> str:
-        lost = sum(item.task_id is None for item in left)
-        parts = {
-            f"{count(len(left) - lost, 'task')} still running or not fetched yet, and paid for": len(left) - lost,
-            f"{count(lost, 'submission')} perhaps accepted, nobody knows": lost,
-        }
-        told = "; ".join(part for part, number in parts.items() if number)
-        return f"{told}: their ids are in {self.folder / NAME}; to ask: {session.ask()}"
 
     def summarise(self, out: Output, results: Results) -> None:
         """How it went; also when it was interrupted."""
@@ -131,6 +145,12 @@ class _Run:
             out.note(f"  results  {self.folder / NAME}")
 
 
+def _clear_parts(images: Path) -> None:
+    """Remove what a process that was killed left half-written; the journal's lock says that it is nobody else's."""
+    for part in images.glob(".*.part"):
+        part.unlink(missing_ok=True)
+
+
 def _reason(item: BatchItem) -> str:
     assert item.error is not None
     told = error_record(item.error)
@@ -138,9 +158,17 @@ def _reason(item: BatchItem) -> str:
     return f"{told['message']}{code}"
 
 
-def _standing(item: BatchItem, session: Session) -> str:
+def _left(left: list[BatchItem]) -> str:
+    lost = sum(item.task_id is None for item in left)
+    parts = {
+        f"{count(len(left) - lost, 'task')} still running or not fetched yet, and paid for": len(left) - lost,
+        f"{count(lost, 'submission')} perhaps accepted, nobody knows": lost,
+    }
+    told = "; ".join(part for part, number in parts.items() if number)
+    return f"{told}: the same command picks them up"
+
+
+def _standing(item: BatchItem) -> str:
     if item.task_id is not None:
-        return f"interrupted while the service worked on it; still paid for: {session.ask(item.task_id)}"
-    assert item.client_business_id is not None
-    ask = session.ask(item.client_business_id)
-    return f"interrupted while it was submitted; nobody knows whether it was accepted: {ask}"
+        return "interrupted while the service worked on it; still paid for: the same command picks it up"
+    return "interrupted while it was submitted; nobody knows whether it was accepted: the same command looks it up"

@@ -94,9 +94,11 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
     type=click.Choice(["jsonl", "txt", "csv"]),
     help="What FILE holds.  [default: by its name, else by its first line]",
 )
-@click.option("--overwrite", is_flag=True, help="Do it all again over an earlier run's results, and pay again.")
+@click.option("--retry-failed", is_flag=True, help="Send rows that failed again, under new ids; they cost again.")
+@click.option("--overwrite", is_flag=True, help="Begin anew over an earlier run's results, and pay for all again.")
+@click.option("--same-account", is_flag=True, help="The key was changed since the run began; it is the same account's.")
 @service_options
-def batch(options: Options, file: str, out: Path, format_: str | None, overwrite: bool) -> None:
+def batch(options: Options, file: str, out: Path, format_: str | None, **again: bool) -> None:
     """Make images from every row of FILE (- for stdin).
 
     \b
@@ -118,29 +120,41 @@ def batch(options: Options, file: str, out: Path, format_: str | None, overwrite
 
     Writes OUT/images/KEY.png (KEY-1.png … for several) and OUT/results.jsonl: a row a request with index, key, ok,
     task_id, client_business_id, files, error and billing, in the order of FILE once the run has ended.
+
+    A run that was cut short, however, is taken up by the same command: OUT/journal.sqlite knows what was sent and paid
+    for. Rows may be added to FILE meanwhile. `toapis status OUT` tells how the run stands.
     """
     with reported(speaking := _output(options)):
+        from toapis_async.cli.batch import Again
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
         if file == "-" and sys.stdin.isatty():
             speaking.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
-            _run(speaking, body(options, speaking, prompts, out, overwrite=overwrite))
+            _run(speaking, body(options, speaking, prompts, out, Again(**again)))
 
 
-@main.command(short_help="Tell how tasks stand.")
-@click.argument("task_ids", metavar="TASK_ID...", nargs=-1, required=True)
+@main.command(short_help="Tell how tasks, or a batch, stand.")
+@click.argument("task_ids", metavar="TASK_ID... | DIR", nargs=-1, required=True)
 @service_options
 def status(options: Options, task_ids: tuple[str, ...]) -> None:
-    """Tell how tasks stand, by their id or client_business_id; with links to the images that are done.
+    """Tell how tasks stand, by their id or client_business_id, with links to the images that are done; or how the batch
+    in the folder DIR stands, also while it runs (asks nothing of the service, needs no key).
 
     \b
       toapis status task_img_01M81QQSK8FQ1T1PAH1R988R65
+      toapis status out
 
     With --sandbox the one of this folder is asked (see `toapis generate --help`).
     """
     with reported(speaking := _output(options)):
+        folder = Path(task_ids[0])
+        if len(task_ids) == 1 and folder.is_dir():
+            from toapis_async.cli.standing import status as body
+
+            raise click.exceptions.Exit(body(speaking, folder))
+
         from toapis_async.cli import account
 
         _run(speaking, account.status(options, speaking, task_ids))

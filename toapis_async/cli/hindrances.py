@@ -6,7 +6,7 @@ import time
 from typing import TYPE_CHECKING, Final
 
 from toapis_async.cli.output import duration
-from toapis_async.events import SubmitRetried, Throttled
+from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitRetried, Throttled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -32,6 +32,11 @@ class Hindrances:
         if isinstance(event, SubmitRetried):
             text = f"can't submit yet: {event.reason}; trying again (up to {self._retry_s:g} s)"
             self._tell("retried", event.reason, text)
+        elif isinstance(event, SubmitInDoubt):
+            text = f"an answer was lost ({event.reason}): looking the task up by its id before anything is sent again"
+            self._tell("in doubt", event.reason, text)
+        elif isinstance(event, SubmitAgain):
+            self._tell("again", "", "a submission was not to be found after all: sending it again under the same id")
         elif isinstance(event, Throttled) and event.pause_s >= LONG_PAUSE_S:
             what = "submissions" if event.category == "submit" else "looks at tasks"
             self._tell(event.category, "", f"the service asks for a pause: no {what} for {duration(event.pause_s)}")

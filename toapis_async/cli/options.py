@@ -27,6 +27,7 @@ class Options:
     max_in_flight: int | None = None
     first_poll_s: float | None = None
     min_poll_interval_s: float | None = None
+    reconcile_window_s: float | None = None
     sandbox: bool = False
     speed: float | None = None
     seed: int | None = None
@@ -62,6 +63,11 @@ _OPTIONS = (
     click.option("--first-poll-s", type=_SECONDS, help="Wait before the first look at a task.  [default: 5 s]"),
     click.option(
         "--min-poll-interval-s", type=_SECONDS, help="Least wait between two looks at a task.  [default: 5 s]"
+    ),
+    click.option(
+        "--reconcile-window-s",
+        type=_SECONDS,
+        help="How long a submission whose answer was lost is looked up before it is sent again.  [default: 30 s]",
     ),
     click.option(
         "--sandbox", is_flag=True, help="Try without an account: a stand-in of the service inside this process."

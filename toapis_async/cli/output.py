@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
-from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
+from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Generator, Mapping
@@ -135,7 +135,7 @@ async def interruptible(out: Output, body: Coroutine[Any, Any, int]) -> int:
 
 def exit_code_of(error: ToAPIsError) -> int:
     """2 when the caller asked for something impossible, 1 when it did not work out."""
-    return MISUSE if isinstance(error, InvalidRequest | ClientStateError) else SOME_FAILED
+    return MISUSE if isinstance(error, InvalidRequest | ClientStateError | JournalError) else SOME_FAILED
 
 
 def error_record(error: ToAPIsError) -> dict[str, Any]:

@@ -1,8 +1,8 @@
 """`DIR/results.jsonl`: one row a request.
 
 Rows are appended as they complete, so that a killed run leaves what it knew. A run that ends (also by Ctrl-C) adds
-those that the service still works on and puts all into the order of the input, in one atomic step. Until there is a
-journal to resume from, the file is also what keeps the same command from paying twice.
+those that the service still works on and puts all into the order of the input, in one atomic step. It is for reading:
+what a run goes on from is the journal beside it.
 """
 
 from __future__ import annotations
@@ -31,28 +31,19 @@ _NOT_YET: Final = -1
 class Results:
     """The results file of one run. Holds eight bytes a row: where in the file it is."""
 
-    def __init__(self, folder: Path, *, overwrite: bool = False) -> None:
+    def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NAME
-        self._overwrite = overwrite
         self._offsets = array("q")
         self._in_order = True
         self._last_index = -1
         self._file: IO[bytes] | None = None
 
-    def check_unused(self) -> None:
-        """Raise when an earlier run's results are there."""
-        if not self._overwrite and self._path.exists() and self._path.stat().st_size:
-            raise CliError(
-                f"{self._path} holds the results of an earlier run, and runs can't be resumed yet: nothing was sent, "
-                "so that nothing is paid for twice. Take another --out, or --overwrite to do it all again"
-            )
-
     @contextmanager
     def opened(self) -> Generator[None]:
         """Make the folders and the file; at the end, however it comes, put the rows in order.
 
-        Raises `CliError` when results of an earlier run are there, or images can't be written.
+        Raises `CliError` when images can't be written.
         """
         self._open()
         try:
@@ -61,7 +52,6 @@ class Results:
             self._close()
 
     def _open(self) -> None:
-        self.check_unused()
         try:
             images = self._folder / IMAGES
             images.mkdir(parents=True, exist_ok=True)

@@ -15,7 +15,7 @@ from toapis_async.cli.output import SOME_FAILED, CliError, count
 from toapis_async.client import ToAPIs
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
 from toapis_async.models import TaskStatus
-from toapis_async.settings import TIERS, Credentials, RateLimits, Settings
+from toapis_async.settings import TIERS, Credentials, Journal, RateLimits, Settings
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
 SANDBOX_KEY = "sk-sandbox"
 SANDBOX_FOLDER = ".sandbox"
-_KNOBS = ("tier", "max_in_flight", "first_poll_s", "min_poll_interval_s")
+_KNOBS = ("tier", "max_in_flight", "first_poll_s", "min_poll_interval_s", "reconcile_window_s")
 
 
 class Pending:
@@ -94,7 +94,7 @@ class Session:
         return self._client
 
     @asynccontextmanager
-    async def opened(self, state_dir: Path | None = None) -> AsyncGenerator[Session]:
+    async def opened(self, state_dir: Path | None = None, journal: Journal | None = None) -> AsyncGenerator[Session]:
         """Open, and close whatever happens."""
         self._state_dir = state_dir
         async with AsyncExitStack() as stack:
@@ -107,6 +107,7 @@ class Session:
                 key,
                 base_url=base_url or self.options.base_url,
                 settings=self._settings,
+                journal=journal,
             )
             self._client = client
             async with client:
@@ -138,6 +139,7 @@ def settings_of(options: Options, on_event: Callable[[Event], None] | None = Non
         given = {
             "first_poll_s": defaults.first_poll_s / speed,
             "min_poll_interval_s": defaults.min_poll_interval_s / speed,
+            "reconcile_window_s": defaults.reconcile_window_s / speed,
             "limits": RateLimits(
                 submit_per_s=limits.submit_per_s * speed,
                 submit_burst=limits.submit_burst,

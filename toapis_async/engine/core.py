@@ -9,22 +9,34 @@ from typing import TYPE_CHECKING, Protocol
 from attrs import frozen
 
 from toapis_async.engine.downloads import Downloads
+from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.engine.inbox import Inbox
+from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
 from toapis_async.engine.queries import Pacer, Queries
+from toapis_async.engine.reconciler import Reconciler
+from toapis_async.engine.recovery import answer_of, to_take_up
 from toapis_async.engine.registry import Entry, Registry
-from toapis_async.engine.submitter import Submitter
+from toapis_async.engine.spending import Spending
+from toapis_async.engine.submitter import Submitter, mint_business_id
 from toapis_async.engine.transport import Transport
 from toapis_async.engine.uploads import Uploads
-from toapis_async.errors import ClientStateError
+from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
+from toapis_async.models import TaskStatus
+from toapis_async.protocol.budget import Budget, Prices
 from toapis_async.protocol.pacing import PacingStatistics, TokenBucket
 from toapis_async.protocol.schedule import Schedule
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
+    from toapis_async.engine.journal import JournalWriter
+    from toapis_async.engine.journal_file import Record
     from toapis_async.events import Event
     from toapis_async.models import TaskSnapshot
+    from toapis_async.request import ImageRequest
     from toapis_async.settings import Credentials, Settings
 
 
@@ -38,7 +50,9 @@ class ClientStatistics:
     completed: int
     failed: int
     retried: int  #: submissions sent again after they certainly were not accepted
-    uncertain: int  #: submissions of which nobody knows
+    adopted: int  #: submissions whose answer was lost, and whose task was found by its id
+    resubmitted: int  #: submissions sent again after a whole window in which no task was to be found
+    uncertain: int  #: submissions that ended with nobody knowing
     looks: int  #: status questions asked
     requests: int  #: API requests that went out, resends of the HTTP library included
     throttled_submits: int  #: answers of 429
@@ -58,13 +72,27 @@ class Dependent(Protocol):
 class Engine:
     """Holds no reference to the client, so that a client nobody holds is noticed."""
 
-    def __init__(self, credentials: Credentials, settings: Settings) -> None:
+    def __init__(
+        self,
+        credentials: Credentials,
+        settings: Settings,
+        journal: JournalWriter | None = None,
+        recovered: tuple[Record, ...] = (),
+        budget_credits: Decimal | None = None,
+    ) -> None:
+        self.prices = Prices(settings.prices)
+        budget = None if budget_credits is None else Budget(self.prices, most_credits=budget_credits)
+        self.spending = Spending(budget)
+        self.journal = journal
+        self._to_recover = recovered
+        self._recovered: tuple[Entry, ...] | None = None
+        self.runs: set[str] = set()  #: of batches that run
         self._loop = asyncio.get_running_loop()
         self._settings = settings
         rng = random.Random()
         limits = settings.rate_limits
         self.transport = Transport(credentials, settings, self.emit)
-        self.registry = Registry(self.emit, self._loop.time)
+        self.registry = Registry(self.emit, self._loop.time, self._keep)
         self._submits = Pacer("submit", self._gate(limits.submit_burst, limits.submit_per_s), settings, rng, self.emit)
         self._asks = Pacer("query", self._gate(limits.query_burst, limits.query_per_s), settings, rng, self.emit)
         self.queries = Queries(self.transport, self._asks)
@@ -91,6 +119,9 @@ class Engine:
             inbox=self.inbox,
             poller=self._poller,
             uploads=self.uploads,
+            reconciler=Reconciler(self.queries, settings.reconcile_window_s),
+            spending=self.spending,
+            journal=journal,
             settings=settings,
             emit=self.emit,
         )
@@ -114,13 +145,19 @@ class Engine:
         await asyncio.wait([self._polling])
         self._asks.gate.close()
         self.registry.close()
-        await self.transport.aclose()
+        try:
+            if self.journal is not None:
+                await self.journal.aclose()
+        finally:
+            await self.transport.aclose()
 
     def forget(self) -> None:
         """The client was dropped unclosed: stop polling and tell whoever still waits. May run in any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._polling.cancel)
             self._loop.call_soon_threadsafe(self.registry.close)
+        if self.journal is not None:
+            self.journal.forget()
 
     def attach(self, task_id: str) -> Entry:
         """The entry of a task submitted elsewhere; one already watched is shared."""
@@ -128,7 +165,6 @@ class Engine:
         if known is not None:
             return known
         entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time(), self._poller.forecast_of(None)))
-        entry.on_end = self.inbox.ended
         self.inbox.claim(entry)
         self._poller.watch(entry, at_once=True)
         return entry
@@ -141,11 +177,78 @@ class Engine:
         forecast = self._poller.forecast_of(None)
         entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time(), forecast)
         self.registry.add(entry)
-        entry.on_end = self.inbox.ended
         self.registry.saw(entry, snapshot)
         self.inbox.claim(entry)
         self._poller.watch(entry)
         return entry
+
+    async def take(self, request: ImageRequest, client_business_id: str | None = None) -> Entry:
+        """Submit for a caller who wants just this; the journal knows earlier ones by an id of the caller's own."""
+        given = request.given_business_id
+        business_id = client_business_id or given or mint_business_id()
+        if self.journal is None:
+            return await self.submit(request, business_id)
+        identity = await fingerprint(request)
+        known = await self.journal.of_id(business_id) if given else None
+        record = to_take_up(known, identity.digest, retry={State.REFUSED})
+        if record is None and known is not None:
+            raise InvalidRequest(
+                f"client_business_id {business_id!r} is that of another request, which failed: take another id",
+                field="client_business_id",
+            )
+        return await self.submit(request, business_id, Intent(business_id, identity.digest, identity.text), record)
+
+    async def submit(
+        self,
+        request: ImageRequest,
+        client_business_id: str,
+        intent: Intent | None = None,
+        record: Record | None = None,
+        budget: Budget | None = None,
+    ) -> Entry:
+        """What `Submitter.submit` gives; every error names the id."""
+        try:
+            return await self.submitter.submit(request, client_business_id, intent, record, budget)
+        except ToAPIsError as error:
+            if isinstance(error, SessionClosed):
+                error.client_business_ids = (client_business_id,)
+            error.concerning(client_business_id=client_business_id)
+            raise
+
+    def recovered(self) -> tuple[Entry, ...]:
+        """The entries of plain submissions that an earlier process left unfinished; watched from the first call on."""
+        if self._recovered is None:
+            self._recovered = tuple(self._recover(record) for record in self._to_recover)
+            self._to_recover = ()
+        return self._recovered
+
+    def _recover(self, record: Record) -> Entry:
+        business_id = record.intent.client_business_id
+        task_id = record.task_id or business_id
+        forecast = self._poller.forecast_of(None)
+        asked_id = record.asked_id or task_id
+        # As one that was seen: a task whose answer was never written down may be findable only late.
+        fresh = Entry(task_id, asked_id, business_id, self._loop.time(), forecast, status=TaskStatus.QUEUED)
+        entry = self.registry.add(fresh)
+        if entry is fresh:
+            self.inbox.claim(entry)
+            self._poller.watch(entry, at_once=True)
+        return entry
+
+    def _keep(self, entry: Entry) -> None:
+        """Write down a final state. The end of watching alone is none; but an intent whose task the service does not
+        know was not accepted."""
+        self.inbox.ended(entry)
+        self.spending.ended(entry)
+        if self.journal is None:
+            return
+        snapshot = entry.snapshot if entry.status and entry.status.is_final else None
+        business_id = entry.client_business_id or (snapshot.client_business_id if snapshot else None)
+        if business_id is not None and snapshot is not None:
+            state = State.COMPLETED if snapshot.status is TaskStatus.COMPLETED else State.FAILED
+            self.journal.ended(business_id, state, answer_of(snapshot))
+        elif business_id is not None and isinstance(entry.error, TaskNotFound):
+            self.journal.ended(business_id, State.WITHDRAWN)
 
     def check_loop(self) -> None:
         try:
@@ -180,6 +283,8 @@ class Engine:
             completed=self.registry.completed,
             failed=self.registry.failed,
             retried=self.submitter.retried,
+            adopted=self.submitter.adopted,
+            resubmitted=self.submitter.resubmitted,
             uncertain=self.submitter.uncertain,
             looks=self.queries.asked,
             requests=self.transport.sent,

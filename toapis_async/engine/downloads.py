@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import contextlib
 import os
 import secrets
@@ -12,15 +11,17 @@ from pathlib import Path
 from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 
 import anyio
-import anyio.to_thread
 from attrs import define, field
 
+from toapis_async.engine.limiter import Gate, Permits
+from toapis_async.engine.threads import in_thread
 from toapis_async.engine.transport import FAILURES
 from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
 from toapis_async.events import FileSaved
 from toapis_async.protocol.filetype import ENDS_EXACTLY, HEAD_BYTES, FileType, looks_whole, sniff
 from toapis_async.protocol.naming import file_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.protocol.wire import LINK_LIFE
 from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
@@ -121,7 +122,7 @@ class Downloads:
         self._settings = settings
         self._rng = rng
         self._emit = emit
-        self._turns = asyncio.Semaphore(settings.download_concurrency)
+        self._turns = Gate(Permits(settings.download_concurrency))
         self.saved = 0
         self.saved_bytes = 0
 
@@ -156,8 +157,11 @@ class Downloads:
         while True:
             attempt += 1
             try:
-                async with self._turns:
+                await self._turns.acquire(urgent=_closes_soon(image))
+                try:
                     file, size_bytes = await self._attempt(image, stem)
+                finally:
+                    self._turns.give_back()
             except _Passing as error:
                 if attempt >= self._settings.download_tries:
                     raise DownloadFailed(f"{error} (tried {attempt} times)", url=image.url) from None
@@ -221,6 +225,11 @@ class Downloads:
         return target, part.size_bytes
 
 
+def _closes_soon(image: GeneratedImage) -> bool:
+    """Whether a link has lived half of its day: such downloads go first."""
+    return image.expires_at is not None and image.expires_at - datetime.now(UTC) < LINK_LIFE / 2
+
+
 def _absolute(folder: str | os.PathLike[str]) -> Path:
     """The folder wherever the working directory moves to. Links in it stay, and nothing of it need exist."""
     return Path(folder).absolute()
@@ -245,7 +254,7 @@ def _too_large(url: str, limit_bytes: int) -> DownloadFailed:
 async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
     try:
-        return await _in_thread(act, *args)
+        return await in_thread(act, *args)
     except Exception as error:  # also a NUL in a name (ValueError), or no thread to be had (RuntimeError)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise DownloadFailed(f"can't save the image: {reason}", url=url) from error
@@ -253,24 +262,6 @@ async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) 
 
 async def _discard(part: _Part) -> None:
     try:
-        await _in_thread(part.discard)
+        await in_thread(part.discard)
     except RuntimeError:  # no thread to be had, and why the image can't be saved is told already
         part.discard()
-
-
-async def _in_thread(act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-    """Run a blocking step to its end, also when the caller is cancelled meanwhile.
-
-    A thread can't be stopped, and anyio's shield stops anyio's own cancellations only: without this wait, the clean-up
-    would run beside the step that it cleans up after.
-    """
-    step = asyncio.ensure_future(anyio.to_thread.run_sync(act, *args))
-    try:
-        return await asyncio.shield(step)
-    except asyncio.CancelledError:
-        while not step.done():
-            with contextlib.suppress(asyncio.CancelledError):
-                await asyncio.wait([step])
-        if not step.cancelled():
-            step.exception()  # marks it retrieved: the cancellation goes first
-        raise

@@ -85,6 +85,11 @@ class Inbox:
         """Whether it was accepted is known now. (While it is not, an event may still tell.)"""
         self._unanswered.pop(client_business_id, None)
 
+    def told_of(self, client_business_id: str) -> TaskSnapshot | None:
+        """The task of an early event with this id."""
+        kept = self._kept.get(client_business_id)
+        return None if kept is None else kept[1]
+
     def claim(self, entry: Entry) -> None:
         """A watch begins: the task's event may be here already. Only under the name it is watched by: another task of
         the same client_business_id must not lend it its images."""

@@ -50,12 +50,16 @@ class Poller:
         parts = (request.model, request.resolution or "", request.quality or "", str(request.n or 1))
         return self._schedule.forecast_of(" ".join(parts)[:200])
 
-    def watch(self, entry: Entry, *, at_once: bool = False) -> None:
-        """Begin to look at a task: when a first look is worth it, or at once when its state is unknown."""
+    def watch(self, entry: Entry, *, at_once: bool = False, seen: bool = False) -> None:
+        """Begin to look at a task: when a first look is worth it, at once when its state is unknown, or as after a look
+        when it was `seen` just now."""
         if entry.ended:
             return
         if at_once:
             self._schedule.add_unseen(entry)
+        elif seen:
+            entry.looked_s = entry.since_s
+            self._schedule.put_back(entry, self._loop.time(), entry.progress)
         else:
             self._schedule.add(entry)
         self._nearer.set()

@@ -13,7 +13,7 @@ from toapis_async.protocol.lenient import read_number
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.protocol.tiers import bucket_shown
-from toapis_async.protocol.wire import decode_task
+from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
     import random
@@ -124,6 +124,14 @@ class Queries:
         except ToAPIsError as error:
             error.concerning(task_id)
             raise
+
+    async def find(self, client_business_id: str) -> TaskSnapshot:
+        """The task that was submitted with this id, under both its ids."""
+        snapshot = await self.look_up(client_business_id)
+        if snapshot.client_business_id not in {None, client_business_id}:
+            told = f"asked for {client_business_id}, the service told of {snapshot.client_business_id}"
+            raise TransportError(told).concerning(client_business_id=client_business_id)
+        return with_id(snapshot, snapshot.task_id, client_business_id)
 
     async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
         (task_id,) = task_ids

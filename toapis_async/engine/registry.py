@@ -114,7 +114,14 @@ def _joined(waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
 class Registry:
     """id -> entry, for every task that is watched."""
 
-    def __init__(self, emit: Callable[[Event], None], now_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        emit: Callable[[Event], None],
+        now_s: Callable[[], float],
+        keep: Callable[[Entry], None] | None = None,
+    ) -> None:
+        """`keep` is told of every end, before anyone who waits."""
+        self._keep = keep
         self._entries: dict[str, Entry] = {}
         self._emit = emit
         self._now_s = now_s
@@ -152,7 +159,7 @@ class Registry:
         before = entry.status, entry.progress
         entry.show(snapshot, body)
         if snapshot.status.is_final:
-            self._end(entry, _failure(entry, snapshot))
+            self._end(entry, task_failure(snapshot, entry.task_id, entry.client_business_id))
         elif before != (snapshot.status, snapshot.progress):
             self._emit(TaskChanged(entry.task_id, snapshot.status, snapshot.progress))
             entry.notify()
@@ -211,20 +218,23 @@ class Registry:
         self.failed += status is TaskStatus.FAILED
         age_s = self._now_s() - entry.since_s
         self._emit(TaskEnded(entry.task_id, status, age_s, entry.looks, None if status else type(error).__name__))
+        if self._keep is not None:
+            self._keep(entry)
         on_end, entry.on_end = entry.on_end, None
         if on_end is not None:
             on_end(entry)
         entry.notify()
 
 
-def _failure(entry: Entry, snapshot: TaskSnapshot) -> TaskFailed | None:
+def task_failure(snapshot: TaskSnapshot, task_id: str, client_business_id: str | None) -> TaskFailed | None:
+    """The error of a failed task; None for any other."""
     if snapshot.status is not TaskStatus.FAILED:
         return None
     error = snapshot.error or TaskError("", "the service gave no reason")
     return TaskFailed(
         error.message,
-        task_id=entry.task_id,
-        client_business_id=entry.client_business_id or snapshot.client_business_id,
+        task_id=task_id,
+        client_business_id=client_business_id or snapshot.client_business_id,
         code=error.code,
         billing=snapshot.billing,
     )

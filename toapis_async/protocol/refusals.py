@@ -32,9 +32,16 @@ def decode_error(answer: Answer, *, about_task: bool = False, retry_after_s: flo
         return ContentRefused(message, status=status, code=code)
     if status == 429:
         return RateLimited(message, status=status, code=code, retry_after_s=retry_after_s)
-    if about_task and (status == 404 or (status == 400 and "task_not_exist" in (code, message))):
+    if about_task and _says_unknown(answer, code, message):
         return TaskNotFound(message, status=status, code=code)
     return ServiceError(message, status=status, code=code)
+
+
+def _says_unknown(answer: Answer, code: str, message: str) -> bool:
+    """Whether the service itself says that it knows no such task. A page is a gateway's, which can't know."""
+    if answer.status == 404:
+        return not answer.body.lstrip().startswith(b"<")
+    return answer.status == 400 and "task_not_exist" in (code, message)
 
 
 def _error_in(answer: Answer) -> TaskError:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterator
 
 
 class Fate(enum.Enum):
@@ -59,3 +60,18 @@ def retry_after_s(value: str | None, now_unix_s: float, cap_s: float) -> float |
 def backoff_s(failures: int, *, base_s: float, cap_s: float, rng: random.Random) -> float:
     """Exponential back-off after `failures` (1, 2, …) in a row, jittered to 50-100 % so that clients spread out."""
     return min(base_s * 2.0 ** min(failures - 1, 30), cap_s) * rng.uniform(0.5, 1.0)
+
+
+_LOOK_UP_GROWTH = 1.6
+_FIRST_LOOK_UP = 1 / 60  #: of the window: half a second of 30
+
+
+def look_up_gaps_s(window_s: float) -> Iterator[float]:
+    """The waits before each look-up of an uncertain submission: growing, one of them ending with the window, and then
+    as many again, for the case that the one at the end got no answer."""
+    moment_s, gap_s = 0.0, window_s * _FIRST_LOOK_UP
+    while moment_s + gap_s * _LOOK_UP_GROWTH < window_s:
+        yield gap_s
+        moment_s, gap_s = moment_s + gap_s, gap_s * _LOOK_UP_GROWTH
+    yield window_s - moment_s
+    yield from (window_s * share for share in (0.05, 0.1, 0.2, 0.3, 0.35))

@@ -1,0 +1,203 @@
+"""The journal as the engine uses it: one thread that writes, with everything that has gathered in one commit.
+
+A submission waits for the commit that holds its intent, and for no other. What comes later (task ids, final states,
+files) is written without waiting: a process that dies before it finds it out again from the service.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import queue
+import sqlite3
+import threading
+import time
+from typing import TYPE_CHECKING, Any, Final, TypeVar
+
+from attrs import frozen
+
+from toapis_async.engine import journal_file
+from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
+from toapis_async.errors import JournalError
+from toapis_async.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from toapis_async.settings import Credentials, Journal
+
+T = TypeVar("T")
+MOST_KEPT: Final = 100_000
+"""Notes kept while the disk refuses them; beyond that the oldest go, and the service must tell again."""
+
+
+@frozen(eq=False)
+class _Item:
+    """One thing to do in the thread; without a future nobody waits, and it is tried again when a commit fails."""
+
+    act: Callable[[sqlite3.Connection], object]
+    done: asyncio.Future[Any] | None = None
+
+
+class JournalWriter:
+    """An open journal. Opened before the engine, closed after it."""
+
+    def __init__(self, file: JournalFile, name: str) -> None:
+        self._file = file
+        self._name = name
+        self._loop = asyncio.get_running_loop()
+        self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
+        self._closed = False
+        self._kept: list[_Item] = []
+        self._thread = threading.Thread(target=self._work, name="toapis-journal", daemon=True)
+        self._thread.start()
+
+    @classmethod
+    async def open(cls, journal: Journal, credentials: Credentials) -> JournalWriter:
+        """Open it, or raise `JournalLocked` or `JournalError`."""
+
+        def opened() -> JournalFile:
+            return JournalFile.open(journal.path, credentials, same_account=journal.same_account)
+
+        opening = asyncio.ensure_future(asyncio.to_thread(opened))
+        try:
+            return cls(await asyncio.shield(opening), str(journal.path))
+        except asyncio.CancelledError:  # the thread can't be stopped, and the lock must not stay
+            opening.add_done_callback(_close)
+            raise
+
+    # -------------------------------------------------------------------------------------- writing
+
+    async def intend(self, intent: Intent) -> None:
+        """Returns once the intent is durable. Raises `JournalError`, and then nothing may be sent."""
+        now_s = time.time()
+        await self._do(lambda db: journal_file.put_intent(db, intent, now_s))
+
+    def accepted(self, client_business_id: str, task_id: str, asked_id: str) -> None:
+        """The service has taken it; `asked_id` is the id by which it is known to be found."""
+        now_s = time.time()
+        self._note(lambda db: journal_file.put_accepted(db, client_business_id, task_id, asked_id, now_s))
+
+    def ended(self, client_business_id: str, state: State, answer: str | None = None) -> None:
+        """Its final state, or that it was not taken."""
+        now_s = time.time()
+        self._note(lambda db: journal_file.put_end(db, client_business_id, state, answer, now_s))
+
+    def saved(self, client_business_id: str, names: Sequence[str]) -> None:
+        """Its images are on disk."""
+        now_s, kept = time.time(), tuple(names)
+        self._note(lambda db: journal_file.put_files(db, client_business_id, kept, now_s))
+
+    # -------------------------------------------------------------------------------------- reading
+
+    async def of_row(self, run: str, key: str | None, digest: str, occurrence: int) -> Record | None:
+        """What is known of a batch's row from this run's earlier passes."""
+        return await self._do(lambda db: journal_file.record_of_row(db, run, key, digest, occurrence))
+
+    async def of_id(self, client_business_id: str) -> Record | None:
+        """What is known of a submission."""
+        return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
+
+    async def left_behind(self, run: str) -> tuple[Record, ...]:
+        """The rows of a run that an image may come of, or has, and whose files are not on disk."""
+        return await self._do(lambda db: journal_file.left_behind(db, run))
+
+    async def paid(self, run: str) -> tuple[Record, ...]:
+        """The rows of a run that were paid for, or may have been."""
+        return await self._do(lambda db: journal_file.paid(db, run))
+
+    async def unfinished(self) -> tuple[Record, ...]:
+        """The plain submissions that the service may still work on."""
+        return await self._do(journal_file.unfinished)
+
+    # -------------------------------------------------------------------------------------- the thread
+
+    async def aclose(self) -> None:
+        """Write what is left, and let others have the journal."""
+        self.forget()
+        await asyncio.to_thread(self._thread.join)
+
+    def forget(self) -> None:
+        """The same without waiting. May be called in any thread."""
+        if not self._closed:
+            self._closed = True
+            self._items.put(None)
+
+    async def _do(self, act: Callable[[sqlite3.Connection], T]) -> T:
+        if self._closed:
+            raise JournalError(f"the journal {self._name} is closed")
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._items.put(_Item(act, done))
+        return await done
+
+    def _note(self, act: Callable[[sqlite3.Connection], object]) -> None:
+        if not self._closed:
+            self._items.put(_Item(act))
+
+    def _work(self) -> None:
+        """The thread: all that has gathered meanwhile, in one commit, until `None` comes."""
+        more = True
+        try:
+            while more:
+                group = [self._items.get()]
+                while not self._items.empty():
+                    group.append(self._items.get())
+                more = None not in group
+                self._commit([item for item in group if item is not None])
+        finally:
+            self._file.close()
+
+    def _commit(self, items: list[_Item]) -> None:
+        group = [*self._kept, *items]
+        db = self._file.connection
+        try:
+            db.execute("BEGIN IMMEDIATE")
+            results = [self._done(item, db) for item in group]
+            db.execute("COMMIT")
+        except Exception as error:  # the disk is full, read-only or broken; or a bug, which must not end the thread
+            if db.in_transaction:
+                db.execute("ROLLBACK")
+            self._failed(group, error)
+        else:
+            self._kept = []
+            self._tell(group, results)
+
+    def _done(self, item: _Item, db: sqlite3.Connection) -> object:
+        """One item's result. A value that sqlite can't take is its own fault, and must not hold up the others."""
+        try:
+            return item.act(db)
+        except (ValueError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as error:
+            logger.error("the journal %s can't hold this: %s", self._name, error)
+            return JournalError(f"the journal {self._name} can't hold this: {error}; nothing was sent")
+
+    def _failed(self, group: list[_Item], error: Exception) -> None:
+        """Whoever waits is told; what nobody waits for is kept for the next commit."""
+        if not self._kept:
+            logger.error("the journal %s can't be written: %s", self._name, error)
+        self._kept = [item for item in group if item.done is None][-MOST_KEPT:]
+        failure = JournalError(f"the journal {self._name} can't be written: {error}; nothing was sent")
+        failure.__cause__ = error
+        waiting = [item for item in group if item.done is not None]
+        self._tell(waiting, [failure] * len(waiting))
+
+    def _tell(self, group: list[_Item], results: Sequence[object]) -> None:
+        told = [(item.done, result) for item, result in zip(group, results, strict=True) if item.done is not None]
+        if told:
+            try:
+                self._loop.call_soon_threadsafe(_resolve, told)
+            except RuntimeError:  # the loop was closed: nobody waits any more
+                return
+
+
+def _close(opening: asyncio.Future[JournalFile]) -> None:
+    if opening.exception() is None:
+        opening.result().close()
+
+
+def _resolve(told: list[tuple[asyncio.Future[Any], object]]) -> None:
+    for done, result in told:
+        if done.done():  # its caller was cancelled
+            continue
+        if isinstance(result, JournalError):
+            done.set_exception(result)
+        else:
+            done.set_result(result)

@@ -1,0 +1,101 @@
+"""Looking at a journal without holding it, also while another process writes. Everything here blocks."""
+
+from __future__ import annotations
+
+import contextlib
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+
+from toapis_async.engine.journal_file import SAVED, SELECT, Record, State, check_ours, explained, record_of
+from toapis_async.errors import JournalError
+
+if TYPE_CHECKING:
+    from collections.abc import Generator
+    from pathlib import Path
+
+_LATEST: Final = (
+    "id IN (SELECT max(id) FROM submission WHERE run = ? GROUP BY key, iif(key IS NULL, digest, ''), occurrence)"
+)
+"""Of a row that was sent anew after a failure, only the newest record stands."""
+
+
+@frozen
+class Standing:
+    """How many rows of a run stand where."""
+
+    saved: int  #: completed, and its files are on disk
+    completed: int  #: completed, and its files are not known to be on disk
+    failed: int
+    refused: int
+    running: int
+    in_doubt: int  #: sent perhaps, and nothing is known yet
+    withdrawn: int  #: not sent, or certainly not accepted
+
+    @property
+    def rows(self) -> int:
+        """All of them."""
+        known = self.saved + self.completed + self.failed + self.refused
+        return known + self.running + self.in_doubt + self.withdrawn
+
+
+@contextlib.contextmanager
+def _looking(path: Path) -> Generator[sqlite3.Connection | None]:
+    """The database, None when nothing was ever written into it."""
+    if not path.is_file():
+        raise JournalError(f"there is no journal {path}")
+    with explained(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
+        db.execute("PRAGMA query_only = ON")  # mode=ro would leave sqlite's side files behind
+        check_ours(db, path)
+        yield db if db.execute("PRAGMA user_version").fetchone()[0] else None
+
+
+def records(path: Path, run: str) -> Generator[Record]:
+    """The rows of a run as they stand, in the order of their source.
+
+    Raises `JournalError` when there is no journal, or it can't be read.
+    """
+    with _looking(path) as db:
+        if db is not None:
+            for row in db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run)):
+                yield record_of(db, row)
+
+
+def standing(path: Path, run: str) -> Standing:
+    """The rows of a run, counted."""
+    with _looking(path) as db:
+        if db is None:
+            return Standing(0, 0, 0, 0, 0, 0, 0)
+        counted: dict[tuple[str, int], int] = {
+            (state, saved): number
+            for state, saved, number in db.execute(
+                f"SELECT state, {SAVED} AS saved, count(*)"  # noqa: S608  (the parts are constants)
+                f" FROM submission WHERE run = ? AND {_LATEST} GROUP BY state, saved",
+                (run, run),
+            )
+        }
+
+    def number(state: State) -> int:
+        return counted.get((state.value, 0), 0) + counted.get((state.value, 1), 0)
+
+    return Standing(
+        saved=counted.get((State.COMPLETED.value, 1), 0),
+        completed=counted.get((State.COMPLETED.value, 0), 0),
+        failed=number(State.FAILED),
+        refused=number(State.REFUSED),
+        running=number(State.ACCEPTED),
+        in_doubt=number(State.INTENT),
+        withdrawn=number(State.WITHDRAWN),
+    )
+
+
+def latest_run(path: Path) -> str | None:
+    """The run that was begun last; None when there is none, or no journal."""
+    if not path.is_file():
+        return None
+    with _looking(path) as db:
+        if db is None:
+            return None
+        found = db.execute("SELECT run FROM submission WHERE run IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+        return None if found is None else found[0]
