@@ -12,6 +12,7 @@ It knows nothing of the client in this package: what they agree on is the servic
 from __future__ import annotations
 
 from toapis_async.sandbox.answers import BillingMode
+from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.faults import Fault, FaultPlan, Kind, Step, TimedFault
 from toapis_async.sandbox.ledger import Ledger, LedgerEntry
 from toapis_async.sandbox.limits import TIERS, Limits, Tier
@@ -27,6 +28,7 @@ __all__ = [
     "TIERS",
     "Attempt",
     "BillingMode",
+    "Clock",
     "DuplicateIds",
     "Failure",
     "Fault",

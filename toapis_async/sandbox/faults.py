@@ -72,6 +72,7 @@ class Fault(StrEnum):
     TASK_FAILS_MESSAGE = "task_fails_message"  # no error, a top-level message
     TASK_VANISHES = "task_vanishes"  # 404 from now on; the ledger keeps it
     TASK_VANISHES_400 = "task_vanishes_400"  # the same as 400 {"message": "task_not_exist"}
+    FILES_EXPIRE = "files_expire"  # completed, and its files are gone that moment instead of a day later
     # Events on their way to a receiver, which can also be DROPPED (lost for good) or SLOW (late)
     DUPLICATED = "duplicated"  # sent twice
 
@@ -117,7 +118,7 @@ STICKY: Final = (
     | VANISHINGS
     | _RESULT_SHAPES
     | frozenset(STATUS_WORDS)
-    | {Fault.NUMERIC_CODES, Fault.EMPTY_CODES, Fault.TASK_ID_FOR_ID, Fault.WITHOUT_METADATA}
+    | {Fault.NUMERIC_CODES, Fault.EMPTY_CODES, Fault.TASK_ID_FOR_ID, Fault.WITHOUT_METADATA, Fault.FILES_EXPIRE}
 )
 """Faults that, drawn by a submission, become traits of its task."""
 
@@ -127,6 +128,7 @@ _ONLY_AT: Final[dict[Fault, frozenset[Kind]]] = {
     **dict.fromkeys(STICKY - _CODES, frozenset[Kind]({"submit", "query"})),
     **dict.fromkeys(_API_ONLY, frozenset[Kind]({"submit", "query", "upload", "balance", "models"})),
     Fault.LIMITER_DOWN: frozenset({"submit"}),
+    Fault.FILES_EXPIRE: frozenset({"submit"}),
     Fault.DUPLICATED: frozenset({"event"}),
     Fault.NOT_FOUND: frozenset({"query", "file"}),
     Fault.NOT_EXIST: frozenset({"query"}),

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from aiohttp import web
 
 from toapis_async.sandbox.api import Api, file_names
+from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.faults import FaultPlan
 from toapis_async.sandbox.gallery import Gallery
 from toapis_async.sandbox.gate import Gate
@@ -64,7 +65,7 @@ class Sandbox:
     - `pictures`: false serves plain one-coloured files of the right size, and needs no Pillow.
     - `webhook_url`, `webhook_secret`: what the console holds for every key, see `webhooks`; a tuple of two secrets
       is a rotation.
-    - `clock`: Unix seconds.
+    - `clock`: Unix seconds. A `Clock` can be put forward, and the sandbox's event loop follows it.
     - `log_size`: how many of the latest requests `requests.log` keeps.
     """
 
@@ -140,6 +141,10 @@ class Sandbox:
                 "or do without with Sandbox(pictures=False)"
             )
         async with AsyncExitStack() as stack:
+            if isinstance(self._clock, Clock):
+                loop = asyncio.get_running_loop()
+                self._clock.follow(loop)
+                stack.callback(self._clock.forget, loop)
             stack.push_async_callback(self._store.aclose)
             kept = await self._store.open()
             for task in kept.tasks:

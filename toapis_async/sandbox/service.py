@@ -177,7 +177,7 @@ class Service:
             starts_at=now + queued_s(service_s * settings.speed) / settings.speed,
             finishes_at=now + service_s,
             visible_at=now + settings.visible_after_s / settings.speed,
-            files_live_s=FILES_LIVE_S / settings.speed,
+            files_live_s=0.0 if Fault.FILES_EXPIRE in traits else FILES_LIVE_S / settings.speed,
             credits=job.credits,
             failure=Failure() if fails else None,
             traits=traits,
