@@ -27,12 +27,12 @@ FLOORS = (
     {"handle"},
     {"batch", "rows", "run", "webhooks", "receivers", "report"},
     {"client"},
-    {"", "cli", "__main__"},
+    {"", "cli", "testing", "__main__"},
 )
 """From the ground up, by the first part of a module's name below the package; "" is `__init__`, which names them all
 for type checkers and loads them when asked."""
 APART = "sandbox"
-MAY_USE_APART = {"cli"}
+MAY_USE_APART = {"cli", "testing"}
 
 LENIENT = {
     ("errors", "models"),  # TaskFailed.billing is a Billing
@@ -159,7 +159,7 @@ def _inner(name: str, module: str, for_types: bool) -> str | None:
     if from_apart:
         return None if to_apart else "the sandbox uses nothing of the client"
     if to_apart:
-        return None if name.partition(".")[0] in MAY_USE_APART else "only the command line uses the sandbox"
+        return None if name.partition(".")[0] in MAY_USE_APART else "only the command line and the test kit use the sandbox"
     if for_types and (name, module) in LENIENT:
         return None
     return "the arrow points up" if floor_of(module) > floor_of(name) else None
@@ -220,11 +220,11 @@ def test_modules_load_each_other_in_no_circle() -> None:
 
 @pytest.fixture
 def house(tmp_path: Path) -> Path:
-    for folder in ("protocol", "engine", "sandbox", "cli"):
+    for folder in ("protocol", "engine", "sandbox", "cli", "testing"):
         (tmp_path / folder).mkdir()
         (tmp_path / folder / "__init__.py").touch()
     for floor in FLOORS:
-        for name in floor - {"", "protocol", "engine", "cli"}:
+        for name in floor - {"", "protocol", "engine", "cli", "testing"}:
             (tmp_path / f"{name}.py").touch()
     (tmp_path / "__init__.py").touch()
     (tmp_path / "protocol" / "wire.py").write_text("from toapis_async.models import TaskStatus\n")
@@ -262,9 +262,11 @@ def house(tmp_path: Path) -> Path:
         ("batch.py", "from toapis_async.client import ToAPIs", "the arrow points up"),
         ("rows.py", "import toapis_async", "the arrow points up"),
         ("client.py", "import toapis_async.cli", "the arrow points up"),
-        ("client.py", "from toapis_async.sandbox import Sandbox", "only the command line uses the sandbox"),
+        ("client.py", "from toapis_async.testing import Scenario", "the arrow points up"),
+        ("client.py", "from toapis_async.sandbox import Sandbox", "only the command line and the test kit use the sandbox"),
         ("sandbox/api.py", "from toapis_async.errors import ToAPIsError", "the sandbox uses nothing of the client"),
         ("sandbox/api.py", "from .. import errors", "the sandbox uses nothing of the client"),
+        ("sandbox/api.py", "from toapis_async.testing import Scenario", "the sandbox uses nothing of the client"),
         ("sandbox/api.py", "import toapis_async", "the sandbox uses nothing of the client"),
         ("protocol/wire.py", "import asyncio", "it is pure"),
         ("protocol/wire.py", "from time import monotonic", "it is pure"),
@@ -291,6 +293,7 @@ def test_a_forbidden_import_is_found(house: Path, file: str, code: str, offence:
         ("errors.py", "if TYPE_CHECKING:\n    from toapis_async.models import Billing"),
         ("settings.py", "import os\nif TYPE_CHECKING:\n    from toapis_async.events import Event"),
         ("cli/main.py", "from toapis_async.sandbox import Sandbox\nfrom toapis_async import ToAPIs"),
+        ("testing/kit.py", "from toapis_async.sandbox import Sandbox\nfrom toapis_async.client import ToAPIs"),
         ("sandbox/api.py", "import aiohttp\nfrom . import png\nfrom toapis_async.sandbox import Sandbox"),
         ("rows.py", "import asyncio, time\nfrom toapis_async.handle import TaskHandle\nfrom .batch import Batch"),
         ("receivers.py", "def f():\n    from aiohttp import web"),

@@ -273,12 +273,15 @@ def sandbox(
     \b
       toapis sandbox --speed 20
       toapis sandbox --port 0 --files-port 0 --json --fault lost_answer=0.05
+
+    Its address in a browser shows its tasks, charges and faults; docs/testing.md tells how to script it from any
+    language.
     """
     with reported(speaking := Output(json=json, quiet=quiet)):
         from toapis_async.cli.sandbox import add_fault, add_receiver, serve
-        from toapis_async.sandbox import Sandbox
+        from toapis_async.sandbox import Clock, Sandbox
 
-        service = Sandbox(speed=speed, tier=tier, credits=credits_, **settings)
+        service = Sandbox(speed=speed, tier=tier, credits=credits_, clock=Clock(), control=True, **settings)
         for fault in faults:
             add_fault(service.faults, fault)
         if webhook_url is not None:

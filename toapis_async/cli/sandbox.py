@@ -92,6 +92,7 @@ def _tell(out: Output, sandbox: Sandbox, served: Options) -> None:
         if compressed:
             out.note("In Python:")
             out.note(f"  ToAPIs(settings={_python(served)})")
+    out.note(f"Its tasks, charges and faults: {sandbox.base_url}/")
     out.note("Ctrl-C stops it.")
 
 

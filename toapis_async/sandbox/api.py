@@ -17,7 +17,7 @@ from toapis_async.sandbox.tasks import Failure, Task
 from toapis_async.sandbox.validation import JsonObject, RefusedError, understand
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Iterable
 
     from toapis_async.sandbox.service import Caller, Service
     from toapis_async.sandbox.store import Store
@@ -40,9 +40,10 @@ class Api:
     webhooks: Webhooks
     uploads_taken: int = 0
 
-    def application(self) -> web.Application:
-        """The routes; whatever matches none of them, in path or in method, is an invalid URL."""
+    def application(self, others: Iterable[web.RouteDef] = ()) -> web.Application:
+        """The routes and `others`; whatever matches none of them, in path or in method, is an invalid URL."""
         app = web.Application(client_max_size=JSON_LIMIT_BYTES)
+        app.add_routes(others)
         app.router.add_post("/v1/images/generations", self.submit)
         app.router.add_post("/v1/images/edits", self.submit)
         app.router.add_get("/v1/images/generations/{task_id:[^/]+}", self.query)

@@ -171,10 +171,26 @@ class FaultPlan:
             raise ValueError(f"a probability lies between 0 and 1, not at {probability}")
         self._chances.append((kind, fault, probability))
 
+    @property
+    def scripts(self) -> tuple[tuple[Kind, str | None, tuple[Step, ...]], ...]:
+        """The steps that wait: kind, what they are about, and what will happen."""
+        return tuple((kind, about, tuple(steps)) for (kind, about), steps in self._scripts.items() if steps)
+
+    @property
+    def chances(self) -> tuple[tuple[Kind, Fault | TimedFault, float], ...]:
+        """What happens now and then: kind, fault, probability."""
+        return tuple(self._chances)
+
     def clear(self) -> None:
         """Forget all scripts and chances; what was drawn stays counted."""
         self._scripts.clear()
         self._chances.clear()
+
+    def reset(self) -> None:
+        """As it was when made: `clear`, and nothing was drawn yet."""
+        self.clear()
+        self.drawn.clear()
+        self._seen.clear()
 
     def pending(self, kind: Kind) -> int:
         """Scripted steps of a kind that no request has consumed yet."""

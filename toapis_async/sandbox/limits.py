@@ -116,6 +116,10 @@ class RateLimiter:
         """The headers without taking a token, for a 429 that was asked for by a fault."""
         return self._headers(self.bucket(user, category, now), category, now)
 
+    def reset(self) -> None:
+        """All buckets are full."""
+        self._buckets.clear()
+
     def _new_bucket(self, category: Category, now: float) -> TokenBucket:
         limits = self._limits
         if category == "async_submit":

@@ -12,6 +12,7 @@ from aiohttp import web
 
 from toapis_async.sandbox.api import Api, file_names
 from toapis_async.sandbox.clock import Clock
+from toapis_async.sandbox.control import Control
 from toapis_async.sandbox.faults import FaultPlan
 from toapis_async.sandbox.gallery import Gallery
 from toapis_async.sandbox.gate import Gate
@@ -67,6 +68,8 @@ class Sandbox:
       is a rotation.
     - `clock`: Unix seconds. A `Clock` can be put forward, and the sandbox's event loop follows it.
     - `log_size`: how many of the latest requests `requests.log` keeps.
+    - `control`: serve the control API under `/_sandbox` and a page at `/`, for whoever reaches the API's port on this
+      machine.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class Sandbox:
         webhook_secret: str | tuple[str, ...] | None = None,
         clock: Callable[[], float] = time.time,
         log_size: int = 10_000,
+        control: bool = False,
     ) -> None:
         if speed <= 0:
             raise ValueError("speed must be positive")
@@ -112,9 +116,10 @@ class Sandbox:
         self._store: Store = MemoryStore() if state_dir is None else FolderStore(state_dir)
         self._closing = asyncio.Event()
         self._stack = AsyncExitStack()
-        limiter = RateLimiter(limits or TIERS[tier], speed=speed, reset_unit=reset_unit)
-        gate = Gate(self.faults, self.requests, limiter, KeyRing(keys), clock, speed, self._closing)
+        self._limiter = RateLimiter(limits or TIERS[tier], speed=speed, reset_unit=reset_unit)
+        gate = Gate(self.faults, self.requests, self._limiter, KeyRing(keys), clock, speed, self._closing)
         self._pictures = pictures
+        self._control = control
         self.webhooks = Webhooks(clock, speed, self.faults, self._links, log_size)
         """Events sent to a receiver when tasks end, and how it answered."""
         self.webhooks.configure(webhook_url, webhook_secret)
@@ -153,8 +158,9 @@ class Sandbox:
             self.webhooks.start()
             stack.push_async_callback(self.webhooks.aclose)
             api_port, files_port = self._wanted_ports
+            others = Control(self).routes() if self._control else ()
             self._ports = (
-                await self._listen(stack, self._api.application(), api_port, kept.ports[0]),
+                await self._listen(stack, self._api.application(others), api_port, kept.ports[0]),
                 await self._listen(stack, self._gallery.application(), files_port, kept.ports[1]),
             )
             await self._store.save_ports(self._ports)
@@ -182,6 +188,26 @@ class Sandbox:
     def fail(self, task_id: str, code: str = Failure().code, message: str = Failure().message) -> None:
         """Fail a task now and refund it. Raises like `finish`."""
         self._end(task_id, Failure(code, message))
+
+    def now(self) -> float:
+        """The time by its clock."""
+        return self._clock()
+
+    def advance(self, seconds: float) -> None:
+        """Put its clock forward. Raises `ValueError` if that is no `Clock`, or for going back."""
+        if not isinstance(self._clock, Clock):
+            raise ValueError("this sandbox was made without a clock that can be put forward")  # noqa: TRY004
+        self._clock.advance(seconds)
+
+    def reset(self) -> None:
+        """Forget tasks, books, faults, requests and events, and fill the buckets; uploads and the receiver stay.
+
+        Raises `ValueError` with a `state_dir`, which is there to be kept.
+        """
+        if not isinstance(self._store, MemoryStore):
+            raise ValueError("a sandbox with a state_dir is not reset: start one on an empty folder")  # noqa: TRY004
+        for part in (self._service, self.faults, self.requests, self._limiter, self.webhooks):
+            part.reset()
 
     def __repr__(self) -> str:
         where = "not listening" if self._ports is None or self._closing.is_set() else self.base_url

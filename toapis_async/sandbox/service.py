@@ -62,6 +62,10 @@ class Service:
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
+        self.reset()
+
+    def reset(self) -> None:
+        """Forget all tasks, and with them the books."""
         self.tasks: dict[str, Task] = {}
         self._by_business_id: dict[str, list[Task]] = {}
         self._used_by_user: dict[str, float] = {}

@@ -48,6 +48,12 @@ class RequestLog:
             self.by_task[request.task_id] += 1
         self.log.append(request)
 
+    def reset(self) -> None:
+        """As it was when made."""
+        for counter in (self.counts, self.by_task, self.statuses, self.unanswered):
+            counter.clear()
+        self.log.clear()
+
     def count(self, kind: Kind) -> int:
         """Requests of a kind so far."""
         return self.counts[kind]

@@ -119,6 +119,13 @@ class Webhooks:
         self._deliveries.add(delivery)
         delivery.add_done_callback(self._deliveries.discard)
 
+    def reset(self) -> None:
+        """Drop what is on its way, and the log; the receiver stays."""
+        for delivery in self._deliveries:
+            delivery.cancel()
+        self._ends.clear()
+        self.log.clear()
+
     def ended(self, task: Task) -> None:
         """A task's end was brought about before its time."""
         if task.task_id in self._ends:

@@ -16,9 +16,8 @@ if TYPE_CHECKING:
     from toapis_async.testing.threaded import ThreadedSandbox
 
 _MARKERS = (
-    "toapis_sandbox(*scenarios, **options): what happens in the fixture of this name, and options of "
-    "toapis_async.sandbox.Sandbox",
-    "toapis_client(**settings): toapis_async.Settings of the fixture of this name",
+    "toapis_sandbox(*scenarios, **options): scenarios and toapis_async.sandbox.Sandbox options of this fixture",
+    "toapis_client(**settings): toapis_async.Settings of this fixture",
 )
 
 

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from toapis_async.testing.virtual import Restful, VirtualTime
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator, Iterator
 
     from toapis_async.sandbox import Clock, FaultPlan, Ledger, RequestLog, Sandbox, Webhooks
 
@@ -71,9 +71,9 @@ class ThreadedSandbox:
         self._on_loop(lambda: self._sandbox.fail(task_id, code, message))
 
     @contextmanager
-    def virtual_time(self) -> Iterator[None]:
-        """Within it, the running event loop and the sandbox share a clock that jumps to the next timer whenever there is
-        nothing else to do: waiting takes no time, and takes exactly as long as it says by `elapsed_s`.
+    def virtual_time(self) -> Generator[None]:
+        """Within it, the running event loop and the sandbox share a clock that jumps to the next timer whenever there
+        is nothing else to do: waiting takes no time, and takes exactly as long as it says by `elapsed_s`.
 
         Raises `RuntimeError` outside an event loop, `TypeError` in one that keeps its time to itself (uvloop's).
         """
@@ -106,7 +106,8 @@ class ThreadedSandbox:
         restful = Restful(loop)
         try:
             await self._sandbox.start()
-        except BaseException as error:  # noqa: BLE001  raised by start(), in the thread that wants the sandbox
+        except BaseException as error:
+            # start() raises it, in the thread that wants the sandbox.
             self._running.set_exception(error)
             return
         try:
@@ -153,4 +154,5 @@ class _OnLoop:
 
 
 def _apart(value: Any) -> Any:
-    return copy.copy(value) if isinstance(value, list | dict | set | deque) else value
+    is_container = isinstance(value, list | dict | set | deque)
+    return copy.copy(cast("object", value)) if is_container else value

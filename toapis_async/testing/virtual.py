@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import select
+import selectors
 from contextlib import ExitStack, contextmanager
 from datetime import datetime, tzinfo
 from types import SimpleNamespace
@@ -21,8 +22,7 @@ from toapis_async import webhooks
 from toapis_async.engine import downloads
 
 if TYPE_CHECKING:
-    import selectors
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Generator
 
     from toapis_async.sandbox import Clock
 
@@ -30,7 +30,7 @@ _GRACE_S = 0.001
 """Real time for what only the operating system knows of: a subprocess, a database, a thread that is nobody's."""
 _BLOCKED_S = 0.05
 
-Events = list[tuple[Any, int]]
+Events = list[tuple[selectors.SelectorKey, int]]
 
 
 class Restful:
@@ -49,11 +49,11 @@ class Restful:
         self._ready = select.poll()
         self._ready.register(self.selector.fileno(), select.POLLIN)  # type: ignore[attr-defined]
         self.selector.select = self.select  # type: ignore[method-assign]
-        loop.run_in_executor = self._counted  # type: ignore[method-assign]
+        loop.run_in_executor = self._counted  # type: ignore[assignment,method-assign]
 
     def let_go(self) -> None:
         """The loop is as it was before."""
-        self.selector.select = self.wait  # type: ignore[method-assign]
+        self.selector.select = self.wait  # type: ignore[assignment,method-assign]
         self._loop.run_in_executor = self._run  # type: ignore[method-assign]
 
     def select(self, timeout: float | None = None) -> Events:
@@ -127,7 +127,7 @@ class VirtualTime:
         self._inside: asyncio.AbstractEventLoop | None = None
 
     @contextmanager
-    def entered(self) -> Iterator[None]:
+    def entered(self) -> Generator[None]:
         """Until its end, the running loop and the sandbox wait for nothing."""
         loop = asyncio.get_running_loop()
         if self._inside is loop:
@@ -164,5 +164,7 @@ def selector_of(loop: asyncio.AbstractEventLoop) -> selectors.BaseSelector:
     """A loop's selector, or `TypeError` for one that has none to be asked."""
     selector = getattr(loop, "_selector", None)
     if selector is None or not hasattr(selector, "fileno"):
-        raise TypeError(f"virtual time needs asyncio's own event loop (with epoll or kqueue), not {type(loop).__name__}")
+        raise TypeError(
+            f"virtual time needs asyncio's own event loop (with epoll or kqueue), not {type(loop).__name__}"
+        )
     return cast("selectors.BaseSelector", selector)
