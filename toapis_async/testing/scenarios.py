@@ -29,7 +29,7 @@ class Scenario:
             faults.script(kind, *steps)
 
 
-SECOND_POLL_FAILS: Final = Scenario({"query": (None, Fault.ERROR_500)}, {"service_time_s": 12.0})
+SECOND_POLL_FAILS: Final = Scenario({"query": (None, Fault.ERROR_500)}, {"service_time_s": 60.0})
 """The first look at a task sees it at work, the second is answered 500, a later one sees it completed."""
 ANSWER_LOST: Final = Scenario({"submit": (Fault.LOST_ANSWER,)})
 """The first submission is accepted and charged, and its answer never comes: the client finds the task by its id."""
