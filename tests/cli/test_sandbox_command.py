@@ -6,7 +6,10 @@ import json
 import os
 import signal
 import socket
-from typing import TYPE_CHECKING
+import subprocess
+import sys
+from typing import TYPE_CHECKING, Any
+from urllib.request import Request, urlopen
 
 import pytest
 from attrs import asdict
@@ -82,6 +85,32 @@ def test_python_is_told_how_to_keep_pace_and_never_to_go_too_fast() -> None:
     assert given["submit_per_s"] <= 20 * allowed["submit_per_s"]
     assert given["query_burst"] == pytest.approx(allowed["query_burst"], rel=1e-3)
     assert given["query_burst"] <= allowed["query_burst"]
+
+
+@pytest.mark.usefixtures("stopped_when_ready")
+def test_people_are_told_of_the_page() -> None:
+    ran = run("sandbox", "--port", "0", "--files-port", "0")
+    address = ran.stdout.splitlines()[0].rpartition("=")[2]
+    assert f"Its tasks, charges and faults: {address}/\n" in ran.stderr
+
+
+def test_it_can_be_scripted_from_outside_while_it_runs() -> None:
+    command = [sys.executable, "-m", "toapis_async", "sandbox", "--port", "0", "--files-port", "0", "--json", "--quiet"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as process:  # noqa: S603
+        assert process.stdout is not None
+        at = json.loads(process.stdout.readline())["base_url"] + "/_sandbox"
+        headers = {"Content-Type": "application/json"}
+
+        def asked(path: str, body: bytes | None = None) -> dict[str, Any]:
+            with urlopen(Request(f"{at}/{path}", body, headers), timeout=10) as answer:  # noqa: S310
+                told: dict[str, Any] = json.load(answer)
+                return told
+
+        before = asked("state")["now"]
+        assert asked("clock/advance", b'{"seconds": 86400}') == {"ok": True}
+        assert 86_400 <= asked("state")["now"] - before < 87_000
+        process.send_signal(signal.SIGINT)
+        assert process.wait(10) == 0
 
 
 def test_a_port_in_use_names_the_option() -> None:

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import json
+import re
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import aiohttp
@@ -16,11 +18,11 @@ from .kit import Caller, until
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
-    from pathlib import Path
 
     from .kit import Reply
 
 CHROMIUM = "/usr/bin/chromium"
+DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
 
 
 @pytest.fixture
@@ -286,3 +288,23 @@ async def test_the_page_shows_what_happens_as_text(sandbox: Sandbox, caller: Cal
         await page.get_by_role("cell", name="completed").wait_for()
         await browser.close()
     assert complaints == []
+
+
+# ------------------------------------------------------------------------------------------------ the documentation
+
+DOCUMENTED = re.findall(r"^control \$AT/(\S+) -d '(.*)'$", DOCS.read_text(), re.MULTILINE)
+
+
+@pytest.mark.parametrize(("path", "body"), DOCUMENTED)
+async def test_what_is_documented_is_obeyed(caller: Caller, path: str, body: str) -> None:
+    asked = json.loads(body)
+    if "task_id" in asked:
+        asked["task_id"] = await caller.task()
+    timeout = aiohttp.ClientTimeout()  # as above: the clock jumps
+    assert (await caller.call("POST", f"/_sandbox/{path}", json=asked, timeout=timeout)).body == {"ok": True}
+
+
+def test_every_command_is_documented() -> None:
+    assert {path for path, _ in DOCUMENTED} == {
+        "faults/script", "faults/chance", "faults/clear", "tasks/finish", "tasks/fail", "clock/advance", "reset",
+    }  # fmt: skip

@@ -189,6 +189,7 @@ async def test_events_come_the_moment_a_task_ends(toapis_sandbox: ThreadedSandbo
         begun_s = toapis_sandbox.elapsed_s
         await toapis_client.generate("a red kite")
         assert toapis_sandbox.elapsed_s - begun_s == pytest.approx(30, abs=1e-3)
+        await asyncio.sleep(1)  # until the sandbox has written down how it was answered
     await runner.cleanup()
     [attempt] = toapis_sandbox.webhooks.log
     assert (attempt.status, attempt.type) == (200, "generation.completed")
