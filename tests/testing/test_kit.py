@@ -217,6 +217,21 @@ async def test_threads_at_work_hold_the_time(toapis_sandbox: ThreadedSandbox, to
             assert toapis_sandbox.elapsed_s == begun_s
 
 
+async def test_a_thread_of_the_sandbox_holds_the_time(
+    monkeypatch: pytest.MonkeyPatch, request: pytest.FixtureRequest, tmp_path: Path
+) -> None:
+    def painted(*_: object) -> bytes:
+        time.sleep(0.03)
+        return b"\x89PNG\r\n\x1a\n" + b"IEND\xaeB`\x82"
+
+    monkeypatch.setattr("toapis_async.sandbox.server.plain", painted)
+    client: ToAPIs = request.getfixturevalue("toapis_client")
+    async with client:
+        generation = await client.generate("a red kite")
+        async with asyncio.timeout(1):
+            await generation.save(tmp_path)
+
+
 async def test_time_goes_on_from_where_it_jumped_to(toapis_sandbox: ThreadedSandbox) -> None:
     loop = asyncio.get_running_loop()
     late = asyncio.Event()
