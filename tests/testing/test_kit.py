@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 import pytest
@@ -28,12 +29,11 @@ from toapis_async.testing import (
     SECOND_POLL_FAILS,
     TASK_FAILS,
     TASK_VANISHES,
+    ThreadedSandbox,
 )
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-    from toapis_async.testing import ThreadedSandbox
 
 
 async def test_a_generation_costs_what_the_books_say(
@@ -244,6 +244,27 @@ async def test_time_goes_on_from_where_it_jumped_to(toapis_sandbox: ThreadedSand
     await late.wait()
     assert stopped_at_s + 0.01 <= loop.time() < stopped_at_s + 100
     assert 2_000 <= toapis_sandbox.elapsed_s < 2_100
+
+
+def wall_clock() -> object:
+    return vars(import_module("toapis_async.webhooks"))["time"]
+
+
+def test_a_client_left_open_leaves_no_clock_behind() -> None:
+    from toapis_async.sandbox import Clock, Sandbox  # noqa: PLC0415
+    from toapis_async.testing.client import VirtualClient  # noqa: PLC0415
+
+    clock = Clock()
+    sandbox = ThreadedSandbox(Sandbox(clock=clock, pictures=False), clock)
+    sandbox.start()
+    clients = [VirtualClient(sandbox, Settings())]
+    with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
+        runner.run(clients[0].start())
+        assert wall_clock() is not time
+    sandbox.close()
+    assert wall_clock() is time
+    with pytest.warns(ResourceWarning, match="unclosed client"):
+        clients.clear()
 
 
 def test_without_a_loop_there_is_no_virtual_time(toapis_sandbox: ThreadedSandbox) -> None:

@@ -11,6 +11,8 @@ from pathlib import Path
 
 import pytest
 
+from toapis_async import testing
+
 DOCS = Path(__file__).parents[2] / "docs" / "testing.md"
 SCOPE = "asyncio_default_fixture_loop_scope=function"  # pytest-asyncio warns when this is left to it
 BLOCK = re.compile(r"```python notest\n# (\w+\.py)\n(.*?)```", re.DOTALL)
@@ -114,3 +116,12 @@ def test_loading_it_loads_nothing_to_speak_of() -> None:
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
     loaded = json.loads(done.stdout)
     assert loaded == ["toapis_async", "toapis_async.testing", "toapis_async.testing.plugin"]
+
+
+def test_every_public_name_is_there_and_documented() -> None:
+    told = DOCS.read_text()
+    for name in testing.__all__:
+        assert getattr(testing, name) is not None
+        assert name in told
+    with pytest.raises(AttributeError, match="no attribute 'ANSWER_FOUND'"):
+        testing.ANSWER_FOUND  # noqa: B018

@@ -69,7 +69,7 @@ def test_its_next_timer_is_known(loop: asyncio.AbstractEventLoop) -> None:
 
 
 def test_a_loop_without_a_selector_is_refused() -> None:
-    with pytest.raises(TypeError, match="virtual time needs asyncio's own event loop .*, not object"):
+    with pytest.raises(TypeError, match=r"virtual time needs asyncio's own event loop .*, not object"):
         Restful(object())  # type: ignore[arg-type]
 
 

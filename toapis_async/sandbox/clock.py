@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
 import time
-from typing import TYPE_CHECKING
-
-if TYPE_CHECKING:
-    import asyncio
 
 
 class Clock:
@@ -59,11 +56,10 @@ class Clock:
 
         Raises `TypeError` for a loop that keeps its time to itself, as uvloop's does.
         """
+        if not isinstance(loop, asyncio.BaseEventLoop):
+            raise TypeError(f"{type(loop).__name__} can't be given a clock; asyncio's own event loop can")
         late_s = loop.time() - self.loop_time()
-        try:
-            loop.time = lambda: self.loop_time() + late_s  # type: ignore[method-assign]
-        except AttributeError:
-            raise TypeError(f"{type(loop).__name__} can't be given a clock; asyncio's own event loop can") from None
+        loop.time = lambda: self.loop_time() + late_s  # type: ignore[method-assign]
         self._followers[loop] = None
 
     def forget(self, loop: asyncio.AbstractEventLoop) -> None:

@@ -89,10 +89,11 @@ class Control:
         return {
             "now": sandbox.now(),
             "tasks": {status: statuses.count(status) for status in ("queued", "in_progress", "completed", "failed")},
+            # Summed here and not by the ledger, which would go through all entries for each.
             "credits": {
-                "charged": sandbox.ledger.credits_charged,
-                "refunded": sandbox.ledger.credits_refunded,
-                "paid": sandbox.ledger.credits_paid,
+                "charged": round(sum(entry.credits for entry in entries), 4),
+                "refunded": round(sum(entry.refunded for entry in entries), 4),
+                "paid": round(sum(entry.paid for entry in entries), 4),
             },
             "paid_twice": list(sandbox.ledger.paid_twice()),
             "requests": {"total": sandbox.requests.total, "by_kind": dict(sandbox.requests.counts)},

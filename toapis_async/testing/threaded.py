@@ -41,7 +41,7 @@ class ThreadedSandbox:
         self._sandbox = sandbox
         self._begun_s = clock()
         self._stop = asyncio.Event()
-        self._running: Future[tuple[asyncio.AbstractEventLoop, Restful]] = Future()
+        self._running: Future[asyncio.AbstractEventLoop] = Future()
         self._virtual: VirtualTime | None = None
         self._thread = threading.Thread(target=self._run, name="toapis-sandbox", daemon=True)
         for name in ("faults", "ledger", "requests", "webhooks"):
@@ -78,7 +78,8 @@ class ThreadedSandbox:
         Raises `RuntimeError` outside an event loop, `TypeError` in one that keeps its time to itself (uvloop's).
         """
         if self._virtual is None:
-            self._virtual = VirtualTime(self.clock, self._running.result()[1])
+            loop = self._running.result()
+            self._virtual = VirtualTime(self.clock, self._on_loop(lambda: Restful(loop)))
         with self._virtual.entered():
             yield
 
@@ -89,8 +90,9 @@ class ThreadedSandbox:
 
     def close(self) -> None:
         """Close the sandbox and end its thread."""
-        loop, _ = self._running.result()
-        loop.call_soon_threadsafe(self._stop.set)
+        if self._virtual is not None:
+            self._virtual.end()
+        self._running.result().call_soon_threadsafe(self._stop.set)
         self._thread.join()
 
     def __repr__(self) -> str:
@@ -102,8 +104,6 @@ class ThreadedSandbox:
             runner.run(self._serve())
 
     async def _serve(self) -> None:
-        loop = asyncio.get_running_loop()
-        restful = Restful(loop)
         try:
             await self._sandbox.start()
         except BaseException as error:
@@ -111,7 +111,7 @@ class ThreadedSandbox:
             self._running.set_exception(error)
             return
         try:
-            self._running.set_result((loop, restful))
+            self._running.set_result(asyncio.get_running_loop())
             await self._stop.wait()
         finally:
             await self._sandbox.aclose()
@@ -120,7 +120,7 @@ class ThreadedSandbox:
         async def acted() -> T:
             return act()
 
-        return asyncio.run_coroutine_threadsafe(acted(), self._running.result()[0]).result()
+        return asyncio.run_coroutine_threadsafe(acted(), self._running.result()).result()
 
 
 class _OnLoop:

@@ -125,6 +125,7 @@ class VirtualTime:
         self._clock = clock
         self._sandbox = sandbox
         self._inside: asyncio.AbstractEventLoop | None = None
+        self._stack = ExitStack()
 
     @contextmanager
     def entered(self) -> Generator[None]:
@@ -138,15 +139,23 @@ class VirtualTime:
         with ExitStack() as stack:
             jumping = _Jumping(loop, self._clock, self._sandbox)
             stack.callback(jumping.let_go)
-            self._clock.follow(loop)
-            stack.callback(self._clock.forget, loop)
             self._clock.stop()
             stack.callback(self._clock.go)
+            self._clock.follow(loop)
+            stack.callback(self._clock.forget, loop)
             for module, name, instead in _wall_clocks(self._clock):
                 stack.enter_context(mock.patch.object(module, name, instead))
             self._inside = loop
             stack.callback(setattr, self, "_inside", None)
+            self._stack = stack.pop_all()
+        try:
             yield
+        finally:
+            self.end()
+
+    def end(self) -> None:
+        """End it; also of a test that left its client open, and whose loop is gone."""
+        self._stack.close()
 
 
 def _wall_clocks(clock: Clock) -> list[tuple[object, str, object]]:
