@@ -250,21 +250,22 @@ def wall_clock() -> object:
     return vars(import_module("toapis_async.webhooks"))["time"]
 
 
-def test_a_client_left_open_leaves_no_clock_behind() -> None:
+def test_time_that_was_never_ended_ends_with_the_sandbox() -> None:
     from toapis_async.sandbox import Clock, Sandbox  # noqa: PLC0415
-    from toapis_async.testing.client import VirtualClient  # noqa: PLC0415
 
     clock = Clock()
     sandbox = ThreadedSandbox(Sandbox(clock=clock, pictures=False), clock)
     sandbox.start()
-    clients = [VirtualClient(sandbox, Settings())]
+    virtual_time = sandbox.virtual_time()
+
+    async def begin() -> None:
+        virtual_time.__enter__()  # as a client does that nobody closes
+
     with asyncio.Runner(loop_factory=asyncio.SelectorEventLoop) as runner:
-        runner.run(clients[0].start())
+        runner.run(begin())
         assert wall_clock() is not time
     sandbox.close()
     assert wall_clock() is time
-    with pytest.warns(ResourceWarning, match="unclosed client"):
-        clients.clear()
 
 
 def test_without_a_loop_there_is_no_virtual_time(toapis_sandbox: ThreadedSandbox) -> None:
