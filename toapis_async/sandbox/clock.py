@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import time
+from typing import Final
+
+MOST_S: Final = 10 * 365 * 86_400
 
 
 class Clock:
@@ -34,9 +37,9 @@ class Clock:
         return (time.monotonic() if stopped_s is None else stopped_s) + ahead_s
 
     def advance(self, seconds: float) -> None:
-        """Put it forward, and wake who waited for that. Raises `ValueError` for going back."""
-        if not 0 <= seconds < float("inf"):
-            raise ValueError(f"a clock is put forward by a number of seconds from 0, not by {seconds}")
+        """Put it forward, and wake who waited for that. Raises `ValueError` for going back, or over ten years."""
+        if not 0 <= seconds <= MOST_S:
+            raise ValueError(f"a clock is put forward by a number of seconds from 0 to {MOST_S:,}, not by {seconds}")
         stopped_s, ahead_s = self._state
         self._state = (stopped_s, ahead_s + seconds)
         for loop in tuple(self._followers):
