@@ -5,7 +5,7 @@ from __future__ import annotations
 
 import asyncio
 import uuid
-from contextlib import suppress
+from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -27,7 +27,7 @@ from toapis_async.protocol.retry import Fate, fate_of
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import AsyncGenerator, Callable
 
     from toapis_async.engine.journal import JournalWriter
     from toapis_async.engine.journal_file import Intent, Record
@@ -102,7 +102,8 @@ class Submitter:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._release: Callable[[Entry], None] = lambda _: permits.give_back()  # one for all entries
-        self._under_way: set[asyncio.Task[Entry | ToAPIsError]] = set()
+        self._under_way: dict[asyncio.Task[Entry | ToAPIsError], str] = {}  # and the client_business_id of each
+        self._alone: dict[str, asyncio.Future[None]] = {}
         self._unclaimed: dict[str, None] = {}  # in their order, each once
         self.accepted = 0
         self.retried = 0
@@ -139,6 +140,27 @@ class Submitter:
                 self._note_end(submission, error)
             raise
 
+    @asynccontextmanager
+    async def alone(self, client_business_id: str) -> AsyncGenerator[None]:
+        """One at a time for an id of the caller's own, what an earlier caller left behind included: two at once would
+        both find in the journal that nothing was sent yet."""
+        while (other := self._alone.get(client_business_id)) is not None:
+            await asyncio.wait([other])
+        mine = self._alone[client_business_id] = self._loop.create_future()
+        try:
+            await self.settled(client_business_id)
+            yield
+        finally:
+            del self._alone[client_business_id]
+            mine.set_result(None)
+
+    async def settled(self, client_business_id: str) -> bool:
+        """Wait for what is under way for an id; False when there is nothing."""
+        attempts = [attempt for attempt, business_id in self._under_way.items() if business_id == client_business_id]
+        if attempts:
+            await asyncio.wait(attempts)
+        return bool(attempts)
+
     async def take_up(self, record: Record) -> Entry:
         """The entry of what an earlier session saw the service's word on; a refusal raises what was said."""
         if record.state is State.REFUSED:
@@ -164,6 +186,8 @@ class Submitter:
 
     async def aclose(self) -> None:
         """Give POSTs under way `close_grace_s`, then give up on their answers."""
+        if self._journal is not None:
+            await self._journal.flush()  # those whose intent it was see now that nothing may be sent any more
         if not self._under_way:
             return
         await asyncio.wait(self._under_way, timeout=self._settings.close_grace_s)
@@ -197,14 +221,18 @@ class Submitter:
         try:
             submission.intended = True  # also when we are cancelled meanwhile: it may be on disk by then
             await self._journal.intend(submission.intent)
+            self._pacer.gate.check_open()  # the client may have been closed meanwhile
         except BaseException:
             self._pacer.gate.give_back()
             raise
 
     def _note_end(self, submission: Submission, error: BaseException) -> None:
-        """Write down that a submission certainly was not accepted; one in doubt stays what it is, an intent."""
-        if self._journal is not None and submission.intended and not isinstance(error, SubmitUncertain):
-            self._journal.ended(submission.client_business_id, *end_of(error))
+        """Write down that a submission certainly was not accepted; one in doubt stays what it is, an intent, and so
+        does one that a bug of ours ended."""
+        certain = isinstance(error, ToAPIsError | asyncio.CancelledError) and not isinstance(error, SubmitUncertain)
+        if self._journal is not None and submission.intended and certain:
+            state, answer = end_of(error)
+            self._journal.ended(submission.client_business_id, state, answer=answer)
 
     async def _watch_again(self, record: Record) -> Entry:
         """The entry of a task that an earlier session submitted and did not see the end of."""
@@ -248,8 +276,8 @@ class Submitter:
     async def _claim(self, submission: Submission) -> Entry | ToAPIsError:
         """Settle one POST in a task of its own and wait for it, or leave it behind when cancelled."""
         attempt = self._loop.create_task(self._settle(submission), name="toapis-submit")
-        self._under_way.add(attempt)
-        attempt.add_done_callback(self._under_way.discard)
+        self._under_way[attempt] = submission.client_business_id
+        attempt.add_done_callback(self._under_way.__delitem__)
         try:
             return await asyncio.shield(attempt)
         except asyncio.CancelledError:
