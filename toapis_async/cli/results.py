@@ -41,7 +41,7 @@ class Results:
 
     @contextmanager
     def opened(self) -> Generator[None]:
-        """Make the folders and the file; at the end, however it comes, put the rows in order.
+        """Make the file anew; at the end, however it comes, put the rows in order.
 
         Raises `CliError` when images can't be written.
         """
@@ -51,15 +51,25 @@ class Results:
         finally:
             self._close()
 
-    def _open(self) -> None:
+    def make_folders(self) -> None:
+        """Make the folders, or raise `CliError` when images can't be written."""
         try:
             images = self._folder / IMAGES
             images.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=images):
                 pass
+        except OSError as error:
+            raise self._unwritable(error) from None
+
+    def _open(self) -> None:
+        self.make_folders()
+        try:
             self._file = self._path.open("w+b")
         except OSError as error:
-            raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
+            raise self._unwritable(error) from None
+
+    def _unwritable(self, error: OSError) -> CliError:
+        return CliError(f"can't write to {self._folder}: {error.strerror}")
 
     @property
     def kept(self) -> bool:
