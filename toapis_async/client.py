@@ -82,10 +82,15 @@ class ToAPIs:
             raise ClientStateError(f"the client is {self._state.value}")
         self._state = ClientState.OPENING
         try:
-            self._engine = await self._opened()
+            engine = await self._opened()
         except BaseException:
-            self._state = ClientState.NEW
+            if self._state is ClientState.OPENING:
+                self._state = ClientState.NEW
             raise
+        if self._state is not ClientState.OPENING:
+            await engine.aclose()
+            raise SessionClosed("the client was closed while it was being opened")
+        self._engine = engine
         self._state = ClientState.OPEN
         return self
 
@@ -96,7 +101,7 @@ class ToAPIs:
         try:
             return Engine(self._credentials, self._settings, journal, await journal.unfinished())
         except BaseException:
-            journal.forget()
+            await journal.aclose()
             raise
 
     async def aclose(self) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import json
 import threading
 from contextlib import closing
@@ -10,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from toapis_async import ImageRequest
 from toapis_async.engine import journal_file
-from toapis_async.engine.fingerprint import fingerprint
+from toapis_async.engine.fingerprint import _fingerprint
 from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
 from toapis_async.settings import Credentials
 
@@ -43,7 +42,7 @@ def leave(
     **of_intent: Any,
 ) -> None:
     """Write a submission as it stood when its process died."""
-    identity = asyncio.run(fingerprint(ImageRequest.of(row)))
+    identity = _fingerprint(ImageRequest.of(row))
     intent = Intent(business_id, identity.digest, identity.text, **of_intent)
     with opened(path) as journal:
         db = journal.connection

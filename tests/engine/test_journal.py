@@ -145,7 +145,7 @@ async def test_a_value_that_cannot_be_kept_is_its_own_fault_alone(path: Path, ca
 
     async with writing(path) as writer:
         good = asyncio.create_task(writer.intend(an_intent("good")))
-        with pytest.raises(JournalError, match="can't hold this.*nothing was sent"):
+        with pytest.raises(JournalError, match=r"can't hold this.*nothing was sent"):
             await writer.intend(an_intent("half a pair \ud800"))
         with pytest.raises(JournalError, match="was sent already"):
             await writer.intend(an_intent("good"))
@@ -303,7 +303,7 @@ async def test_no_thread_to_be_had_leaves_no_lock(path: Path, monkeypatch: pytes
     await asyncio.to_thread(time.sleep, 0)  # the pool's thread is there before threads run out
     opened = JournalFile.open(path, MINE, same_account=False)
     monkeypatch.setattr(JournalFile, "open", lambda *_, **__: opened)
-    monkeypatch.setattr(journal_module.threading.Thread, "start", refuse)
+    monkeypatch.setattr(threading.Thread, "start", refuse)
     monkeypatch.setattr(journal_module, "in_thread", _here)
     with pytest.raises(RuntimeError, match="can't start"):
         await JournalWriter.open(Journal(path), MINE)

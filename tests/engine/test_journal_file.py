@@ -204,7 +204,7 @@ sys.stdin.read()
 
 def test_the_pid_of_another_process_is_told_and_its_death_frees_the_lock(path: Path) -> None:
     words = [sys.executable, "-c", HOLD, str(path), MINE.api_key, MINE.base_url]
-    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:
+    with subprocess.Popen(words, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as holder:  # noqa: S603  (our own words)
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"held\n"
@@ -276,7 +276,7 @@ def test_the_binding_is_written_at_once_or_not_at_all(path: Path, monkeypatch: p
             return super().execute(sql, *args)
 
     real = sqlite3.connect
-    monkeypatch.setattr(journal_file.sqlite3, "connect", lambda *a, **named: real(*a, factory=Dying, **named))
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **named: real(*a, factory=Dying, **named))
     with pytest.raises(KeyboardInterrupt):
         JournalFile.open(path, MINE, same_account=False)
     monkeypatch.undo()

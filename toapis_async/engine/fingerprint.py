@@ -24,8 +24,8 @@ class Fingerprint:
 
 
 async def fingerprint(request: ImageRequest) -> Fingerprint:
-    """The identity of a request; reads local files in a worker thread."""
-    if any(isinstance(item, Path) for item in request.reference_images):
+    """The identity of a request; pictures are read and hashed in a worker thread."""
+    if any(isinstance(item, Path | bytes) for item in request.reference_images):
         return await in_thread(_fingerprint, request)
     return _fingerprint(request)
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -25,7 +26,9 @@ if TYPE_CHECKING:
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
 
 
-def to_take_up(record: Record | None, digest: str, *, retry: Collection[State] = ()) -> Record | None:
+def to_take_up(
+    record: Record | None, digest: str, *, known_by: str = "client_business_id", retry: Collection[State] = ()
+) -> Record | None:
     """The record that stands for a request asked for now; None when the request is to be sent under a new id.
 
     A record in the state `WITHDRAWN` means: send it, under the id it has. Of `REFUSED` and `FAILED` those in `retry`
@@ -37,9 +40,9 @@ def to_take_up(record: Record | None, digest: str, *, retry: Collection[State] =
     if changed and record.state in _MAY_BE_PAID:
         task = f"task {record.task_id}" if record.task_id else record.intent.client_business_id
         raise InvalidRequest(
-            f"this request changed since it was sent as {task}: give the changed one another "
-            f"{'key' if record.intent.run else 'client_business_id'}, or take the change back to have that one's image",
-            field="key" if record.intent.run else "client_business_id",
+            f"this request changed since it was sent as {task}: give the changed one another {known_by}, "
+            "or take the change back to have that one's image",
+            field=known_by,
         ).concerning(record.task_id, record.intent.client_business_id)
     again = changed or record.state in retry
     if again and record.state is State.FAILED:  # its id is that of the failed task for good
@@ -60,11 +63,23 @@ def settled_entry(record: Record, forecast: Forecast) -> Entry:
         forecast=forecast,
         ended=True,
     )
-    answer = Answer(200, {}, (record.answer or "{}").encode())
-    snapshot = decode_task(answer, record.task_id)
+    snapshot = _told(record)
     entry.show(with_id(snapshot, record.task_id, record.intent.client_business_id))
     entry.error = task_failure(snapshot, entry.task_id, entry.client_business_id)
     return entry
+
+
+def has_expired(record: Record) -> bool:
+    """Whether the links of a completed task are known to be past their end."""
+    if record.state is not State.COMPLETED:
+        return False
+    expires_at = _told(record).expires_at
+    return expires_at is not None and expires_at <= datetime.now(UTC)
+
+
+def _told(record: Record) -> TaskSnapshot:
+    """The final state that was written down."""
+    return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
 
 
 def answer_of(snapshot: TaskSnapshot) -> str:
@@ -90,8 +105,7 @@ def error_of_record(record: Record) -> ToAPIsError | None:
     if record.state is State.REFUSED:
         return refusal_of(record)
     if record.state is State.FAILED and record.task_id is not None:
-        snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
-        return task_failure(snapshot, record.task_id, record.intent.client_business_id)
+        return task_failure(_told(record), record.task_id, record.intent.client_business_id)
     return None
 
 

@@ -68,6 +68,11 @@ class Entry:
         else:
             self._shown = body
 
+    @property
+    def is_shown(self) -> bool:
+        """Whether an answer has shown it; a status alone may be what an earlier session knew."""
+        return self._shown is not None
+
     def is_shown_by(self, body: bytes) -> bool:
         """Whether an answer says what the last one said."""
         return self._shown == body
@@ -156,7 +161,7 @@ class Registry:
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
         self._name_by_task_id(entry, snapshot)
-        before = entry.status, entry.progress
+        before = (entry.status, entry.progress) if entry.is_shown else None
         entry.show(snapshot, body)
         if snapshot.status.is_final:
             self._end(entry, task_failure(snapshot, entry.task_id, entry.client_business_id))
