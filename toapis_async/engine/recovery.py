@@ -10,6 +10,7 @@ from attrs import evolve
 
 from toapis_async.engine.journal_file import State
 from toapis_async.engine.registry import Entry, task_failure
+from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.refusals import decode_error
@@ -18,6 +19,7 @@ from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from decimal import Decimal
 
     from toapis_async.engine.journal_file import Record
     from toapis_async.models import TaskSnapshot
@@ -107,6 +109,11 @@ def error_of_record(record: Record) -> ToAPIsError | None:
     if record.state is State.FAILED and record.task_id is not None:
         return task_failure(_told(record), record.task_id, record.intent.client_business_id)
     return None
+
+
+def billed_in(record: Record) -> Decimal | None:
+    """What a finished submission cost by the service's own word; None when it did not say."""
+    return billed_credits(_told(record).billing)
 
 
 def refusal_of(record: Record) -> ToAPIsError:
