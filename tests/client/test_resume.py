@@ -12,6 +12,7 @@ from unittest.mock import Mock
 import pytest
 
 from toapis_async import (
+    BudgetExceeded,
     ClientStateError,
     ContentRefused,
     InvalidRequest,
@@ -218,6 +219,31 @@ async def test_an_intent_that_is_refused_after_its_window_is_written_down_as_suc
         with pytest.raises(ContentRefused):
             await client.generate(ROW)
     assert state_of(path, "mine") is State.REFUSED
+
+
+async def test_a_budget_that_stops_an_intent_leaves_it_an_intent(service: FakeService, path: Path) -> None:
+    leave(path, "mine", ROW, State.INTENT)
+    settings = fast(prices={"*": 2})
+    async with ToAPIs(KEY, base_url=ADDRESS, settings=settings, journal=path, budget_credits=1) as client:
+        with pytest.raises(BudgetExceeded):
+            await client.generate(ROW)
+    assert state_of(path, "mine") is State.INTENT  # it may have been accepted: nothing says that it was not
+
+
+async def test_an_intent_whose_caller_goes_while_it_waits_for_a_budget_stays_one(
+    service: FakeService, path: Path
+) -> None:
+    row = {"key": "k", **ROW}
+    leave(path, "mine", ROW, State.INTENT, run="r", key="k")
+    settings = fast(prices={"*": 2})
+    async with ToAPIs(KEY, base_url=ADDRESS, settings=settings, journal=path, budget_credits=2) as client:
+        service.service_time_s = 60
+        await client.submit("holds the budget")
+        async with client.batch([row], run="r") as batch:
+            aiter(batch)
+            await until(lambda: client._engine and client._engine.spending._waiting)
+    assert state_of(path, "mine") is State.INTENT
+    assert len(service.of("submit")) == 1
 
 
 @pytest.mark.parametrize(
