@@ -396,6 +396,29 @@ async def test_an_accepted_one_that_vanished_stays_accepted(service: FakeService
     assert state_of(path, "mine") is State.ACCEPTED
 
 
+async def test_a_task_that_is_watched_already_is_shared_and_takes_no_second_permit(
+    service: FakeService, path: Path
+) -> None:
+    leave(path, "accepted", {**ROW, "client_business_id": "accepted"}, State.ACCEPTED, task_id="task_1")
+    leave(path, "intent", {**ROW, "client_business_id": "intent"}, State.INTENT)
+    leave(path, "plain", "kite", State.ACCEPTED, task_id="task_3")
+    for business_id in ("accepted", "intent", "plain"):
+        service.accept({**ROW, "client_business_id": business_id})
+    async with client_of(path, max_in_flight=1, first_poll_s=0.05) as client:
+        await client.submit("holds the permit")
+        resuming = [
+            asyncio.create_task(client.submit({**ROW, "client_business_id": business_id}))
+            for business_id in ("accepted", "intent")
+        ]
+        attached = {number: client.attach(f"task_{number}") for number in (1, 2, 3)}
+        assert {handle.task_id for handle in client.recovered()} == {"task_1", "intent", "task_3"}
+        handles = [await each for each in resuming]
+        assert [handle.task_id for handle in handles] == ["task_1", "task_2"]
+        assert {(await handle).task_id for handle in (*handles, *attached.values())} == {"task_1", "task_2", "task_3"}
+        await client.generate("the permit came back")
+    assert len(service.of("submit")) == 2
+
+
 # ------------------------------------------------------------------------------------------- ends that are none
 
 
@@ -510,6 +533,22 @@ async def test_cancelled_while_its_intent_is_committed_nothing_is_sent(
         await client.submit("next")
     assert state_of(path, "mine") is State.WITHDRAWN
     assert len(service.of("submit")) == 1
+
+
+async def test_a_poller_that_ends_by_a_bug_while_an_intent_is_looked_up_leaves_it_in_doubt(
+    service: FakeService, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def bug(*_: object) -> None:
+        raise KeyError("a bug")
+
+    leave(path, "mine", ROW, State.INTENT)
+    async with client_of(path, reconcile_window_s=1) as client:
+        await client.submit("watched")
+        monkeypatch.setattr(Poller, "_heard", bug)
+        with pytest.raises(SubmitUncertain) as caught:
+            await client.submit(ROW)
+        assert isinstance(caught.value.__cause__, SessionClosed)
+    assert state_of(path, "mine") is State.INTENT
 
 
 async def test_cancelled_in_every_turn_it_is_a_cancellation_and_is_paid_at_most_once(

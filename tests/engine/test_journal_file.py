@@ -232,6 +232,20 @@ def test_a_lock_file_that_is_none_is_refused(path: Path) -> None:
     refused(path, "can't lock the journal")
 
 
+def test_a_lock_that_cannot_be_written_is_told(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    class ReadOnly(sqlite3.Connection):
+        def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:
+            if sql.startswith("CREATE TABLE"):
+                error = sqlite3.OperationalError("attempt to write a readonly database")
+                error.sqlite_errorcode = sqlite3.SQLITE_READONLY
+                raise error
+            return super().execute(sql, *args)
+
+    real = sqlite3.connect
+    monkeypatch.setattr(sqlite3, "connect", lambda *a, **named: real(*a, factory=ReadOnly, **named))
+    refused(path, "can't lock the journal .*: attempt to write a readonly database")
+
+
 # ------------------------------------------------------------------------------------------- the account
 
 
