@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import json
+import os
 import sqlite3
 import time
 from contextlib import asynccontextmanager
@@ -109,6 +110,19 @@ async def test_a_local_file_is_known_by_its_content(service: FakeService, path: 
     assert other.task_id != first.task_id
     [gone] = await ran(path, [{"prompt": "x", "reference_images": [tmp_path / "gone"]}])
     assert isinstance(gone.error, InvalidRequest)
+
+
+@pytest.mark.parametrize("journaled", [True, False])
+async def test_a_pipe_or_an_endless_file_is_a_bad_row_and_no_wait(
+    service: FakeService, path: Path, tmp_path: Path, journaled: bool
+) -> None:
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    endless = type(path)("/dev/zero")
+    async with client_of(path if journaled else None) as client:
+        items = await client.batch([{"prompt": "x", "reference_images": [each]} for each in (pipe, endless)]).gather()
+    assert [str(item.error).partition(" is ")[2] for item in items] == ["not a regular file"] * 2
+    assert service.seen == []
 
 
 ODD_KEYS = ["", "a" * 5_000, "../../etc/passwd", "é", "e\u0301", "con", "kite-2", "a\0b", "a\nb", "🪁", "1", " 1 "]
