@@ -6,6 +6,8 @@ import asyncio
 import gc
 import logging
 import sqlite3
+import subprocess
+import sys
 import threading
 import time
 from contextlib import asynccontextmanager
@@ -294,6 +296,29 @@ def test_a_loop_that_was_closed_is_no_harm_to_the_thread(path: Path) -> None:
     assert not writer._thread.is_alive()
     assert record(path, "b1") is None
     gc.collect()
+
+
+UNCLOSED = """
+import asyncio, sys
+from toapis_async import ToAPIs
+from toapis_async.engine.journal_file import Intent
+
+async def main():
+    global client
+    client = await ToAPIs(sys.argv[2], base_url=sys.argv[3], journal=sys.argv[1]).start()
+    await client._engine.journal.intend(Intent("b1", "d", "{}"))
+
+asyncio.run(main())
+print("ended")
+"""
+
+
+def test_an_interpreter_that_ends_unclosed_does_not_wait_and_loses_no_intent(path: Path) -> None:
+    words = [sys.executable, "-W", "ignore", "-c", UNCLOSED, str(path), MINE.api_key, MINE.base_url]
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603  (our own)
+    assert (ended.returncode, ended.stdout) == (0, "ended\n")
+    assert "Traceback" not in ended.stderr  # aiohttp grumbles about its sessions
+    assert state_of(path, "b1") is State.INTENT
 
 
 async def test_no_thread_to_be_had_leaves_no_lock(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
