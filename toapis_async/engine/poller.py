@@ -84,6 +84,8 @@ class Poller:
 
     def _heard(self, entry: Entry, told: Answer | ToAPIsError) -> None:
         """Learn from what a look told, and put the task back unless it ended."""
+        if entry.ended:  # by an event, while it was asked
+            return
         try:
             snapshot = self._shown(entry, told)
         except TaskNotFound as error:

@@ -10,6 +10,7 @@ import math
 from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from toapis_async.models import Learned
+from toapis_async.protocol.backstop import Backstop
 from toapis_async.protocol.forecast import Forecast
 from toapis_async.protocol.retry import backoff_s
 
@@ -73,6 +74,7 @@ class Schedule(Generic[W]):
         self._ranked_s = -math.inf
         self._pushed = 0
         self._finishes = 0
+        self.backstop = Backstop()  #: looks get dearer as events leave them less to find
         self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
     def _teachable(self, task: W) -> tuple[Forecast, ...]:
@@ -129,12 +131,14 @@ class Schedule(Generic[W]):
         wait_s = backoff_s(failures, base_s=self._interval_s, cap_s=longest_s, rng=self._rng)
         self._push(task, now_s + max(wait_s, self._interval_s + self._jitter_s()))
 
-    def finished(self, task: W, now_s: float, took_s: float | None = None) -> None:
-        """A look showed the task finished, after `took_s` if the service said so (in whole seconds)."""
+    def finished(self, task: W, now_s: float, took_s: float | None = None, *, by_event: bool = False) -> None:
+        """A look showed the task finished, after `took_s` if the service said so (in whole seconds); or an event told
+        so, which comes at once."""
+        self.backstop.ended(by_event=by_event)
         teachable = self._teachable(task)
         if not teachable:
             return
-        at_s = (task.looked_s + now_s) / 2
+        at_s = now_s if by_event else (task.looked_s + now_s) / 2
         if took_s is not None and now_s - task.looked_s > 1.0:
             at_s = min(max(task.since_s + took_s, task.looked_s), now_s)
         for forecast in teachable:
@@ -193,10 +197,10 @@ class Schedule(Generic[W]):
         return task.looked_s + wait_s
 
     def _price_of(self, forecast: Forecast) -> float:
-        """λ in seconds: for this class, and the more the emptier the query bucket is."""
+        """λ in seconds: for this class, the more the emptier the query bucket is, and the fewer ends looks find."""
         priced_for_s = PRICED_FOR * self._interval_s
         price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2)
+        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2) / self.backstop.share
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()
