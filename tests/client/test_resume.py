@@ -33,6 +33,7 @@ from toapis_async.engine.poller import Poller
 
 from ..engine.journal_kit import ADDRESS, journal_threads, leave, opened, record, state_of
 from ..engine.kit import KEY, FakeService, Hold, answer, fast, lost, refusal, task, turns, until
+from .events import SECRET, deliver, event
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -464,6 +465,20 @@ async def test_a_completed_task_without_a_link_is_asked_for_again_by_the_next_se
     assert len(service.of("submit")) == 1
 
 
+@pytest.mark.parametrize("word", ["SUCCESS", "a word we do not know"])
+async def test_what_an_event_told_is_given_again_as_it_was(service: FakeService, path: Path, word: str) -> None:
+    service.service_time_s = 60
+    async with client_of(path, webhook_secrets=SECRET) as client:
+        handle = await client.submit(ROW)
+        await deliver(client, event(handle.task_id, "mine", status=word))
+        first = await handle
+    async with client_of(path) as client:
+        again = await client.generate(ROW)
+    assert (again.images, again.created_at, again.completed_at) == (first.images, first.created_at, first.completed_at)
+    assert again.completed_at is not None
+    assert len(again.images) == 1
+
+
 async def test_an_answer_too_deep_to_be_written_down_is_given_all_the_same(
     service: FakeService, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -543,10 +558,13 @@ async def test_a_poller_that_ends_by_a_bug_while_an_intent_is_looked_up_leaves_i
 
     leave(path, "mine", ROW, State.INTENT)
     async with client_of(path, reconcile_window_s=1) as client:
+        service.service_time_s = 60
         await client.submit("watched")
+        submitting = asyncio.create_task(client.submit(ROW))
+        await until(lambda: service.queries("mine"))
         monkeypatch.setattr(Poller, "_heard", bug)
         with pytest.raises(SubmitUncertain) as caught:
-            await client.submit(ROW)
+            await submitting
         assert isinstance(caught.value.__cause__, SessionClosed)
     assert state_of(path, "mine") is State.INTENT
 
