@@ -85,7 +85,7 @@ def _told(record: Record) -> TaskSnapshot:
 
 
 def answer_of(snapshot: TaskSnapshot) -> str:
-    """A final state as the journal keeps it: the answer; of an event, what it tells in words of its own as an answer."""
+    """A final state as the journal keeps it: the answer; of an event, what it tells as an answer would."""
     times = {"created_at": snapshot.created_at, "completed_at": snapshot.completed_at}
     known = {name: moment.timestamp() for name, moment in times.items() if moment is not None}
     return json.dumps({**known, **snapshot.raw, "status": snapshot.status.value})
