@@ -100,9 +100,9 @@ def test_what_was_watched_is_kept_to_the_second() -> None:
     hazard = Hazard(1.0)
     hazard.watched(2.5, 77.0)
     hazard.finished(77.0, 99.0)
-    watched_s, finished = hazard.seen()
-    assert sum(watched_s) == pytest.approx(99.0 - 2.5)
-    assert sum(finished) == 1
+    evidence = hazard.evidence()
+    assert sum(evidence.watched_s) == pytest.approx(99.0 - 2.5)
+    assert sum(evidence.finished) == 1
 
 
 def test_the_mean_age_is_close_to_the_mean_of_the_finishes() -> None:

@@ -12,7 +12,7 @@ import math
 from typing import Final, Protocol
 
 from toapis_async.models import Evidence
-from toapis_async.protocol.hazard import BINS, Hazard
+from toapis_async.protocol.hazard import Hazard
 
 LEAD: Final = 5.0
 """The log-likelihood by which progress must be ahead before it is believed: odds of 150 to 1."""
@@ -42,12 +42,12 @@ class Forecast:
     _ages: Hazard
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
 
-    def __init__(self, unit_s: float, pooled: Forecast | None = None) -> None:
-        self._ages = Hazard(unit_s, pooled._ages if pooled else None)
+    def __init__(self, unit_s: float, pooled: Hazard | None = None) -> None:
+        self._ages = Hazard(unit_s, pooled)
         self._progress = Hazard(_STEP)
         self._planned = self._ages.rates()
         self._lead = 0.0
-        self.typical_s = pooled.typical_s if pooled else 0.0
+        self.typical_s = pooled.mean_age_s() if pooled else 0.0
 
     @property
     def trusts_progress(self) -> bool:
@@ -73,7 +73,7 @@ class Forecast:
     def has_risen(self, age_s: float) -> bool:
         """Whether tasks of this age finish faster, by a fifth, than when `mark` was last called."""
         place = self._ages.bin_of(age_s)
-        return self._ages.rates()[place] > RISEN * self._planned[place]
+        return self._ages.rate_in(place) > RISEN * self._planned[place]
 
     def mark(self) -> None:
         """The class has been planned with what is known now."""
@@ -98,14 +98,11 @@ class Forecast:
 
     def evidence(self) -> Evidence:
         """What was seen so far, to be `recall`ed by a later session."""
-        return Evidence(*self._ages.seen())
+        return self._ages.evidence()
 
     def recall(self, evidence: Evidence) -> None:
         """Start from what an earlier session saw."""
-        weight = min(1.0, _MOST_RECALLED / max(sum(evidence.finished), 1.0))
-        for place, (seconds, count) in enumerate(zip(evidence.watched_s, evidence.finished, strict=False)):
-            if place < BINS:
-                self._ages.add(place, seconds * weight, count * weight)
+        self._ages.add_all(evidence, min(1.0, _MOST_RECALLED / max(sum(evidence.finished), 1.0)))
         self.typical_s = self._ages.mean_age_s()
         self.mark()
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
 
 from toapis_async.models import Learned
 from toapis_async.protocol.forecast import Forecast
+from toapis_async.protocol.hazard import Hazard
 from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:
@@ -65,8 +66,8 @@ class Schedule(Generic[W]):
         self._most_age_s = most_age_s
         self._rng = rng
         self._unit_s = interval_s / 5
-        self._pooled = Forecast(self._unit_s)
         self._strangers = Forecast(self._unit_s)
+        self._others = Forecast(self._unit_s)
         self._forecasts: dict[str, Forecast] = {}
         self._waiting: list[tuple[float, int, W]] = []
         self._ready: list[tuple[float, int, W]] = []
@@ -75,11 +76,9 @@ class Schedule(Generic[W]):
         self._finishes = 0
         self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
-    def _teachable(self, task: W) -> tuple[Forecast, ...]:
-        """The forecasts that a look at the task may teach: none when its true age is unknown."""
-        if task.looked_s == -math.inf or task.forecast is self._strangers:
-            return ()
-        return task.forecast, self._pooled
+    def _teaches(self, task: W) -> bool:
+        """Whether a look at the task teaches its forecast: not when its true age is unknown."""
+        return task.looked_s != -math.inf and task.forecast is not self._strangers
 
     def forecast_of(self, request_class: str | None) -> Forecast:
         """What is known of a request class; a new one starts from what all classes taught. None: of a task that was
@@ -89,9 +88,16 @@ class Schedule(Generic[W]):
         forecast = self._forecasts.get(request_class)
         if forecast is None:
             if len(self._forecasts) >= MOST_CLASSES:
-                return self._pooled
-            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled)
+                return self._others
+            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled())
         return forecast
+
+    def _pooled(self) -> Hazard:
+        """What all classes taught."""
+        pooled = Hazard(self._unit_s)
+        for forecast in self._forecasts.values():
+            pooled.add_all(forecast.evidence())
+        return pooled
 
     def learned(self) -> Learned:
         """What was learned so far."""
@@ -116,8 +122,8 @@ class Schedule(Generic[W]):
 
     def put_back(self, task: W, now_s: float, percent: int | None = None) -> None:
         """A look showed the task unfinished, at `percent` of progress: learn from it, and plan the next."""
-        for forecast in self._teachable(task):
-            forecast.saw_unfinished(task, now_s)
+        if self._teaches(task):
+            task.forecast.saw_unfinished(task, now_s)
         task.looked_s = task.asked_s = now_s
         task.percent = percent
         self._push(task, self._planned_s(task) + self._jitter_s())
@@ -131,14 +137,12 @@ class Schedule(Generic[W]):
 
     def finished(self, task: W, now_s: float, took_s: float | None = None) -> None:
         """A look showed the task finished, after `took_s` if the service said so (in whole seconds)."""
-        teachable = self._teachable(task)
-        if not teachable:
+        if not self._teaches(task):
             return
         at_s = (task.looked_s + now_s) / 2
         if took_s is not None and now_s - task.looked_s > 1.0:
             at_s = min(max(task.since_s + took_s, task.looked_s), now_s)
-        for forecast in teachable:
-            forecast.saw_finished(task, now_s, at_s)
+        task.forecast.saw_finished(task, now_s, at_s)
         self._finishes += 1
         self._replan_if_moved(task.forecast, at_s - task.since_s)
 
