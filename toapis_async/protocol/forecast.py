@@ -18,6 +18,9 @@ LEAD: Final = 5.0
 """The log-likelihood by which progress must be ahead before it is believed: odds of 150 to 1."""
 MEMORY: Final = 0.98
 """How much of the lead is kept from one look to the next, so that a service that changes is noticed."""
+VOTE_EVERY = 1.0
+"""In units: how often a look may vote. The looks at a batch are no independent witnesses: all bring up the same
+surprise at once, and a thousand votes for a progress that means nothing would win."""
 RISEN: Final = 1.2
 """A hazard that rose by a fifth since its class was planned calls for a new plan."""
 _MOST_RECALLED: Final = 200.0
@@ -37,7 +40,7 @@ class Seen(Protocol):
 class Forecast:
     """How likely the tasks of one request class are to finish when."""
 
-    __slots__ = ("_ages", "_lead", "_planned", "_progress", "typical_s")
+    __slots__ = ("_ages", "_lead", "_planned", "_progress", "_unit_s", "_votes_s", "typical_s")
 
     _ages: Hazard
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
@@ -47,6 +50,8 @@ class Forecast:
         self._progress = Hazard(_STEP)
         self._planned = self._ages.rates()
         self._lead = 0.0
+        self._unit_s = unit_s
+        self._votes_s = -math.inf
         self.typical_s = pooled.mean_age_s() if pooled else 0.0
 
     @property
@@ -107,6 +112,9 @@ class Forecast:
         self.mark()
 
     def _score(self, task: Seen, now_s: float, left_s: float, *, finished: bool) -> None:
+        if now_s < self._votes_s:
+            return
+        self._votes_s = now_s + VOTE_EVERY * self._unit_s
         by_age = self._ages.integral(_age_s(task), now_s - task.since_s)
         by_progress = self._progress.integral(0.0, (now_s - task.looked_s) / left_s)
         self._lead = MEMORY * self._lead + _log_likelihood(by_progress, finished) - _log_likelihood(by_age, finished)

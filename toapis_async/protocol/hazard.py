@@ -22,9 +22,10 @@ PRIOR_TASKS: Final = 0.3
 class Hazard:
     """A learned hazard. `unit_s` is the first bin's width; all ages scale with it."""
 
-    __slots__ = ("_ages_s", "_edges", "_finished", "_prior_s", "_rates", "_watched_s")
+    __slots__ = ("_ages_s", "_edges", "_finished", "_prior_s", "_rates", "_watched_s", "finishes")
 
     _rates: list[float]
+    finishes: float  #: how many tasks were seen to finish
 
     def __init__(self, unit_s: float, prior: Hazard | None = None) -> None:
         self._edges = edges_of(unit_s)
@@ -32,6 +33,7 @@ class Hazard:
         self._prior_s = [PRIOR_TASKS / rate for rate in self._rates]
         self._watched_s = [0.0] * BINS
         self._finished = [0.0] * BINS
+        self.finishes = 0.0
         self._ages_s = 0.0  # the sum of the ages at which tasks finished, as far as bins tell them
 
     def watched(self, from_s: float, to_s: float) -> None:
@@ -101,13 +103,13 @@ class Hazard:
         self._finished[place] += finished
         self._rates[place] = (PRIOR_TASKS + self._finished[place]) / (self._prior_s[place] + self._watched_s[place])
         if finished:
+            self.finishes += finished
             # Halfway into a bin that grows by a fifth is about nine tenths of its end; the last bin has no end.
             self._ages_s += finished * 0.9 * self._edges[min(place + 1, BINS - 1)]
 
     def mean_age_s(self) -> float:
         """The mean age at which tasks finished, from their bins; 0 when none did."""
-        count = sum(self._finished)
-        return self._ages_s / count if count else 0.0
+        return self._ages_s / self.finishes if self.finishes else 0.0
 
 
 def edges_of(unit_s: float) -> list[float]:
