@@ -22,11 +22,15 @@ PRICE: Final = 0.1
 longer than `PRICED_FOR` intervals has cheaper looks in proportion: its tasks need more of them anyway, and at the full
 price they would be seen up to half as late again (1.4 times the lag of looking every 5 s, at 70 s of service)."""
 PRICED_FOR: Final = 5.0
+SCARCE: Final = 4.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
 PUT_OFF: Final = 0.25
 """A task whose time has come is put off only for at least this fraction of the interval: every look lowers a class's
 hazard a little, and its tasks would else creep along, planned anew a dozen times a look."""
+TICK: Final = 0.01
+"""Looks are taken at ticks of this fraction of the interval (50 ms): several at once cost a quarter less CPU each than
+one at a time."""
 MOST_CLASSES: Final = 64
 """Request classes told apart; beyond that the rest share one, so that odd requests can't grow the memory."""
 
@@ -147,10 +151,13 @@ class Schedule(Generic[W]):
         self._replan_if_moved(task.forecast, at_s - task.since_s)
 
     def next_due_s(self) -> float | None:
-        """When the first look is due; None while no task is waited for."""
+        """When to look next: at the tick after the first look is due; None while no task is waited for."""
         if self._ready:
             return -math.inf
-        return self._waiting[0][0] if self._waiting else None
+        if not self._waiting:
+            return None
+        due_s, tick_s = self._waiting[0][0], TICK * self._interval_s
+        return due_s if due_s == -math.inf else max(math.ceil(due_s / tick_s) * tick_s, due_s)
 
     def pop(self, now_s: float) -> W | None:
         """The due task most likely to have finished, None if none is due. Give it back with `put_back` or `put_off`,
@@ -200,7 +207,7 @@ class Schedule(Generic[W]):
         """λ in seconds: for this class, and the more the emptier the query bucket is."""
         priced_for_s = PRICED_FOR * self._interval_s
         price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2)
+        return price_s * (1.0 + SCARCE * (1.0 - self.fullness) ** 2)
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()
