@@ -33,6 +33,9 @@ class Task:
     ends_s: float = math.inf
     looks: list[float] = field(factory=list)
 
+    def __lt__(self, other: Task) -> bool:
+        return self.since_s < other.since_s
+
 
 def schedule_with(jitter: float = 0.08, seed: int = 0, most_age_s: float = math.inf) -> Schedule[Task]:
     return Schedule(

@@ -96,7 +96,9 @@ class Poller:
             logger.log(level, "look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
             self._again(entry)
         else:
-            entry.failures, entry.missing_since_s = 0, None
+            if entry.failures:
+                entry.failures = 0
+                self._registry.found(entry)
             if snapshot is not None and snapshot.status.is_final:
                 self._schedule.finished(entry, self._loop.time(), _took_s(snapshot))
             else:

@@ -9,16 +9,18 @@ or jumping) never gets ahead, and is ignored.
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from toapis_async.models import Evidence
 from toapis_async.protocol.hazard import Hazard
+
+if TYPE_CHECKING:
+    from toapis_async.models import Evidence
 
 LEAD: Final = 5.0
 """The log-likelihood by which progress must be ahead before it is believed: odds of 150 to 1."""
 MEMORY: Final = 0.98
 """How much of the lead is kept from one look to the next, so that a service that changes is noticed."""
-VOTE_EVERY = 1.0
+VOTE_EVERY: Final = 1.0
 """In units: how often a look may vote. The looks at a batch are no independent witnesses: all bring up the same
 surprise at once, and a thousand votes for a progress that means nothing would win."""
 RISEN: Final = 1.2

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from toapis_async.models import Learned
 from toapis_async.protocol.forecast import Forecast
@@ -28,9 +28,6 @@ LONGEST_WAIT: Final = 12.0
 PUT_OFF: Final = 0.25
 """A task whose time has come is put off only for at least this fraction of the interval: every look lowers a class's
 hazard a little, and its tasks would else creep along, planned anew a dozen times a look."""
-TICK: Final = 0.01
-"""Looks are taken at ticks of this fraction of the interval (50 ms): several at once cost a quarter less CPU each than
-one at a time."""
 MOST_CLASSES: Final = 64
 """Request classes told apart; beyond that the rest share one, so that odd requests can't grow the memory."""
 
@@ -43,6 +40,10 @@ class Watched(Protocol):
     looked_s: float  #: when it was last seen unfinished
     percent: int | None  #: its progress then
     asked_s: float  #: when it was last looked at, with or without success
+
+    def __lt__(self, other: Any) -> bool:
+        """Of two that are due at the same moment, which comes first."""
+        ...
 
 
 W = TypeVar("W", bound=Watched)
@@ -73,10 +74,9 @@ class Schedule(Generic[W]):
         self._strangers = Forecast(self._unit_s)
         self._others = Forecast(self._unit_s)
         self._forecasts: dict[str, Forecast] = {}
-        self._waiting: list[tuple[float, int, W]] = []
-        self._ready: list[tuple[float, int, W]] = []
+        self._waiting: list[tuple[float, W]] = []
+        self._ready: list[tuple[float, W]] = []
         self._ranked_s = -math.inf
-        self._pushed = 0
         self._finishes = 0
         self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
@@ -151,37 +151,33 @@ class Schedule(Generic[W]):
         self._replan_if_moved(task.forecast, at_s - task.since_s)
 
     def next_due_s(self) -> float | None:
-        """When to look next: at the tick after the first look is due; None while no task is waited for."""
+        """When the first look is due; None while no task is waited for."""
         if self._ready:
             return -math.inf
-        if not self._waiting:
-            return None
-        due_s, tick_s = self._waiting[0][0], TICK * self._interval_s
-        return due_s if due_s == -math.inf else max(math.ceil(due_s / tick_s) * tick_s, due_s)
+        return self._waiting[0][0] if self._waiting else None
 
     def pop(self, now_s: float) -> W | None:
         """The due task most likely to have finished, None if none is due. Give it back with `put_back` or `put_off`,
         or not at all when it has ended."""
         while self._waiting and self._waiting[0][0] <= now_s:
-            task = heapq.heappop(self._waiting)[2]
+            task = heapq.heappop(self._waiting)[1]
             planned_s = self._planned_s(task)
             if (
                 min(planned_s, task.since_s + self._most_age_s) > now_s + PUT_OFF * self._interval_s
             ):  # less likely to finish soon than it was thought when it was planned
                 self._push(task, planned_s)
             else:
-                self._pushed += 1
-                heapq.heappush(self._ready, (-self._chance(task, now_s), self._pushed, task))
+                heapq.heappush(self._ready, (-self._chance(task, now_s), task))
         if not self._ready:
             return None
         self._rank(now_s)
-        return heapq.heappop(self._ready)[2]
+        return heapq.heappop(self._ready)[1]
 
     def _rank(self, now_s: float) -> None:
         """Chances grow while tasks wait, at different speeds: rank them anew, the more rarely the more they are."""
         if len(self._ready) > 1 and now_s - self._ranked_s >= self._unit_s * len(self._ready) / 1_000:
             self._ranked_s = now_s
-            self._ready = [(-self._chance(task, now_s), place, task) for _, place, task in self._ready]
+            self._ready = [(-self._chance(task, now_s), task) for _, task in self._ready]
             heapq.heapify(self._ready)
 
     def _chance(self, task: W, now_s: float) -> float:
@@ -213,8 +209,7 @@ class Schedule(Generic[W]):
         return self._interval_s * self._jitter * self._rng.random()
 
     def _push(self, task: W, due_s: float) -> None:
-        self._pushed += 1  # keeps the order among equals, and tasks out of comparisons
-        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), self._pushed, task))
+        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), task))
 
     def _replan_if_moved(self, forecast: Forecast, age_s: float) -> None:
         """Look sooner at a class's waiting tasks when it finishes sooner than when it was planned; popping alone can
@@ -224,8 +219,7 @@ class Schedule(Generic[W]):
         self._finishes = 0
         forecast.mark()
         self._waiting = [
-            (self._sooner(due_s, task) if task.forecast is forecast else due_s, place, task)
-            for due_s, place, task in self._waiting
+            (self._sooner(due_s, task) if task.forecast is forecast else due_s, task) for due_s, task in self._waiting
         ]
         heapq.heapify(self._waiting)
 
