@@ -10,7 +10,7 @@ import json
 import zlib
 from typing import Final
 
-_TYPICAL = {
+_TYPICAL: Final[dict[str, object]] = {
     "id": "task_img_",
     "object": "generation.task",
     "model": "gpt-image-2-vip",

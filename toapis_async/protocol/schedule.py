@@ -17,11 +17,11 @@ from toapis_async.protocol.retry import backoff_s
 if TYPE_CHECKING:
     import random
 
-PRICE: Final = 0.1
-"""λ as a fraction of the interval, the lag that one look is worth: 0.5 s at the service's 5 s. A class that takes
+PRICE: Final = 0.085
+"""λ as a fraction of the interval, the lag that one look is worth: 0.4 s at the service's 5 s. A class that takes
 longer than `PRICED_FOR` intervals has cheaper looks in proportion: its tasks need more of them anyway, and at the full
 price they would be seen up to half as late again (1.4 times the lag of looking every 5 s, at 70 s of service)."""
-PRICED_FOR: Final = 5.0
+PRICED_FOR: Final = 7.0
 SCARCE: Final = 4.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
