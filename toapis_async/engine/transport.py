@@ -7,7 +7,8 @@ Every exchange ends in one of three ways, and the whole library turns on the thi
 - `TransportError(may_have_been_accepted=True)`: it was (at least in part), and no answer came.
 
 Which one is decided by aiohttp's trace events. The exception's type can't tell: the total time-out raises the same
-error while a request is queued for a connection and while its answer is awaited.
+error while a request is queued for a connection and while its answer is awaited. A question is harmless, so of a GET
+it is only counted how often it went out.
 """
 
 from __future__ import annotations

@@ -17,12 +17,11 @@ from toapis_async.protocol.retry import backoff_s
 if TYPE_CHECKING:
     import random
 
-PRICE: Final = 0.085
+PRICE: Final = 0.08
 """λ as a fraction of the interval, the lag that one look is worth: 0.4 s at the service's 5 s. A class that takes
 longer than `PRICED_FOR` intervals has cheaper looks in proportion: its tasks need more of them anyway, and at the full
 price they would be seen up to half as late again (1.4 times the lag of looking every 5 s, at 70 s of service)."""
 PRICED_FOR: Final = 7.0
-SCARCE: Final = 4.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
 PUT_OFF: Final = 0.25
@@ -161,10 +160,9 @@ class Schedule(Generic[W]):
         or not at all when it has ended."""
         while self._waiting and self._waiting[0][0] <= now_s:
             task = heapq.heappop(self._waiting)[1]
-            planned_s = self._planned_s(task)
-            if (
-                min(planned_s, task.since_s + self._most_age_s) > now_s + PUT_OFF * self._interval_s
-            ):  # less likely to finish soon than it was thought when it was planned
+            planned_s = min(self._planned_s(task), task.since_s + self._most_age_s)
+            if planned_s > now_s + PUT_OFF * self._interval_s:
+                # less likely to finish soon than it was thought when it was planned
                 self._push(task, planned_s)
             else:
                 heapq.heappush(self._ready, (-self._chance(task, now_s), task))
@@ -203,7 +201,7 @@ class Schedule(Generic[W]):
         """λ in seconds: for this class, and the more the emptier the query bucket is."""
         priced_for_s = PRICED_FOR * self._interval_s
         price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + SCARCE * (1.0 - self.fullness) ** 2)
+        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2)
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()
