@@ -201,7 +201,7 @@ class Schedule(Generic[W]):
         """λ in seconds: for this class, and the more the emptier the query bucket is."""
         priced_for_s = PRICED_FOR * self._interval_s
         price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2)
+        return price_s * (1.0 + 6.0 * (1.0 - self.fullness) ** 2)
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()
