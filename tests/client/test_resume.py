@@ -405,17 +405,27 @@ async def test_a_task_that_is_watched_already_is_shared_and_takes_no_second_perm
     leave(path, "plain", "kite", State.ACCEPTED, task_id="task_3")
     for business_id in ("accepted", "intent", "plain"):
         service.accept({**ROW, "client_business_id": business_id})
-    async with client_of(path, max_in_flight=1, first_poll_s=0.05) as client:
-        await client.submit("holds the permit")
+    service.service_time_s = 60
+    hold = Hold()
+    service.on_submit.append(hold)
+    async with client_of(path, max_in_flight=1) as client:
+        holding = asyncio.create_task(client.submit("holds the permit"))
+        await hold.reached.wait()
         resuming = [
             asyncio.create_task(client.submit({**ROW, "client_business_id": business_id}))
             for business_id in ("accepted", "intent")
         ]
-        attached = {number: client.attach(f"task_{number}") for number in (1, 2, 3)}
+        await until(lambda: client.statistics().waiting == len(resuming))
+        attached = [client.attach(f"task_{number}") for number in (1, 2, 3)]
         assert {handle.task_id for handle in client.recovered()} == {"task_1", "intent", "task_3"}
+        hold.answer(refusal(422))
+        with pytest.raises(ContentRefused):
+            await holding
         handles = [await each for each in resuming]
         assert [handle.task_id for handle in handles] == ["task_1", "task_2"]
-        assert {(await handle).task_id for handle in (*handles, *attached.values())} == {"task_1", "task_2", "task_3"}
+        assert client.statistics().in_flight == 4
+        service.service_time_s = 0
+        assert {(await handle).task_id for handle in (*handles, *attached)} == {"task_1", "task_2", "task_3"}
         await client.generate("the permit came back")
     assert len(service.of("submit")) == 2
 

@@ -251,9 +251,9 @@ class Engine:
         business_id = entry.client_business_id
         if entry.status is not None and entry.status.is_final and entry.snapshot is not None:
             self._keep_final(self.journal, entry, entry.snapshot)
-        elif business_id is not None and not entry.is_shown and isinstance(entry.error, TaskNotFound):
-            now_s = self._loop.time()
-            if now_s - (entry.missing_since_s or now_s) >= self._settings.reconcile_window_s:
+        elif business_id is not None and isinstance(entry.error, TaskNotFound) and not entry.is_shown:
+            watched_s = self._loop.time() - entry.since_s
+            if watched_s >= self._settings.reconcile_window_s:
                 self.journal.ended(business_id, State.WITHDRAWN)
 
     def _keep_final(self, journal: JournalWriter, entry: Entry, snapshot: TaskSnapshot) -> None:
