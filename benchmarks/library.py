@@ -128,7 +128,7 @@ def open_client(order: Order) -> ToAPIs:
         limits=TIERS[order.tier] if order.tier else plenty,
         first_poll_s=order.interval_s,
         min_poll_interval_s=order.interval_s,
-        max_in_flight=order.count,
+        max_in_flight=min(order.count, 1_000_000),
         max_connections=order.concurrency,
     )
-    return ToAPIs("sk-bench", base_url=order.url, settings=settings)
+    return ToAPIs("sk-bench", base_url=order.url, settings=settings, journal=order.journal)

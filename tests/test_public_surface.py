@@ -44,7 +44,10 @@ TOAPIS = (
     (
         "batch",
         False,
-        "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, retry_failed=False",
+        (
+            "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, max_images=None, "
+            "retry_failed=False"
+        ),
     ),
     ("statistics", False, ""),
     ("learned", False, ""),

@@ -5,12 +5,19 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import frozen
 
-from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, ToAPIsError
+from toapis_async.errors import (
+    AuthenticationFailed,
+    ClientStateError,
+    InsufficientQuota,
+    InvalidRequest,
+    SessionClosed,
+    ToAPIsError,
+)
 from toapis_async.log import logger
 from toapis_async.models import BatchItem
 from toapis_async.rows import Row, RowReader
@@ -18,12 +25,14 @@ from toapis_async.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from decimal import Decimal
     from os import PathLike
     from pathlib import Path
     from types import TracebackType
 
     from toapis_async.engine.core import Engine
     from toapis_async.models import Generation
+    from toapis_async.protocol.budget import Budget
     from toapis_async.rows import Source
 
 BUFFER_ITEMS: Final = 100
@@ -45,6 +54,10 @@ class BatchStatistics:
     failed: int  #: rows that ended with an error
     waiting_for_consumer: int
     elapsed_s: float
+    rows_per_s: float  #: how fast rows ended so far
+    left_s: float | None  #: until the end at that rate; None while there is no rate, or the source has no length
+    credits_spent: Decimal  #: by `billing`, or else by `Settings(prices=…)`; earlier passes of a capped run included
+    images: int  #: paid for, counted likewise
 
 
 class Batch:
@@ -62,6 +75,7 @@ class Batch:
         engine: Engine,
         source: Source,
         *,
+        budget: Budget,
         run: str | None,
         retry_failed: bool,
         key: Callable[[Any], str] | str | None,
@@ -73,7 +87,7 @@ class Batch:
         if type(max_in_flight) is not int or max_in_flight < 1:
             raise InvalidRequest(f"max_in_flight must be a whole number from 1, not {max_in_flight!r}")
         self._engine = engine
-        self._of_run = Run(engine, run, retry_failed=retry_failed, save_to=save_to)
+        self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, save_to=save_to)
         self._source = source
         self._reader = RowReader(key)
         self._permits = asyncio.Semaphore(max_in_flight)
@@ -81,6 +95,8 @@ class Batch:
         self._running = asyncio.Event()
         self._running.set()
         self._stopped = self._left = False
+        self.stopped_by: ToAPIsError | None = None
+        """A 401 or 402, after which no more rows are admitted: each would meet the same."""
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
@@ -170,6 +186,10 @@ class Batch:
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
+        ended = self._done + self._failed
+        elapsed_s = time.monotonic() - self._started_s if self._started_s else 0.0
+        rows_per_s = ended / elapsed_s if elapsed_s else 0.0
+        total = len(self._source) if isinstance(self._source, Sized) else None
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._in_flight,
@@ -177,7 +197,11 @@ class Batch:
             done=self._done,
             failed=self._failed,
             waiting_for_consumer=len(self._finished),
-            elapsed_s=time.monotonic() - self._started_s if self._started_s else 0.0,
+            elapsed_s=elapsed_s,
+            rows_per_s=rows_per_s,
+            left_s=(total - ended) / rows_per_s if total is not None and rows_per_s else None,
+            credits_spent=self._of_run.budget.spent,
+            images=self._of_run.budget.images,
         )
 
     def running(self) -> tuple[BatchItem, ...]:
@@ -192,6 +216,7 @@ class Batch:
 
     async def _run(self) -> None:
         """Feed rows in while the task group carries them to their ends."""
+        await self._of_run.count_earlier()
         await self._of_run.make_folder()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
             await self._of_run.fetch_ahead(group)
@@ -252,6 +277,9 @@ class Batch:
                 self._saving -= 1
         except ToAPIsError as caught:
             error = caught
+            if isinstance(error, AuthenticationFailed | InsufficientQuota) and self.stopped_by is None:
+                self.stopped_by = error
+                self.stop()
         except Exception as caught:  # a bug, or the system's; it must not end the other rows
             logger.exception("row %s ended unexpectedly", row.key)
             error = ToAPIsError(f"unexpected {type(caught).__name__}: {caught}")

@@ -12,16 +12,18 @@ from toapis_async.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal import JournalWriter
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, SessionClosed, TaskNotFound, WaitTimeout
+from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, WaitTimeout
 from toapis_async.handle import TaskHandle
+from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import retry_after_s
 from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import ImageRequest, check_task_id
-from toapis_async.settings import Credentials, Journal, Settings
+from toapis_async.settings import Credentials, Journal, Settings, as_credits
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from decimal import Decimal
     from os import PathLike
     from types import TracebackType
 
@@ -53,7 +55,9 @@ class ToAPIs:
     there is no usable key or address.
 
     With a `journal` (a path), every submission is written down before it is sent, so that nothing is paid twice and no
-    image is lost when the process dies: see `batch(run=…)` and `recovered()`.
+    image is lost when the process dies: see `batch(run=…)` and `recovered()`. With `budget_credits`, nothing is sent
+    that could bring this session's cost over so many credits (`BudgetExceeded`); `Settings(prices=…)` says what an
+    image costs.
     """
 
     def __init__(
@@ -63,11 +67,13 @@ class ToAPIs:
         base_url: str | None = None,
         settings: Settings | None = None,
         journal: str | PathLike[str] | Journal | None = None,
+        budget_credits: float | Decimal | None = None,
     ) -> None:
         self._state = ClientState.NEW
         self._credentials = Credentials.resolve(api_key, base_url)
         self._settings = settings or Settings()
         self._journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
+        self._budget_credits = checked_budget(budget_credits)
         self._engine: Engine | None = None
         self._closed: asyncio.Future[None] | None = None
 
@@ -91,10 +97,11 @@ class ToAPIs:
 
     async def _opened(self) -> Engine:
         if self._journal is None:
-            return Engine(self._credentials, self._settings)
+            return Engine(self._credentials, self._settings, budget_credits=self._budget_credits)
         journal = await JournalWriter.open(self._journal, self._credentials)
         try:
-            return Engine(self._credentials, self._settings, journal, await journal.unfinished())
+            left = await journal.unfinished()
+            return Engine(self._credentials, self._settings, journal, left, self._budget_credits)
         except BaseException:
             journal.forget()
             raise
@@ -269,7 +276,9 @@ class ToAPIs:
         key: Callable[[Any], str] | str | None = None,
         save_to: str | PathLike[str] | None = None,
         max_in_flight: int | None = None,
+        budget_credits: float | Decimal | None = None,
         run: str | None = None,
+        max_images: int | None = None,
         retry_failed: bool = False,
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
@@ -280,11 +289,15 @@ class ToAPIs:
         `run` names this batch in the client's journal: the same run again, by this process or a later one, takes up
         what is there instead of paying for it again. Rows are known by their key, or by what they ask for; those that
         failed are given as they failed, or with `retry_failed` submitted anew (and paid for).
+
+        `budget_credits` and `max_images` cap what the batch may come to, earlier passes of its run included. A row that
+        could pass a cap waits for what still runs; when that leaves no room, its item has `BudgetExceeded`.
         """
         engine = self._open_engine()
         return Batch(
             engine,
             source,
+            budget=Budget(engine.prices, most_credits=checked_budget(budget_credits), most_images=max_images),
             run=run,
             retry_failed=retry_failed,
             key=key,
@@ -315,6 +328,16 @@ class ToAPIs:
     def __repr__(self) -> str:
         watching = f", {len(self._engine.registry)} in flight" if self._engine else ""
         return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
+
+
+def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
+    """A cap as an exact decimal, or `InvalidRequest`."""
+    if budget_credits is None:
+        return None
+    amount = as_credits(budget_credits)
+    if amount is None:
+        raise InvalidRequest(f"budget_credits must be credits from 0, not {budget_credits!r}", field="budget_credits")
+    return amount
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:

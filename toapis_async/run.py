@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import json
 import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
@@ -12,10 +13,11 @@ import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal_file import Intent, State
-from toapis_async.engine.recovery import to_take_up
+from toapis_async.engine.recovery import billed_in, to_take_up
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
+from toapis_async.protocol.budget import PriceClass, images_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal import JournalWriter
     from toapis_async.engine.journal_file import Record
     from toapis_async.models import Generation
+    from toapis_async.protocol.budget import Budget
     from toapis_async.request import ImageRequest
     from toapis_async.rows import Row
 
@@ -35,7 +38,13 @@ class Run:
     """One pass of a batch. With a name, rows that an earlier pass of that name knew are taken up, not paid for anew."""
 
     def __init__(
-        self, engine: Engine, name: str | None, *, retry_failed: bool, save_to: str | PathLike[str] | None
+        self,
+        engine: Engine,
+        name: str | None,
+        *,
+        budget: Budget,
+        retry_failed: bool,
+        save_to: str | PathLike[str] | None,
     ) -> None:
         if name is not None and (engine.journal is None or not name):
             raise InvalidRequest(
@@ -46,6 +55,8 @@ class Run:
         self._name = name
         self._retry = _ENDED_BADLY if retry_failed else frozenset[State]()
         self._folder = Path(save_to) if save_to is not None else None
+        self.budget = budget
+        self.budget = budget
         self._ahead: dict[str, asyncio.Task[None]] = {}
 
     def begin(self) -> None:
@@ -63,6 +74,20 @@ class Run:
         """Make the folder for the images, or raise `InvalidRequest`."""
         if self._folder is not None:
             await anyio.to_thread.run_sync(_make_folder, self._folder)
+
+    async def count_earlier(self) -> None:
+        """What earlier passes of the run paid for, or may have, counts in the budget, too."""
+        if self._name is None or not self.budget.is_capped:
+            return
+        assert self._engine.journal is not None
+        for record in await self._engine.journal.paid(self._name):
+            body = json.loads(record.intent.request)
+            body |= body.get("extra", {})
+            reservation = self.budget.reserve(PriceClass.of(body), images_of(body), forced=True)
+            if record.state is State.COMPLETED:
+                self.budget.settle(reservation, billed_in(record))
+            else:
+                self._engine.spending.hold(record.intent.client_business_id, self.budget, reservation)
 
     async def fetch_ahead(self, group: asyncio.TaskGroup) -> None:
         """Begin to see to what an earlier pass left running or unfetched. Its rows may come late in a long source, or
@@ -104,7 +129,7 @@ class Run:
                 occurrence=row.occurrence,
                 stem=row.stem,
             )
-        entry = await self._engine.submit(request, row.client_business_id, intent, row.record)
+        entry = await self._engine.submit(request, row.client_business_id, intent, row.record, self.budget)
         self._engine.submitter.claim(row.client_business_id)
         return TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
 

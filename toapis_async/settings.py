@@ -5,8 +5,10 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
+from collections.abc import Mapping
+from decimal import Decimal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, cast
 from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
@@ -110,6 +112,31 @@ def _check_proxy(instance: object, attribute: Attribute[Any], value: object) -> 
         raise ValueError("proxy must be an http(s) URL")
 
 
+def _prices(value: Any) -> dict[str, Decimal]:
+    """A mapping of names to credits, exactly."""
+    if not isinstance(value, Mapping):
+        kind = type(value).__name__
+        raise ValueError(f"prices must map model/resolution/quality to credits, not be a {kind}")  # noqa: TRY004
+    prices: dict[str, Decimal] = {}
+    for name, price in cast("Mapping[object, object]", value).items():
+        credits_ = as_credits(price)
+        if not isinstance(name, str) or not name or credits_ is None:
+            raise ValueError(f"prices: {_short(name)}: {_short(price)} is no price; it must be credits from 0")
+        prices[name] = credits_
+    return prices
+
+
+def as_credits(value: object) -> Decimal | None:
+    """An amount of credits, exactly; None for anything that is none."""
+    if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):
+        return None
+    try:
+        amount = Decimal(str(value))
+    except ArithmeticError:
+        return None
+    return amount if amount.is_finite() and amount >= 0 else None
+
+
 def _check_callable(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not callable(value):
         raise ValueError(f"{attribute.name} must be callable, not {type(value).__name__}")
@@ -178,6 +205,9 @@ class Settings:
     """An http(s) proxy for every request; may hold a password, so it is never shown."""
     on_event: Callable[[Event], None] | None = field(default=None, validator=_check_callable)
     """Called on the loop with each record of `toapis_async.events`; must return at once."""
+    prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal], converter=_prices, hash=False)
+    """What an image costs in credits, for budgets: by `model/resolution/quality`, `model/resolution`, `model`, or `*`
+    for all others; the most exact counts. The service publishes no reliable prices: state yours."""
     events_with_prompts: bool = False
     """Put prompts into events and log lines; off, since prompts are user data."""
 
@@ -185,7 +215,7 @@ class Settings:
         changed = (
             f"{a.name}={getattr(self, a.name)!r}"
             for a in fields(type(self))
-            if a.repr and getattr(self, a.name) != a.default
+            if a.repr and getattr(self, a.name) not in (a.default, {})
         )
         return f"Settings({', '.join(changed)})"
 

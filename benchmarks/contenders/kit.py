@@ -31,6 +31,8 @@ class Order:
     looks: int = 0  #: GETs to send, for the floor that only sends requests
     tier: str | None = None  #: the tier whose limits are kept; None for no limits
     replay: str | None = None  #: file of the moments to send at, for the floor of a whole run
+    most_s: float = math.inf  #: stop beginning tasks after so long
+    journal: str | None = None  #: file for the journal of a run
     cpu: int | None = None
     profile: str | None = None  #: file for cProfile's figures
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from decimal import Decimal
 
 import pytest
 
@@ -31,6 +32,10 @@ def standing(done: int = 0, failed: int = 0, in_flight: int = 0, elapsed_s: floa
         failed=failed,
         waiting_for_consumer=0,
         elapsed_s=elapsed_s,
+        rows_per_s=0.0,
+        left_s=None,
+        credits_spent=Decimal(0),
+        images=0,
     )
 
 

@@ -5,10 +5,9 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any
 
+from tests.engine.kit import until
 from toapis_async import Settings, ToAPIs
 from toapis_async.sandbox import Fault, Sandbox
-
-from ..engine.kit import until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -21,6 +20,10 @@ def client_of(sandbox: Sandbox, folder: Path, **changes: Any) -> ToAPIs:
         tier="svip", first_poll_s=0.02, min_poll_interval_s=0.02, reconcile_window_s=0.3, close_grace_s=0.1, **changes
     )
     return ToAPIs(KEY, base_url=sandbox.base_url, settings=settings, journal=folder / "journal.sqlite")
+
+
+def images(folder: Path, key: str = "") -> list[str]:
+    return [path.name for path in folder.glob(f"{key}*.png")]
 
 
 async def leave_running(sandbox: Sandbox, folder: Path, rows: list[str]) -> None:
@@ -38,7 +41,7 @@ async def test_rows_that_are_gone_from_the_source_still_get_their_images(tmp_pat
         async with client_of(sandbox, tmp_path) as client:
             items = await client.batch(["kept"], save_to=tmp_path, run="r").gather()
         assert [item.ok for item in items] == [True]
-        assert len(list(tmp_path.glob("*.png"))) == 2
+        assert len(images(tmp_path)) == 2
         assert sandbox.requests.count("submit") == 2
 
 
@@ -52,11 +55,11 @@ async def test_rows_at_the_end_of_a_long_source_are_watched_before_new_ones_are_
                 assert item.request is not None
                 order.append(item.request.prompt)
                 if len(order) == 4:
-                    assert any(path.name.startswith("early~") for path in tmp_path.glob("*.png"))
+                    assert images(tmp_path, "early")
             assert set(order) == set(rows)
         assert sandbox.ledger.paid_twice() == ()
         assert len(sandbox.ledger) == 7
-        assert len(list(tmp_path.glob("*.png"))) == 7
+        assert len(images(tmp_path)) == 7
 
 
 async def test_an_intent_that_was_accepted_is_found_ahead_of_its_row(tmp_path: Path) -> None:
@@ -71,7 +74,7 @@ async def test_an_intent_that_was_accepted_is_found_ahead_of_its_row(tmp_path: P
             await batch.aclose()
         async with client_of(sandbox, tmp_path) as client:
             assert await client.batch([], save_to=tmp_path, run="r").gather() == []
-        assert len(list(tmp_path.glob("lost~*.png"))) == 1
+        assert len(images(tmp_path, "lost")) == 1
         assert sandbox.requests.count("submit") == 1
 
 

@@ -39,7 +39,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "download_concurrency": (1, 1_000, True),
     "download_tries": (1, 100, True),
 }
-OTHERS = {"prior", "tier", "uncertain_submits", "limits", "proxy", "on_event", "events_with_prompts"}
+OTHERS = {"prior", "prices", "tier", "uncertain_submits", "limits", "proxy", "on_event", "events_with_prompts"}
 RATES = ("submit_per_s", "submit_burst", "query_per_s", "query_burst")
 
 

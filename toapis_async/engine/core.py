@@ -17,16 +17,20 @@ from toapis_async.engine.queries import Pacer, Queries
 from toapis_async.engine.reconciler import Reconciler
 from toapis_async.engine.recovery import answer_of, to_take_up
 from toapis_async.engine.registry import Entry, Registry
+from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter, mint_business_id
 from toapis_async.engine.transport import Transport
 from toapis_async.engine.uploads import Uploads
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
 from toapis_async.models import TaskStatus
+from toapis_async.protocol.budget import Budget, Prices
 from toapis_async.protocol.pacing import PacingStatistics, TokenBucket
 from toapis_async.protocol.schedule import Schedule
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from toapis_async.engine.journal import JournalWriter
     from toapis_async.engine.journal_file import Record
     from toapis_async.events import Event
@@ -73,7 +77,11 @@ class Engine:
         settings: Settings,
         journal: JournalWriter | None = None,
         recovered: tuple[Record, ...] = (),
+        budget_credits: Decimal | None = None,
     ) -> None:
+        self.prices = Prices(settings.prices)
+        budget = None if budget_credits is None else Budget(self.prices, most_credits=budget_credits)
+        self.spending = Spending(budget)
         self.journal = journal
         self._to_recover = recovered
         self._recovered: tuple[Entry, ...] | None = None
@@ -109,6 +117,7 @@ class Engine:
             poller=self._poller,
             uploads=self.uploads,
             reconciler=Reconciler(self.queries, settings.reconcile_window_s),
+            spending=self.spending,
             journal=journal,
             settings=settings,
             emit=self.emit,
@@ -190,10 +199,11 @@ class Engine:
         client_business_id: str,
         intent: Intent | None = None,
         record: Record | None = None,
+        budget: Budget | None = None,
     ) -> Entry:
         """What `Submitter.submit` gives; every error names the id."""
         try:
-            return await self.submitter.submit(request, client_business_id, intent, record)
+            return await self.submitter.submit(request, client_business_id, intent, record, budget)
         except ToAPIsError as error:
             if isinstance(error, SessionClosed):
                 error.client_business_ids = (client_business_id,)
@@ -222,6 +232,7 @@ class Engine:
     def _keep(self, entry: Entry) -> None:
         """Write down a final state. The end of watching alone is none; but an intent whose task the service does not
         know was not accepted."""
+        self.spending.ended(entry)
         if self.journal is None:
             return
         snapshot = entry.snapshot if entry.status and entry.status.is_final else None

@@ -101,6 +101,10 @@ class JournalWriter:
         """The rows of a run that an image may come of, or has, and whose files are not on disk."""
         return await self._do(lambda db: journal_file.left_behind(db, run))
 
+    async def paid(self, run: str) -> tuple[Record, ...]:
+        """The rows of a run that were paid for, or may have been."""
+        return await self._do(lambda db: journal_file.paid(db, run))
+
     async def unfinished(self) -> tuple[Record, ...]:
         """The plain submissions that the service may still work on."""
         return await self._do(journal_file.unfinished)

@@ -227,6 +227,12 @@ def left_behind(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
     return tuple(record_of(db, row) for row in rows)
 
 
+def paid(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
+    """The rows of a run that were paid for, or may have been."""
+    rows = db.execute(f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed')", (run,)).fetchall()
+    return tuple(record_of(db, row) for row in rows)
+
+
 def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:
     row = db.execute(f"{SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", values).fetchone()
     return None if row is None else record_of(db, row)

@@ -9,6 +9,7 @@ from attrs import evolve
 
 from toapis_async.engine.journal_file import State
 from toapis_async.engine.registry import Entry, task_failure
+from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.refusals import decode_error
@@ -17,6 +18,7 @@ from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from decimal import Decimal
 
     from toapis_async.engine.journal_file import Record
     from toapis_async.models import TaskSnapshot
@@ -93,6 +95,12 @@ def error_of_record(record: Record) -> ToAPIsError | None:
         snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
         return task_failure(snapshot, record.task_id, record.intent.client_business_id)
     return None
+
+
+def billed_in(record: Record) -> Decimal | None:
+    """What a finished submission cost by the service's own word; None when it did not say."""
+    snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+    return billed_credits(snapshot.billing)
 
 
 def refusal_of(record: Record) -> ToAPIsError:

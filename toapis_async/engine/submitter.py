@@ -23,6 +23,7 @@ from toapis_async.errors import (
 )
 from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.models import TaskStatus
+from toapis_async.protocol.budget import PriceClass, images_of
 from toapis_async.protocol.retry import Fate, fate_of
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
@@ -36,10 +37,12 @@ if TYPE_CHECKING:
     from toapis_async.engine.queries import Pacer
     from toapis_async.engine.reconciler import Reconciler
     from toapis_async.engine.registry import Registry
+    from toapis_async.engine.spending import Spending
     from toapis_async.engine.transport import Transport
     from toapis_async.engine.uploads import Uploads
     from toapis_async.events import Event
     from toapis_async.models import TaskSnapshot
+    from toapis_async.protocol.budget import Budget
     from toapis_async.protocol.lenient import Answer, JsonObject
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
@@ -86,6 +89,7 @@ class Submitter:
         poller: Poller,
         uploads: Uploads,
         reconciler: Reconciler,
+        spending: Spending,
         journal: JournalWriter | None,
         settings: Settings,
         emit: Callable[[Event], None],
@@ -98,6 +102,7 @@ class Submitter:
         self._uploads = uploads
         self._reconciler = reconciler
         self._journal = journal
+        self._spending = spending
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
@@ -116,6 +121,7 @@ class Submitter:
         client_business_id: str,
         intent: Intent | None = None,
         record: Record | None = None,
+        budget: Budget | None = None,
     ) -> Entry:
         """The entry of the task the service made of `request`; of an earlier session's when there is a `record`.
 
@@ -132,6 +138,7 @@ class Submitter:
             self._in_doubt(submission, TransportError("an earlier process ended before its answer was written down"))
         await self._permits.acquire()
         try:
+            await self._spending.reserve(client_business_id, PriceClass.of(body), images_of(body), budget)
             return await self._send(submission)
         except BaseException as error:
             if not submission.abandoned:
@@ -202,8 +209,12 @@ class Submitter:
             raise
 
     def _note_end(self, submission: Submission, error: BaseException) -> None:
-        """Write down that a submission certainly was not accepted; one in doubt stays what it is, an intent."""
-        if self._journal is not None and submission.intended and not isinstance(error, SubmitUncertain):
+        """A submission certainly was not accepted; one in doubt stays an intent, and is taken for paid."""
+        if isinstance(error, SubmitUncertain):
+            self._spending.settle(submission.client_business_id)
+            return
+        self._spending.give_back(submission.client_business_id)
+        if self._journal is not None and submission.intended:
             self._journal.ended(submission.client_business_id, *end_of(error))
 
     async def _watch_again(self, record: Record) -> Entry:

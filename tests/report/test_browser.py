@@ -1,0 +1,260 @@
+"""The page in a real browser, from disk."""
+
+from __future__ import annotations
+
+import shutil
+import socket
+from typing import TYPE_CHECKING, Any
+
+import pytest
+from playwright.sync_api import expect, sync_playwright
+
+from tests.report.kit import HOSTILE, draw, row, timed
+from toapis_async.report import RowError, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from playwright.sync_api import Browser, Page
+
+CHROMIUM = "/usr/bin/chromium"
+FLAGS = (
+    "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
+    "--disable-component-update", "--disable-sync",
+)  # fmt: skip
+RUN_OF = {"done": 8, "failed": 2, "running": 1, "waiting": 1}
+
+pytestmark = pytest.mark.skipif(not shutil.which(CHROMIUM), reason=f"needs Debian's chromium at {CHROMIUM}")
+
+
+class Visit:
+    """A page that is open in the browser, and what went on behind it."""
+
+    def __init__(self, page: Page) -> None:
+        self.page = page
+        self.said: list[str] = []
+        self.requests: list[str] = []
+        page.on("console", lambda message: self.said.append(message.text))
+        page.on("pageerror", lambda error: self.said.append(str(error)))
+        page.on("dialog", lambda dialog: self.said.append(f"dialog: {dialog.message}"))
+        page.on("request", lambda request: self.requests.append(request.url))
+
+    def keys_shown(self) -> list[str]:
+        return self.page.locator(".card .key").all_inner_texts()
+
+    def looked_at(self) -> str:
+        return self.page.locator("#viewer-key").inner_text() if self.page.locator("#viewer").is_visible() else ""
+
+    def focused_place(self) -> str | None:
+        place: str | None = self.page.evaluate("document.activeElement.dataset.at")
+        return place
+
+
+@pytest.fixture(scope="module")
+def browser() -> Iterator[Browser]:
+    with sync_playwright() as playwright:
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=FLAGS)
+        yield browser
+        browser.close()
+
+
+@pytest.fixture
+def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
+    """Opens a page; at the end nothing was said on the console, and nothing asked of any network."""
+    visits: list[Visit] = []
+
+    def opened(path: Path, **context: Any) -> Visit:
+        visits.append(Visit(browser.new_page(**({"viewport": {"width": 1200, "height": 800}} | context))))
+        visits[-1].page.set_default_timeout(10_000)
+        visits[-1].page.goto(path.as_uri())
+        return visits[-1]
+
+    yield opened
+    for one in visits:
+        said = one.said
+        elsewhere = [url for url in one.requests if not url.startswith("file:")]
+        one.page.close()
+        assert (said, elsewhere) == ([], [])
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Path:
+    """The page of a dozen rows of every kind."""
+    images = tmp_path / "images"
+    pair = tuple(draw(images / name, 600, 400) for name in ("a #1%20.png", "凧 'x' \"y\".png"))
+    rows = [
+        timed(0, 0, 20, files=pair, prompt="two kites", size="16:9", quality="high"),
+        *(
+            timed(i, i, 10 + i, files=(draw(images / f"{i}.png", 300, 500),), prompt=HOSTILE[i - 1])
+            for i in range(1, 5)
+        ),
+        timed(5, 5, 10, files=("images/gone.png",), prompt="a red kite"),
+        *(timed(i, i, 10, files=(draw(images / f"{i}.png"),), prompt=f"凧 {i}") for i in (6, 7)),
+        timed(8, 8, 9, state="failed", error=RowError("TaskFailed", "generation_failed", "no image <b>today</b>")),
+        timed(9, 9, 9, state="failed", files=pair[:1], error=RowError("DownloadFailed", "", "503")),
+        timed(10, 10, None, state="running", prompt="a red lantern"),
+        row(11, state="waiting", prompt="later"),
+    ]
+    return write_report(tmp_path, rows, title=f"Kites {HOSTILE[1]}")
+
+
+def test_it_shows_every_row_and_nothing_hostile_runs(run: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(run)
+    page = seen.page
+    assert page.title() == f"Kites {HOSTILE[1]}"
+    assert page.locator("h1").inner_text() == f"Kites {HOSTILE[1]}"
+    assert seen.keys_shown() == [f"row-{i}" for i in range(12)]
+    prompts = page.locator(".prompt").all_text_contents()
+    assert prompts[1:5] == list(HOSTILE)
+    for image in page.locator(".card img").all():
+        image.scroll_into_view_if_needed()
+        expect(image).to_have_js_property("complete", True)
+        assert image.evaluate("image => image.naturalWidth") in {384, 230, 40}
+        assert "/thumbs/" in image.evaluate("image => image.src")
+    assert page.locator(".card img").count() == 2 + 4 + 2 + 1
+    expect(page.locator(".card").nth(5)).to_contain_text("gone.png: missing")
+    expect(page.locator(".card").nth(8)).to_contain_text("no image <b>today</b> (generation_failed)")
+    expect(page.locator(".card").nth(9)).to_contain_text("503")
+    expect(page.locator(".card").nth(10)).to_contain_text("Running")
+    expect(page.locator(".card").nth(0)).to_contain_text("16:9 · high")
+    assert page.locator(".card img").first.get_attribute("alt") == "two kites (1 of 2)"
+    assert page.evaluate("window.pwned") is None
+    assert len(seen.requests) >= 8
+
+
+def test_filter_and_search_narrow_the_rows(run: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(run)
+    for state, number in RUN_OF.items():
+        seen.page.get_by_role("radio", name=f"{state.capitalize()} {number}").check()
+        assert len(seen.keys_shown()) == number
+    seen.page.get_by_role("radio", name="All 12").check()
+    search = seen.page.get_by_role("searchbox")
+    status = seen.page.locator("#shown")
+    for words, keys in {
+        "RED": ["row-5", "row-10"], "kite two": ["row-0"], "generation_failed": ["row-8"], "<script>window": ["row-1"],
+        "凧": ["row-0", "row-6", "row-7"],  # one of them by the name of a file
+    }.items():  # fmt: skip
+        search.fill(words)
+        expect(seen.page.locator(".card .key")).to_have_text(keys)
+        assert status.inner_text() == f"{len(keys)} of 12"
+    search.fill("red")
+    expect(status).to_have_text("2 of 12")
+    seen.page.get_by_role("radio", name="Running").check()
+    assert seen.keys_shown() == ["row-10"]
+    search.fill("nowhere")
+    expect(seen.page.get_by_text("No row is like that.")).to_be_visible()
+    search.fill("")
+    expect(status).to_have_text("1 of 12")
+
+
+def test_the_viewer_is_led_by_keys(run: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(run)
+    page = seen.page
+    page.locator(".shot").first.focus()
+    page.keyboard.press("Enter")
+    assert seen.looked_at() == "row-0"
+    shown = page.locator("#stage img")
+    expect(shown).to_have_js_property("naturalWidth", 600)
+    expect(page.locator("#place")).to_have_text("1 of 12, picture 1 of 2")
+    assert page.locator("#open").evaluate("link => link.href").endswith("/images/a%20%231%2520.png")
+    steps = (("ArrowLeft", "row-0"), ("ArrowRight", "row-0"), ("ArrowRight", "row-1"), ("End", "row-11"))
+    for key, expected in (*steps, ("ArrowRight", "row-11"), ("ArrowLeft", "row-10"), ("Home", "row-0")):
+        page.keyboard.press(key)
+        assert seen.looked_at() == expected
+    page.get_by_role("button", name="Next").click()
+    expect(page.locator("#place")).to_have_text("1 of 12, picture 2 of 2")
+    page.get_by_role("button", name="Next").click()
+    assert page.locator("#viewer-prompt").inner_text() == HOSTILE[0]
+    page.keyboard.press("Escape")
+    expect(page.locator("#viewer")).to_be_hidden()
+    assert seen.focused_place() == "1.0"
+
+
+def test_keys_work_on_at_the_last_row_and_the_viewer_tells_why_a_row_failed(
+    run: Path, visit: Callable[..., Visit]
+) -> None:
+    seen = visit(run)
+    page = seen.page
+    page.get_by_role("radio", name="Failed").check()
+    page.get_by_role("button", name="Failed no image").click()
+    expect(page.locator("#viewer-error")).to_have_text("TaskFailed: no image <b>today</b> (generation_failed)")
+    page.get_by_role("button", name="Next").click()  # to the last one, whose button then leads nowhere
+    expect(page.locator("#viewer-error")).to_have_text("DownloadFailed: 503")
+    page.keyboard.press("Enter")
+    assert seen.looked_at() == "row-9"
+    page.keyboard.press("ArrowLeft")
+    assert seen.looked_at() == "row-8"
+    page.get_by_role("button", name="Close").click()
+    assert seen.focused_place() == "0.0"
+
+
+def test_a_picture_that_went_away_later_is_a_placeholder(run: Path, visit: Callable[..., Visit]) -> None:
+    shutil.rmtree(run.parent / "thumbs")
+    seen = visit(run)
+    expect(seen.page.locator(".card").first).to_contain_text("not to be shown")
+    assert all("ERR_FILE_NOT_FOUND" in said for said in seen.said)
+    seen.said.clear()
+
+
+def test_more_than_two_thousand_rows_come_in_pages(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(write_report(tmp_path, (row(i) for i in range(4_500)), title="many"))
+    page, cards = seen.page, seen.page.locator(".card")
+    pager = page.get_by_role("navigation", name="Pages", exact=True)
+    expect(cards).to_have_count(2_000)
+    expect(pager).to_contain_text("Page 1 of 3")
+    pager.get_by_role("button", name="Last").click()
+    expect(cards).to_have_count(500)
+    expect(page.locator("#shown")).to_have_text("4,001 to 4,500 of 4,500")
+    cards.first.locator(".shot").click()
+    page.keyboard.press("ArrowLeft")
+    assert seen.looked_at() == "row-3999"
+    page.keyboard.press("Escape")
+    expect(pager).to_contain_text("Page 2 of 3")
+    assert seen.focused_place() == "3999.0"
+    page.get_by_role("searchbox").fill("row-44")
+    expect(cards).to_have_count(111)
+    expect(pager).to_be_hidden()
+
+
+def test_two_thousand_rows_are_one_page(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    page = visit(write_report(tmp_path, (row(i) for i in range(2_000)), title="just so")).page
+    expect(page.locator(".card")).to_have_count(2_000)
+    expect(page.locator(".pager").first).to_be_hidden()
+
+
+def test_the_policy_keeps_even_a_script_that_got_in_from_asking_anything(
+    run: Path, visit: Callable[..., Visit]
+) -> None:
+    seen = visit(run)
+    with socket.create_server(("127.0.0.1", 0)) as server:
+        server.setblocking(False)
+        tried = """async (elsewhere) => {
+            const told = "securitypolicyviolation";
+            const refused = new Promise((done) => document.addEventListener(told, done, { once: true }));
+            new Image().src = elsewhere;
+            const rule = (await refused).effectiveDirective;
+            const fetched = await fetch(elsewhere).then(() => true, () => false);
+            let written = true;
+            try { document.body.insertAdjacentHTML("beforeend", "<p>"); } catch { written = false; }
+            return [rule, fetched, written];
+        }"""
+        assert seen.page.evaluate(tried, f"http://127.0.0.1:{server.getsockname()[1]}/") == ["img-src", False, False]
+        with pytest.raises(BlockingIOError):  # nobody knocked
+            server.accept()
+    assert len(seen.said) >= 3
+    seen.said.clear()
+    seen.requests.clear()
+
+
+@pytest.mark.parametrize(("scheme", "width"), [("light", 390), ("dark", 390), ("light", 1440), ("dark", 1440)])
+def test_it_fits_every_screen_in_light_and_dark(
+    run: Path, visit: Callable[..., Visit], scheme: str, width: int
+) -> None:
+    page = visit(run, color_scheme=scheme, viewport={"width": width, "height": 800}).page
+    assert page.evaluate("document.documentElement.scrollWidth") <= width
+    red = int(page.evaluate("getComputedStyle(document.body).backgroundColor.match(/\\d+/)[0]"))
+    assert (red > 128) == (scheme == "light")
+    page.locator(".shot").first.click()
+    assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= width
+    expect(page.get_by_role("button", name="Close")).to_be_in_viewport()

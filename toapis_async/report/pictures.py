@@ -1,0 +1,101 @@
+"""A row's files as the page shows them: a link, a thumbnail if there is one, or what is the matter."""
+
+from __future__ import annotations
+
+import os
+import stat
+from collections import deque
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Final
+from urllib.parse import quote
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+    from concurrent.futures import Future
+
+    from toapis_async.report.rows import ReportRow
+    from toapis_async.report.thumbs import Thumbnail
+
+THUMBS: Final = "thumbs"
+_WORKERS: Final = min(4, os.cpu_count() or 1)
+_ROWS_AHEAD: Final = 64
+
+
+@frozen
+class Picture:
+    """One file of a row. Links are relative and percent-encoded."""
+
+    name: str
+    link: str | None = None  #: None when there is nothing to open
+    thumb: str | None = None
+    width: int | None = None
+    height: int | None = None
+    problem: str | None = None  #: why it can't be shown, in a few words
+
+
+class Pictures:
+    """Looks at the files of one folder, with Pillow when it is installed."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._thumbnail = _thumbnailer()
+
+    @property
+    def have_thumbnails(self) -> bool:
+        return self._thumbnail is not None
+
+    def of(self, rows: Iterable[ReportRow]) -> Iterator[tuple[ReportRow, list[Picture]]]:
+        """Every row with its pictures, in order; thumbnails are made in threads, a few rows ahead."""
+        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="thumbnails") as pool:
+            ahead: deque[tuple[ReportRow, list[Future[Picture]]]] = deque()
+            for row in rows:
+                ahead.append((row, [pool.submit(self.look, file) for file in row.files]))
+                if len(ahead) > _ROWS_AHEAD:
+                    yield _seen(*ahead.popleft())
+            while ahead:
+                yield _seen(*ahead.popleft())
+
+    def look(self, file: str) -> Picture:
+        """One file, whatever it is. Blocks."""
+        name = PurePosixPath(file).name
+        if not _stays_inside(file):
+            return Picture(name, problem="outside the folder")
+        path = self._folder / file
+        try:
+            if not stat.S_ISREG(path.stat().st_mode):
+                return Picture(name, problem="no file")
+        except (OSError, ValueError):
+            return Picture(name, problem="missing")
+        if self._thumbnail is None:
+            return Picture(name, _link(file))
+        small = f"{THUMBS}/{file}.webp"
+        try:
+            seen = self._thumbnail(path, self._folder / small)
+        except ValueError as problem:
+            return Picture(name, _link(file), problem=str(problem))
+        return Picture(name, _link(file), _link(small) if seen.made else None, seen.width, seen.height)
+
+
+def _seen(row: ReportRow, pictures: list[Future[Picture]]) -> tuple[ReportRow, list[Picture]]:
+    return row, [picture.result() for picture in pictures]
+
+
+def _thumbnailer() -> Callable[[Path, Path], Thumbnail] | None:
+    try:
+        from toapis_async.report.thumbs import thumbnail  # noqa: PLC0415  (needs Pillow)
+    except ImportError:
+        return None
+    return thumbnail
+
+
+def _stays_inside(file: str) -> bool:
+    path = PurePosixPath(file)
+    return bool(path.parts) and not path.is_absolute() and ".." not in path.parts and not set(file) & {"\\", "\0"}
+
+
+def _link(file: str) -> str:
+    # Every byte but the plainest is encoded: `#` and `?` end a path, and `a:b` would be a scheme.
+    return quote(os.fsencode(file), safe="/~")

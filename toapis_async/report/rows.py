@@ -1,0 +1,53 @@
+"""What the page is made from: one value a row of the batch, whoever knows it (a journal, a results file, a test)."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
+
+from attrs import frozen
+
+if TYPE_CHECKING:
+    from datetime import datetime
+    from decimal import Decimal
+
+State: TypeAlias = Literal["done", "failed", "running", "waiting"]
+RequestClass: TypeAlias = tuple[str | None, str | None, str | None]
+"""Model, resolution and quality: what decides how long a request takes."""
+STATES: Final[tuple[State, ...]] = get_args(State)
+
+
+@frozen
+class RowError:
+    """Why a row failed: the name of our error, and the service's code ("" for none) and message."""
+
+    type: str
+    code: str
+    message: str
+
+
+@frozen(kw_only=True)
+class ReportRow:
+    """One row of a batch. `None` is "not known", or "not asked for" where the service has a default of its own."""
+
+    index: int
+    key: str
+    state: State
+    prompt: str
+    model: str | None = None
+    size: str | None = None
+    resolution: str | None = None
+    quality: str | None = None
+    n: int | None = None
+    files: tuple[str, ...] = ()  #: relative to the batch's folder, with forward slashes
+    task_id: str | None = None
+    client_business_id: str | None = None
+    credits: Decimal | None = None  #: for all of the row's images
+    submitted_at: datetime | None = None  #: this and the next two: aware
+    completed_at: datetime | None = None  #: when the service ended the task, also in a failure
+    saved_at: datetime | None = None  #: when the last file was whole on disk
+    service_s: float | None = None  #: how long the service worked
+    error: RowError | None = None
+
+    @property
+    def request_class(self) -> RequestClass:
+        return self.model, self.resolution, self.quality

@@ -1,0 +1,87 @@
+"""Small files of big pictures. The pictures came over the network: whatever is wrong with one is its own problem."""
+
+from __future__ import annotations
+
+import io
+import os
+import secrets
+from typing import TYPE_CHECKING, Final
+
+from attrs import frozen
+from PIL import Image, ImageOps
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+LONGEST_SIDE: Final = 384
+MAX_PIXELS: Final = 50_000_000
+"""Past any picture the service makes (4k is 8.3 million); one of this size takes 200 MB while it is read."""
+FORMATS: Final = ("PNG", "JPEG", "WEBP", "GIF", "AVIF")
+_PALETTES: Final = {"1", "P", "PA"}  # scaled without smoothing unless converted first
+
+
+class Unreadable(ValueError):
+    """The file is no picture that can be shown; says why in a few words."""
+
+
+@frozen
+class Thumbnail:
+    """What a picture measures, and whether there is a small file of it now."""
+
+    width: int
+    height: int
+    made: bool
+
+
+def thumbnail(picture: Path, small: Path) -> Thumbnail:
+    """Write `small` unless one is there that is no older than `picture`. Blocks.
+
+    Raises `Unreadable` for what is no whole picture or too big a one. A thumbnail that can't be written is not made.
+    """
+    kept = _is_current(small, picture)
+    width, height, content = _read(picture, scaled=not kept)
+    return Thumbnail(width, height, made=kept or _write(small, content))
+
+
+def _is_current(small: Path, picture: Path) -> bool:
+    try:
+        now, then = small.stat(), picture.stat()
+    except OSError:
+        return False
+    return now.st_mtime_ns >= then.st_mtime_ns and now.st_size > 0
+
+
+def _read(picture: Path, *, scaled: bool) -> tuple[int, int, bytes]:
+    content = io.BytesIO()
+    try:
+        with Image.open(picture, formats=FORMATS) as image:
+            width, height = image.size
+            if width * height <= MAX_PIXELS and scaled:
+                _shrunk(image).save(content, "WEBP", quality=80)
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        width, height = MAX_PIXELS, MAX_PIXELS
+    except Exception:  # Pillow's readers raise nearly everything for broken files: SyntaxError, KeyError, zlib.error …
+        raise Unreadable("broken, or no picture") from None
+    if width * height > MAX_PIXELS:
+        raise Unreadable(f"more than {MAX_PIXELS // 1_000_000} megapixels")
+    return width, height, content.getvalue()
+
+
+def _shrunk(image: Image.Image) -> Image.Image:
+    small = image.convert("RGBA") if image.mode in _PALETTES else image
+    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    return ImageOps.exif_transpose(small)
+
+
+def _write(small: Path, content: bytes) -> bool:
+    part = small.with_name(f".{secrets.token_hex(8)}.part")
+    try:
+        small.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            part.write_bytes(content)
+            os.replace(part, small)
+        finally:
+            part.unlink(missing_ok=True)
+    except OSError:  # no room, no right, too long a name: the page shows the picture itself
+        return False
+    return True
