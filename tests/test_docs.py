@@ -9,7 +9,7 @@ import toapis_async
 from toapis_async import ToAPIsError
 
 DOCS = Path(__file__).parents[1] / "docs"
-LATER = {"BudgetExceeded", "WebhookRejected"}
+LATER = {"WebhookRejected"}
 """Errors that nothing raises yet."""
 
 
