@@ -1,4 +1,4 @@
-"""Runs the code of README.md and docs/ against a sandbox: ```python fixture:service```."""
+"""Runs the code of README.md and docs/ against a sandbox: ```python fixture:service```, or `fixture:recipe`."""
 
 from __future__ import annotations
 
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
 asyncio.set_event_loop(None)  # pytest-asyncio would otherwise find, and leak, the loop of the main thread
 SPEED = 200.0
+QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
 
 
 @pytest.fixture
@@ -45,9 +46,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-readme")
     monkeypatch.setenv("TOAPIS_BASE_URL", opened[0].base_url)
     monkeypatch.chdir(tmp_path)
-    quick = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
-    monkeypatch.setattr("toapis_async.client.Settings", partial(quick, tier="svip"))
-    monkeypatch.setattr("toapis_async.Settings", quick)  # what `from toapis_async import Settings` gives the reader
+    monkeypatch.setattr("toapis_async.client.Settings", partial(QUICK, tier="svip"))
     yield opened[0]
     loop.call_soon_threadsafe(stop.set)
     thread.join(10)
@@ -55,8 +54,10 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
 
 
 @pytest.fixture
-def recipe(service: Sandbox, tmp_path: Path) -> Iterator[None]:
-    """The service, and the files that the recipes read. A recipe must have got something, and paid once for it."""
+def recipe(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The service, the files that recipes read, and quick waits also under settings of their own. A recipe must have
+    got something, and paid once for it."""
+    monkeypatch.setattr("toapis_async.Settings", QUICK)
     prompts = [{"key": f"{colour}-kite", "prompt": f"a {colour} kite", "size": "16:9"} for colour in ("red", "blue")]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (tmp_path / "prompts.csv").write_text("key,prompt,size,n\nred-kite,a red kite,16:9,\nblue-kite,a blue kite,,2\n")

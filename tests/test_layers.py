@@ -25,7 +25,7 @@ FLOORS = (
     {"protocol", "events", "log"},
     {"engine"},
     {"handle"},
-    {"batch", "rows", "run", "webhooks", "report"},
+    {"batch", "rows", "run", "webhooks", "receivers", "report"},
     {"client"},
     {"", "cli", "__main__"},
 )
@@ -41,6 +41,7 @@ LENIENT = {
 """Arrows up that are allowed under `if TYPE_CHECKING`, from a module to a module."""
 
 SPEAKS_HTTP = {"engine.transport", "engine.uploads"}  # uploads: only for FormData
+SERVES_HTTP = {"receivers"}  # aiohttp.web, for those whose server it is
 NAMES_HTTP_TYPES = {"engine.downloads"}  # the answer it is handed to read, under TYPE_CHECKING
 PURE = ("protocol.", "errors", "models", "request", "events")
 IMPURE_MODULES = {
@@ -138,6 +139,8 @@ def offences(root: Path) -> list[str]:
 
 def _foreign(name: str, imported: Import) -> str | None:
     target = imported.target
+    if target.startswith("aiohttp.web") and name in SERVES_HTTP:
+        return None
     if target.partition(".")[0] == "aiohttp" and name not in SPEAKS_HTTP and not name.startswith(APART):
         lenient = imported.for_types and name in NAMES_HTTP_TYPES
         return None if lenient else "only the transport speaks HTTP"
@@ -186,7 +189,7 @@ def test_aiohttp_is_loaded_by_the_transport_and_for_a_form_only() -> None:
         name
         for name, all_of in house.items()
         for i in all_of
-        if i.target.partition(".")[0] == "aiohttp" and not i.for_types and not name.startswith(APART)
+        if i.target.partition(".")[0] == "aiohttp" and not i.for_types and not name.startswith((APART, *SERVES_HTTP))
     }
     assert "engine.transport" in loading
     assert loading <= SPEAKS_HTTP
@@ -273,6 +276,7 @@ def house(tmp_path: Path) -> Path:
         ("protocol/wire.py", "import datetime\nx = datetime.datetime.utcnow()", "protocol.wire:2 reads a clock"),
         ("client.py", "import aiohttp", "only the transport speaks HTTP"),
         ("client.py", "from aiohttp import web", "only the transport speaks HTTP"),
+        ("receivers.py", "from aiohttp import ClientSession", "only the transport speaks HTTP"),
     ],
 )
 def test_a_forbidden_import_is_found(house: Path, file: str, code: str, offence: str) -> None:
@@ -289,6 +293,7 @@ def test_a_forbidden_import_is_found(house: Path, file: str, code: str, offence:
         ("cli/main.py", "from toapis_async.sandbox import Sandbox\nfrom toapis_async import ToAPIs"),
         ("sandbox/api.py", "import aiohttp\nfrom . import png\nfrom toapis_async.sandbox import Sandbox"),
         ("rows.py", "import asyncio, time\nfrom toapis_async.handle import TaskHandle\nfrom .batch import Batch"),
+        ("receivers.py", "def f():\n    from aiohttp import web"),
         ("protocol/retry.py", "from datetime import datetime\nx = datetime.fromtimestamp(0)"),
     ],
 )

@@ -14,14 +14,15 @@ from typing import Any
 import pytest
 
 import toapis_async
-from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs
+from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, Webhooks
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "Journal", "RateLimits",
+    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "Journal", "RateLimits", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
+    "WebhookOutcome",
     # errors
     "AuthenticationFailed", "BudgetExceeded", "ClientStateError", "ContentRefused", "DownloadFailed",
     "InsufficientQuota", "InvalidRequest", "JournalError", "JournalLocked", "LinkExpired", "RateLimited",
@@ -70,6 +71,7 @@ OTHERS = (
     (Batch, "__anext__", True, ""),
     (Batch, "__aenter__", True, ""),
     (Generation, "save", True, "folder"),
+    (Webhooks, "deliver", True, "body, headers"),
 )
 
 

@@ -51,9 +51,11 @@ if TYPE_CHECKING:
         TaskSnapshot,
         TaskStatus,
         Upload,
+        WebhookOutcome,
     )
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Journal, RateLimits, Settings
+    from toapis_async.webhooks import Webhooks
 
 __version__ = "0.1.0"
 __all__ = [
@@ -99,11 +101,13 @@ __all__ = [
     "UnreadableAnswer",
     "Upload",
     "WaitTimeout",
+    "WebhookOutcome",
     "WebhookRejected",
+    "Webhooks",
     "__version__",
 ]
 
-_HOMES = ("errors", "models", "request", "settings", "handle", "batch", "engine.core", "client")
+_HOMES = ("errors", "models", "request", "settings", "handle", "batch", "webhooks", "engine.core", "client")
 """Where the names live, the modules that are quick to import first."""
 
 

@@ -20,6 +20,7 @@ from toapis_async.protocol.retry import retry_after_s
 from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import ImageRequest, check_task_id
 from toapis_async.settings import Credentials, Journal, Settings, as_credits
+from toapis_async.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -304,6 +305,11 @@ class ToAPIs:
             save_to=save_to,
             max_in_flight=self._settings.max_in_flight if max_in_flight is None else max_in_flight,
         )
+
+    @property
+    def webhooks(self) -> Webhooks:
+        """Events pushed by the service. Raises `ClientStateError` without `Settings(webhook_secrets=…)`."""
+        return Webhooks(self._settings.webhook_secrets, self._open_engine)
 
     def statistics(self) -> ClientStatistics:
         """A snapshot of the counters."""

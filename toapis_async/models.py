@@ -36,6 +36,17 @@ class TaskStatus(enum.StrEnum):
         return self in {TaskStatus.COMPLETED, TaskStatus.FAILED}
 
 
+class WebhookOutcome(enum.StrEnum):
+    """What became of an event that was delivered. All of them are successes: answer the service with a 2xx."""
+
+    RESOLVED = "resolved"  #: it ended a task that this client watches
+    DUPLICATE = "duplicate"  #: the event was handled before, or its task's end was known already
+    EARLY = "early"  #: the answer to its submission is still awaited; kept, and applied when that comes
+    UNKNOWN_TASK = "unknown_task"  #: no task of this client: pass it on to the process that has it
+    TEST_EVENT = "test_event"  #: the console's test; nothing was done
+    IGNORED = "ignored"  #: of a kind we don't know, or without a result that can be read: polling will tell
+
+
 @frozen
 class Billing:
     """What the service says a task cost. Mostly absent on image tasks [field]: use it when it comes."""

@@ -137,6 +137,22 @@ def as_credits(value: object) -> Decimal | None:
     return amount if amount.is_finite() and amount >= 0 else None
 
 
+def _as_tuple(value: str | tuple[str, ...]) -> tuple[str, ...]:
+    return (value,) if isinstance(value, str) else value
+
+
+def _check_secrets(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, tuple):
+        raise ValueError(f"{attribute.name} must be text or a tuple of texts, not {type(value).__name__}")  # noqa: TRY004
+    for secret in cast("tuple[object, ...]", value):
+        if not isinstance(secret, str):
+            raise ValueError(f"{attribute.name}: a secret must be text, not {type(secret).__name__}")  # noqa: TRY004
+        if not secret or secret != secret.strip():
+            raise ValueError(f"{attribute.name}: a secret is empty, or has white space around it (a line break?)")
+        if not secret.isprintable():
+            raise ValueError(f"{attribute.name}: a secret has characters that no secret has")
+
+
 def _check_callable(instance: object, attribute: Attribute[Any], value: object) -> None:
     if value is not None and not callable(value):
         raise ValueError(f"{attribute.name} must be callable, not {type(value).__name__}")
@@ -203,6 +219,9 @@ class Settings:
 
     proxy: str | None = field(default=None, validator=_check_proxy, repr=False)
     """An http(s) proxy for every request; may hold a password, so it is never shown."""
+    webhook_secrets: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_secrets, repr=False)
+    """The key's webhook secret, as text, or several in a tuple (both, for 24 h after a rotation): turns on
+    `client.webhooks`. Never shown."""
     on_event: Callable[[Event], None] | None = field(default=None, validator=_check_callable)
     """Called on the loop with each record of `toapis_async.events`; must return at once."""
     prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal], converter=_prices, hash=False)

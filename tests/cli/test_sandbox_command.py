@@ -14,7 +14,7 @@ from attrs import asdict
 from toapis_async.cli import sandbox as command
 from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
-from toapis_async.sandbox import Fault, FaultPlan, Sandbox
+from toapis_async.sandbox import Fault, FaultPlan, Sandbox, Webhooks
 from toapis_async.settings import TIERS, RateLimits, Settings
 
 from .conftest import run
@@ -145,3 +145,32 @@ def test_a_fault_that_cannot_be_is_misuse(text: str, told: str) -> None:
     ran = run("sandbox", "--fault", text)
     assert ran.code == 2
     assert told in ran.stderr
+
+
+@pytest.mark.usefixtures("stopped_when_ready")
+def test_events_go_to_a_receiver_signed_with_a_secret_from_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    configured: list[tuple[str | None, object]] = []
+    monkeypatch.setattr(Webhooks, "configure", lambda _, url, secret: configured.append((url, secret)))
+    monkeypatch.setenv("TOAPIS_WEBHOOK_SECRET", "whsec_hidden\n")
+    ran = run("sandbox", "--port", "0", "--files-port", "0", "--webhook-url", "http://127.0.0.1:8000/hook")
+    assert ran.code == 0
+    assert configured[-1] == ("http://127.0.0.1:8000/hook", "whsec_hidden")
+    assert "hidden" not in ran.stdout + ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("url", "secret", "words"),
+    [
+        ("http://127.0.0.1:8000/hook", "", "set TOAPIS_WEBHOOK_SECRET"),
+        ("http://hooks.example/hook", "whsec_hidden", "a receiver must be HTTPS on a public host"),
+        ("nonsense", "whsec_hidden", "not an http(s) URL"),
+    ],
+)
+def test_a_receiver_that_can_not_be_is_misuse(
+    monkeypatch: pytest.MonkeyPatch, url: str, secret: str, words: str
+) -> None:
+    monkeypatch.setenv("TOAPIS_WEBHOOK_SECRET", secret)
+    ran = run("sandbox", "--port", "0", "--webhook-url", url)
+    assert ran.code == 2
+    assert f"--webhook-url: {words}" in ran.stderr
+    assert "hidden" not in ran.stdout + ran.stderr

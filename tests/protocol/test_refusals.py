@@ -87,7 +87,8 @@ def test_each_documented_error_is_its_class_and_keeps_its_code(
     [
         (404, {"error": {"code": "task_not_found", "message": "m"}}, True, TaskNotFound),
         (404, {"error": {"code": "task_not_found", "message": "m"}}, False, ServiceError),
-        (404, b"<html><title>404</title></html>", True, TaskNotFound),
+        (404, b"<html><title>404</title></html>", True, ServiceError),  # a gateway's, which can't know
+        (404, b"404: Not Found", True, TaskNotFound),
         (400, {"message": "task_not_exist"}, True, TaskNotFound),
         (400, {"code": "task_not_exist", "message": "任务不存在"}, True, TaskNotFound),
         (400, {"error": {"code": "task_not_exist", "message": "任务不存在"}}, True, TaskNotFound),

@@ -74,7 +74,8 @@ EXAMPLES: tuple[tuple[ToAPIsError, dict[str, object]], ...] = (
     (BudgetExceeded("m"), {}),
     (JournalError("m"), {}),
     (JournalLocked("m"), {}),
-    (WebhookRejected("m"), {}),
+    (WebhookRejected("m"), {"status": 401}),
+    (WebhookRejected("m", status=413), {"status": 413}),
 )
 CLASSES: set[type[BaseException]] = {
     value

@@ -39,7 +39,17 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "download_concurrency": (1, 1_000, True),
     "download_tries": (1, 100, True),
 }
-OTHERS = {"prior", "prices", "tier", "uncertain_submits", "limits", "proxy", "on_event", "events_with_prompts"}
+OTHERS = {
+    "prior",
+    "prices",
+    "tier",
+    "uncertain_submits",
+    "limits",
+    "proxy",
+    "webhook_secrets",
+    "on_event",
+    "events_with_prompts",
+}
 RATES = ("submit_per_s", "submit_burst", "query_per_s", "query_burst")
 
 
@@ -129,6 +139,35 @@ def test_a_proxy_is_never_shown(proxy: str) -> None:
     settings = Settings(proxy=proxy)
     assert settings.proxy == proxy
     assert "proxy" not in repr(settings)
+
+
+@pytest.mark.parametrize(
+    ("secrets", "words"),
+    [
+        ("", "a secret is empty, or has white space around it"),
+        ("   ", "a secret is empty, or has white space around it"),
+        ("whsec_hidden\n", "white space around it"),
+        (("whsec_hidden", ""), "a secret is empty"),
+        ("whsec\x00hidden", "characters that no secret has"),
+        (b"whsec_hidden", "must be text or a tuple of texts, not bytes"),
+        (["whsec_hidden"], "must be text or a tuple of texts, not list"),
+        (None, "must be text or a tuple of texts, not NoneType"),
+        (("whsec_ok", b"whsec_hidden"), "a secret must be text, not bytes"),
+    ],
+)
+def test_a_webhook_secret_that_can_be_none_is_refused_and_not_repeated(secrets: Any, words: str) -> None:
+    with pytest.raises(ValueError, match=f"^webhook_secrets.*{words}") as caught:
+        Settings(webhook_secrets=secrets)
+    assert "hidden" not in "".join(traceback.format_exception(caught.value.with_traceback(None)))
+
+
+def test_webhook_secrets_are_one_or_several_and_never_shown() -> None:
+    one: Any = "whsec_hidden"
+    assert Settings(webhook_secrets=one).webhook_secrets == ("whsec_hidden",)
+    both = Settings(webhook_secrets=("whsec_hidden", "whsec_hidden too"))
+    assert both.webhook_secrets == ("whsec_hidden", "whsec_hidden too")
+    assert repr(both) == str(both) == "Settings()"
+    assert Settings().webhook_secrets == ()
 
 
 @pytest.mark.parametrize("prior", [{}, 5, "learned"])

@@ -250,10 +250,23 @@ def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
     help="Let something go wrong now and then: lost_answer=0.05, query:html_502=0.1, task_fails=0.02 … Repeatable.",
 )
 @click.option("--state-dir", type=_FOLDER, help="Keep tasks and uploads here.  [default: in memory]")
+@click.option(
+    "--webhook-url",
+    metavar="URL",
+    help="Send an event here when a task ends (https, or loopback), signed with $TOAPIS_WEBHOOK_SECRET.",
+)
 @JSON
 @QUIET
 def sandbox(
-    *, json: bool, quiet: bool, speed: float, tier: Tier, credits_: float, faults: tuple[str, ...], **settings: Any
+    *,
+    json: bool,
+    quiet: bool,
+    speed: float,
+    tier: Tier,
+    credits_: float,
+    faults: tuple[str, ...],
+    webhook_url: str | None,
+    **settings: Any,
 ) -> None:
     """Run a stand-in of the service on this machine until Ctrl-C (which ends it with exit code 0).
 
@@ -262,12 +275,14 @@ def sandbox(
       toapis sandbox --port 0 --files-port 0 --json --fault lost_answer=0.05
     """
     with reported(speaking := Output(json=json, quiet=quiet)):
-        from toapis_async.cli.sandbox import add_fault, serve
+        from toapis_async.cli.sandbox import add_fault, add_receiver, serve
         from toapis_async.sandbox import Sandbox
 
         service = Sandbox(speed=speed, tier=tier, credits=credits_, **settings)
         for fault in faults:
             add_fault(service.faults, fault)
+        if webhook_url is not None:
+            add_receiver(service, webhook_url)
         _run(speaking, serve(speaking, service, Options(sandbox=True, speed=speed, tier=tier)))
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import difflib
+import os
 import signal
 from typing import TYPE_CHECKING, cast
 
@@ -37,6 +38,17 @@ async def serve(out: Output, sandbox: Sandbox, served: Options) -> int:
         f"in the books, {sandbox.requests.rate_limited:,} answers of 429"
     )
     return ALL_DONE
+
+
+def add_receiver(sandbox: Sandbox, url: str) -> None:
+    """Where events go. The secret comes from the environment: a command line is there for every process to read."""
+    secret = os.environ.get("TOAPIS_WEBHOOK_SECRET", "").strip()
+    if not secret:
+        raise CliError("--webhook-url: set TOAPIS_WEBHOOK_SECRET to what the events are to be signed with")
+    try:
+        sandbox.webhooks.configure(url, secret)
+    except ValueError as error:
+        raise CliError(f"--webhook-url: {error}") from None
 
 
 def add_fault(plan: FaultPlan, text: str) -> None:

@@ -10,6 +10,7 @@ from attrs import frozen
 
 from toapis_async.engine.downloads import Downloads
 from toapis_async.engine.fingerprint import fingerprint
+from toapis_async.engine.inbox import Inbox
 from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
@@ -108,12 +109,14 @@ class Engine:
         if settings.prior is not None:
             schedule.recall(settings.prior)
         self.learned = schedule.learned
+        self.inbox = Inbox(self.registry, schedule)
         self._poller = Poller(port=self.queries, registry=self.registry, schedule=schedule, settings=settings)
         self.submitter = Submitter(
             transport=self.transport,
             pacer=self._submits,
             permits=self._permits,
             registry=self.registry,
+            inbox=self.inbox,
             poller=self._poller,
             uploads=self.uploads,
             reconciler=Reconciler(self.queries, settings.reconcile_window_s),
@@ -162,6 +165,7 @@ class Engine:
         if known is not None:
             return known
         entry = self.registry.add(Entry(task_id, task_id, None, self._loop.time(), self._poller.forecast_of(None)))
+        self.inbox.claim(entry)
         self._poller.watch(entry, at_once=True)
         return entry
 
@@ -174,6 +178,7 @@ class Engine:
         entry = Entry(snapshot.task_id, asked_id, snapshot.client_business_id, self._loop.time(), forecast)
         self.registry.add(entry)
         self.registry.saw(entry, snapshot)
+        self.inbox.claim(entry)
         self._poller.watch(entry)
         return entry
 
@@ -226,12 +231,14 @@ class Engine:
         fresh = Entry(task_id, asked_id, business_id, self._loop.time(), forecast, status=TaskStatus.QUEUED)
         entry = self.registry.add(fresh)
         if entry is fresh:
+            self.inbox.claim(entry)
             self._poller.watch(entry, at_once=True)
         return entry
 
     def _keep(self, entry: Entry) -> None:
         """Write down a final state. The end of watching alone is none; but an intent whose task the service does not
         know was not accepted."""
+        self.inbox.ended(entry)
         self.spending.ended(entry)
         if self.journal is None:
             return

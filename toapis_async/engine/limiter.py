@@ -110,6 +110,8 @@ class Gate(Generic[S]):
 
     def _serve(self) -> None:
         """Grant what can be granted now, and set the one timer for the next."""
+        if not self.waiting:
+            return
         self._stop_timer()
         now_s = self._loop.time()
         while (turns := self._next_queue()) is not None:

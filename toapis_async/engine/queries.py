@@ -128,10 +128,13 @@ class Queries:
     async def find(self, client_business_id: str) -> TaskSnapshot:
         """The task that was submitted with this id, under both its ids."""
         snapshot = await self.look_up(client_business_id)
-        if snapshot.client_business_id not in {None, client_business_id}:
+        if snapshot.client_business_id is not None and client_business_id not in {
+            snapshot.client_business_id,
+            snapshot.task_id,
+        }:
             told = f"asked for {client_business_id}, the service told of {snapshot.client_business_id}"
             raise TransportError(told).concerning(client_business_id=client_business_id)
-        return with_id(snapshot, snapshot.task_id, client_business_id)
+        return with_id(snapshot, snapshot.task_id, snapshot.client_business_id or client_business_id)
 
     async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
         (task_id,) = task_ids

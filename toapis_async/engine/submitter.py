@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from attrs import define
@@ -30,6 +31,7 @@ from toapis_async.protocol.wire import decode_task, decode_task_id, encode_reque
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from toapis_async.engine.inbox import Inbox
     from toapis_async.engine.journal import JournalWriter
     from toapis_async.engine.journal_file import Intent, Record
     from toapis_async.engine.limiter import Gate, Permits
@@ -86,6 +88,7 @@ class Submitter:
         pacer: Pacer,
         permits: Gate[Permits],
         registry: Registry,
+        inbox: Inbox,
         poller: Poller,
         uploads: Uploads,
         reconciler: Reconciler,
@@ -98,6 +101,7 @@ class Submitter:
         self._pacer = pacer
         self._permits = permits
         self._registry = registry
+        self._inbox = inbox
         self._poller = poller
         self._uploads = uploads
         self._reconciler = reconciler
@@ -235,6 +239,7 @@ class Submitter:
         )
         entry = self._registry.add(fresh)
         if entry is fresh:
+            self._inbox.claim(entry)
             self._poller.watch(entry, at_once=True)
         else:
             self._permits.give_back()
@@ -283,6 +288,7 @@ class Submitter:
         """One POST and, once it may have been accepted, all it takes to know. Errors are values here: if the caller has
         gone, nobody would retrieve an exception."""
         submission.sent_s = self._loop.time()
+        self._inbox.expect(submission.client_business_id)
         try:
             outcome = submission.doubt or await self._post(submission)
             if submission.doubt is not None:
@@ -297,6 +303,8 @@ class Submitter:
         if isinstance(outcome, SubmitUncertain):
             self.uncertain += 1
             self._emit(SubmitLost(submission.client_business_id, str(outcome.__cause__)))
+        else:
+            self._inbox.answered(submission.client_business_id)
         return outcome
 
     async def _reconcile(self, submission: Submission, doubt: SubmitUncertain) -> Entry | ToAPIsError:
@@ -308,7 +316,9 @@ class Submitter:
         outcome: Entry | ToAPIsError = doubt
         times = 0
         while True:
-            found = await self._reconciler.find(submission.client_business_id)
+            # An event that names it is as good as an answer, also while the service can't find its task yet.
+            told = partial(self._inbox.told_of, submission.client_business_id)
+            found = told() or await self._reconciler.find(submission.client_business_id) or told()
             if found is not None:
                 self.adopted += 1
                 return self._adopt(submission, found)
@@ -389,6 +399,7 @@ class Submitter:
             return entry, False
         prompt = submission.request.prompt if self._settings.events_with_prompts else None
         self._emit(TaskAccepted(task_id, entry.client_business_id, submission.request.model, prompt))
+        self._inbox.claim(entry)
         return entry, True
 
     def _in_doubt(self, submission: Submission, cause: ToAPIsError) -> SubmitUncertain:

@@ -15,9 +15,11 @@ WORDS = MappingProxyType(
         "processing": TaskStatus.IN_PROGRESS,
         "completed": TaskStatus.COMPLETED,
         "failed": TaskStatus.FAILED,
+        "success": TaskStatus.COMPLETED,
+        "failure": TaskStatus.FAILED,
     }
 )
-"""Every status word that was documented or seen."""
+"""Every status word that was documented or seen; the last two are those of webhook events."""
 
 _NEXT = MappingProxyType(
     {

@@ -4,9 +4,9 @@
         ...  # point any client at sandbox.base_url, with any key
 
 It speaks HTTP on two loopback ports (API and files), keeps books (`sandbox.ledger`), counts requests
-(`sandbox.requests`) and lets things go wrong on demand (`sandbox.faults`). It knows nothing of the client in
-this package: what they agree on is the service's contract. A prompt with `[refuse]` in it is refused with
-422; one with `[fail]` fails and is refunded.
+(`sandbox.requests`), sends events (`sandbox.webhooks`) and lets things go wrong on demand (`sandbox.faults`).
+It knows nothing of the client in this package: what they agree on is the service's contract. A prompt with
+`[refuse]` in it is refused with 422; one with `[fail]` fails and is refunded.
 """
 
 from __future__ import annotations
@@ -21,9 +21,11 @@ from toapis_async.sandbox.store import StateDirError
 from toapis_async.sandbox.tasks import Failure
 from toapis_async.sandbox.traffic import LoggedRequest, RequestLog
 from toapis_async.sandbox.validation import ImageJob
+from toapis_async.sandbox.webhooks import Attempt, Webhooks
 
 __all__ = [
     "TIERS",
+    "Attempt",
     "BillingMode",
     "DuplicateIds",
     "Failure",
@@ -42,4 +44,5 @@ __all__ = [
     "Step",
     "Tier",
     "TimedFault",
+    "Webhooks",
 ]

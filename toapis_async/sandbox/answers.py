@@ -160,6 +160,44 @@ def task_status(task: Task, state: TaskState, urls: list[str], mode: BillingMode
     return body
 
 
+def event(task: Task, event_id: str, created_at: int, urls: list[str]) -> JsonObject:
+    """The body of a webhook event about a task that has ended: the same task in another vocabulary."""
+    done = task.failure is None
+    data: JsonObject = {"task_id": task.task_id}
+    if task.job.client_business_id is not None:
+        data["client_business_id"] = task.job.client_business_id
+    data |= {
+        "task_type": "image",
+        "model": task.job.model,
+        "status": "SUCCESS" if done else "FAILURE",
+        "progress": "100%",
+        "result": {"type": "image", "data": [{"url": url} for url in urls]} if done else None,
+        "error": None if task.failure is None else _failure(task.failure),
+        "submitted_at": int(task.accepted_at),
+        "finished_at": int(task.finishes_at),
+    }
+    return _enveloped("generation.completed" if done else "generation.failed", event_id, created_at, data)
+
+
+def test_event(event_id: str, created_at: int) -> JsonObject:
+    """The body of the event that the console's test button sends: no model, a message, no times."""
+    data: JsonObject = {
+        "task_id": "task_test",
+        "task_type": "image",
+        "status": "SUCCESS",
+        "progress": "100%",
+        "result": {"message": "This is a test event"},
+        "error": None,
+        "submitted_at": 0,
+        "finished_at": 0,
+    }
+    return _enveloped("endpoint.test", event_id, created_at, data)
+
+
+def _enveloped(kind: str, event_id: str, created_at: int, data: JsonObject) -> JsonObject:
+    return {"id": event_id, "type": kind, "api_version": "v1", "created_at": created_at, "data": data}
+
+
 def _failure(failure: Failure) -> JsonObject:
     return {"code": failure.code, "message": failure.message}
 

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from toapis_async.sandbox.service import Caller, Service
     from toapis_async.sandbox.store import Store
+    from toapis_async.sandbox.webhooks import Webhooks
 
 JSON_LIMIT_BYTES = 64 * 1024 * 1024
 """Far above any sane request: a body full of base64 deserves the service's own refusal, not a 413."""
@@ -34,7 +35,9 @@ class Api:
     service: Service
     store: Store
     billing: BillingMode
+    links: Callable[[Task], list[str]]
     files_url: Callable[[], str]
+    webhooks: Webhooks
     uploads_taken: int = 0
 
     def application(self) -> web.Application:
@@ -68,7 +71,7 @@ class Api:
         async def handle(drawn: Drawn) -> Answer:
             return await self._for_caller(request, "query", lambda _: self._status(task, drawn))
 
-        subjects = (wanted,) if task is None else _names(task)
+        subjects = (wanted,) if task is None else task.subjects
         task_id = None if task is None else task.task_id
         return await self.gate.serve(request, "query", handle, subjects=subjects, task_id=task_id)
 
@@ -133,11 +136,14 @@ class Api:
         now = self.gate.clock()
         try:
             job = understand(body)
+            receiver = self.webhooks.receiver_of(job.callback_url)
             task, new = self.service.accept(job, caller, now, frozenset(drawn.keys() & STICKY))
         except RefusedError as refusal:
             return answers.refused(refusal)
         if new:
             await self.store.save_task(task)
+            if receiver is not None:
+                self.webhooks.watch(task, receiver)
         return Answer(200, disguised_task(answers.submitted(task, task.state(now)), task.traits))
 
     async def _status(self, task: Task | None, drawn: Drawn) -> Answer:
@@ -149,8 +155,7 @@ class Api:
             return answers.task_not_exist()
         if task.vanished is not None:
             return answers.task_not_found()
-        urls = [f"{self.files_url()}/generated/{name}" for name in file_names(task)]
-        body = answers.task_status(task, task.state(now), urls, self.billing)
+        body = answers.task_status(task, task.state(now), self.links(task), self.billing)
         return Answer(200, disguised_task(body, task.traits | drawn.keys()))
 
     async def _strike(self, task: Task, drawn: Drawn, now: float) -> None:
@@ -159,6 +164,7 @@ class Api:
         if fails and not task.state(now).final:
             task.traits |= fails
             self.service.end(task, now, Failure())
+            self.webhooks.ended(task)
         if vanishes:
             task.vanished = next(iter(vanishes))
         if fails or vanishes:
@@ -198,9 +204,3 @@ def _subjects(body: object) -> tuple[str, ...]:
     fields = cast("JsonObject", body)
     named = (fields.get("prompt"), fields.get("client_business_id"))
     return tuple(name for name in named if isinstance(name, str))
-
-
-def _names(task: Task) -> tuple[str, ...]:
-    """The same for a query. The work first, since ids differ from run to run and chance should not."""
-    given = task.job.client_business_id
-    return (task.job.digest, task.task_id, *(() if given is None else (given,)))

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, get_args
 
-Kind = Literal["submit", "query", "upload", "balance", "models", "file", "unknown"]
+Kind = Literal["submit", "query", "upload", "balance", "models", "file", "event", "unknown"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
@@ -72,6 +72,8 @@ class Fault(StrEnum):
     TASK_FAILS_MESSAGE = "task_fails_message"  # no error, a top-level message
     TASK_VANISHES = "task_vanishes"  # 404 from now on; the ledger keeps it
     TASK_VANISHES_400 = "task_vanishes_400"  # the same as 400 {"message": "task_not_exist"}
+    # Events on their way to a receiver, which can also be DROPPED (lost for good) or SLOW (late)
+    DUPLICATED = "duplicated"  # sent twice
 
     def lasting(self, seconds: float) -> TimedFault:
         """This fault with a duration, in seconds of the service's time (divided by the sandbox's speed)."""
@@ -108,6 +110,7 @@ STATUS_WORDS: Final = {
 }
 FAILURES: Final = frozenset(fault for fault in Fault if fault.value.startswith("task_fails"))
 VANISHINGS: Final = frozenset({Fault.TASK_VANISHES, Fault.TASK_VANISHES_400})
+OF_EVENTS: Final = frozenset({Fault.DROPPED, Fault.SLOW, Fault.DUPLICATED})
 _RESULT_SHAPES = frozenset(fault for fault in Fault if fault.value.startswith("result_"))
 STICKY: Final = (
     FAILURES
@@ -124,6 +127,7 @@ _ONLY_AT: Final[dict[Fault, frozenset[Kind]]] = {
     **dict.fromkeys(STICKY - _CODES, frozenset[Kind]({"submit", "query"})),
     **dict.fromkeys(_API_ONLY, frozenset[Kind]({"submit", "query", "upload", "balance", "models"})),
     Fault.LIMITER_DOWN: frozenset({"submit"}),
+    Fault.DUPLICATED: frozenset({"event"}),
     Fault.NOT_FOUND: frozenset({"query", "file"}),
     Fault.NOT_EXIST: frozenset({"query"}),
     Fault.SUCCESS_FALSE: frozenset({"upload", "balance"}),
@@ -206,6 +210,8 @@ def check_applies(kind: Kind, fault: Fault) -> None:
     """Refuse a fault that could never show at requests of this kind."""
     if kind not in KINDS:
         raise ValueError(f"no requests of kind {kind!r}; there are {', '.join(KINDS)}")
+    if kind == "event" and fault not in OF_EVENTS:
+        raise ValueError(f"Fault.{fault.name} means nothing at 'event', which may be {', '.join(sorted(OF_EVENTS))}")
     allowed = _ONLY_AT.get(fault)
     if allowed is not None and kind not in allowed:
         raise ValueError(f"Fault.{fault.name} means nothing at {kind!r}, only at {', '.join(sorted(allowed))}")

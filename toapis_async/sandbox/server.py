@@ -5,12 +5,12 @@ from __future__ import annotations
 import asyncio
 import importlib.util
 import time
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from toapis_async.sandbox.api import Api
+from toapis_async.sandbox.api import Api, file_names
 from toapis_async.sandbox.faults import FaultPlan
 from toapis_async.sandbox.gallery import Gallery
 from toapis_async.sandbox.gate import Gate
@@ -22,6 +22,8 @@ from toapis_async.sandbox.service import DuplicateIds, Service, ServiceSettings,
 from toapis_async.sandbox.store import FolderStore, MemoryStore, Store
 from toapis_async.sandbox.tasks import Failure, Task
 from toapis_async.sandbox.traffic import RequestLog
+from toapis_async.sandbox.validation import RefusedError
+from toapis_async.sandbox.webhooks import Webhooks
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -60,6 +62,8 @@ class Sandbox:
     - `billing`: when status answers carry it.
     - `state_dir`: a folder that outlives the sandbox: tasks, uploads, and with them balances and ledger.
     - `pictures`: false serves plain one-coloured files of the right size, and needs no Pillow.
+    - `webhook_url`, `webhook_secret`: what the console holds for every key, see `webhooks`; a tuple of two secrets
+      is a rotation.
     - `clock`: Unix seconds.
     - `log_size`: how many of the latest requests `requests.log` keeps.
     """
@@ -83,6 +87,8 @@ class Sandbox:
         billing: BillingMode = "refunds",
         state_dir: Path | None = None,
         pictures: bool = True,
+        webhook_url: str | None = None,
+        webhook_secret: str | tuple[str, ...] | None = None,
         clock: Callable[[], float] = time.time,
         log_size: int = 10_000,
     ) -> None:
@@ -108,7 +114,10 @@ class Sandbox:
         limiter = RateLimiter(limits or TIERS[tier], speed=speed, reset_unit=reset_unit)
         gate = Gate(self.faults, self.requests, limiter, KeyRing(keys), clock, speed, self._closing)
         self._pictures = pictures
-        self._api = Api(gate, self._service, self._store, billing, lambda: self.files_url)
+        self.webhooks = Webhooks(clock, speed, self.faults, self._links, log_size)
+        """Events sent to a receiver when tasks end, and how it answered."""
+        self.webhooks.configure(webhook_url, webhook_secret)
+        self._api = Api(gate, self._service, self._store, billing, self._links, lambda: self.files_url, self.webhooks)
         self._gallery = Gallery(gate, self._service, self._store, _drawn if pictures else plain)
 
     @property
@@ -136,12 +145,15 @@ class Sandbox:
             for task in kept.tasks:
                 self._service.remember(task)
             stack.push_async_callback(self._gallery.aclose)
+            self.webhooks.start()
+            stack.push_async_callback(self.webhooks.aclose)
             api_port, files_port = self._wanted_ports
             self._ports = (
                 await self._listen(stack, self._api.application(), api_port, kept.ports[0]),
                 await self._listen(stack, self._gallery.application(), files_port, kept.ports[1]),
             )
             await self._store.save_ports(self._ports)
+            self._watch_again(kept.tasks)
             self._stack = stack.pop_all()
 
     async def aclose(self) -> None:
@@ -184,7 +196,20 @@ class Sandbox:
         if task is None:
             raise KeyError(task_id)
         self._service.end(task, self._clock(), failure)
+        self.webhooks.ended(task)
         self._store.note_task(task)
+
+    def _links(self, task: Task) -> list[str]:
+        return [f"{self.files_url}/generated/{name}" for name in file_names(task)]
+
+    def _watch_again(self, tasks: tuple[Task, ...]) -> None:
+        """Events of tasks that an earlier run left unfinished."""
+        now = self._clock()
+        for task in tasks:
+            with suppress(RefusedError):  # the receiver has changed since
+                receiver = self.webhooks.receiver_of(task.job.callback_url)
+                if receiver is not None and not task.state(now).final:
+                    self.webhooks.watch(task, receiver)
 
     async def _listen(self, stack: AsyncExitStack, app: web.Application, port: int, last: int) -> int:
         runner = web.AppRunner(app, access_log=None, shutdown_timeout=_SHUTDOWN_S)

@@ -72,6 +72,13 @@ class Task:
         return TaskState("in_progress", self._progress(now), None)
 
     @property
+    def subjects(self) -> tuple[str, ...]:
+        """What scripted faults can name it by, and chance draws it by: the work first, since ids differ from run to
+        run and chance should not."""
+        given = self.job.client_business_id
+        return (self.job.digest, self.task_id, *(() if given is None else (given,)))
+
+    @property
     def expires_at(self) -> float:
         """When its files go."""
         return self.finishes_at + self.files_live_s

@@ -58,6 +58,7 @@ class ImageJob:
     output_format: str
     reference_images: tuple[str, ...]
     client_business_id: str | None
+    callback_url: str | None
     body: JsonObject = field(repr=False, compare=False)
     """The JSON object as it was sent."""
 
@@ -88,11 +89,9 @@ def understand(body: object) -> ImageJob:
     fields = cast("JsonObject", body)
     model = _model(fields)
     metadata = _metadata(fields)
-    if fields.get("callback_url") is not None:
-        raise RefusedError(400, "webhook_not_configured", "webhooks are not configured for this API key")
     resolution, quality = _resolution(model, fields, metadata), _quality(model, fields)
     size, (width, height) = _size(model, fields, resolution)
-    _text(fields, "response_format", "background")
+    _text(fields, "response_format", "background", "callback_url")
     job = ImageJob(
         model=model.name,
         prompt=_prompt(model, fields),
@@ -105,6 +104,7 @@ def understand(body: object) -> ImageJob:
         output_format=_output_format(fields),
         reference_images=_references(model, fields),
         client_business_id=_client_business_id(fields, metadata),
+        callback_url=cast("str | None", fields.get("callback_url")),
         body=fields,
     )
     if REFUSE_MARKER in job.prompt:

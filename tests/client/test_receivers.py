@@ -1,0 +1,197 @@
+"""The ready receivers, as an ASGI server would drive one and over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import io
+import logging
+from contextlib import asynccontextmanager
+from typing import TYPE_CHECKING, Any
+
+import aiohttp
+import pytest
+from aiohttp import web
+
+from toapis_async import Settings, ToAPIs
+from toapis_async.protocol.signature import MAX_BODY_BYTES
+from toapis_async.receivers import aiohttp_handler, asgi_app
+
+from ..engine.kit import KEY, FakeService
+from .events import SECRET, event, signed
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from toapis_async import Webhooks
+    from toapis_async.receivers import Message
+
+Post = Any
+
+
+def client_of(service: FakeService) -> ToAPIs:
+    return ToAPIs(KEY, settings=Settings(webhook_secrets=SECRET, close_grace_s=0))
+
+
+async def by_asgi(
+    webhooks: Webhooks, body: bytes, headers: dict[str, str], method: str = "POST", pieces: int = 1
+) -> tuple[int, str, dict[str, str]]:
+    """One request, its body in so many pieces."""
+    size = -(-len(body) // pieces) or 1
+    chunks = [body[start : start + size] for start in range(0, len(body), size)] or [b""]
+    messages = [
+        {"type": "http.request", "body": chunk, "more_body": number < len(chunks)}
+        for number, chunk in enumerate(chunks, 1)
+    ]
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        return messages.pop(0)
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    await asgi_app(webhooks)({"type": "http", "method": method, "headers": raw}, receive, send)
+    start, end = sent
+    assert (start["type"], end["type"]) == ("http.response.start", "http.response.body")
+    return start["status"], end["body"].decode(), {n.decode(): v.decode() for n, v in start["headers"]}
+
+
+@asynccontextmanager
+async def served(webhooks: Webhooks) -> AsyncIterator[str]:
+    app = web.Application(client_max_size=2**30)
+    app.router.add_route("*", "/hook", aiohttp_handler(webhooks))
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        yield f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+    finally:
+        await runner.cleanup()
+
+
+async def by_aiohttp(
+    webhooks: Webhooks, body: bytes, headers: dict[str, str], method: str = "POST", pieces: int = 1
+) -> tuple[int, str, dict[str, str]]:
+    async with (
+        served(webhooks) as url,
+        aiohttp.ClientSession() as session,
+        session.request(method, url, data=io.BytesIO(body), headers=headers) as response,
+    ):
+        text = await response.text() if method != "HEAD" else ""
+        return response.status, text, {name.lower(): value for name, value in response.headers.items()}
+
+
+@pytest.fixture(params=[by_asgi, by_aiohttp], ids=["asgi", "aiohttp"])
+def post(request: pytest.FixtureRequest) -> Post:
+    how: Callable[..., Awaitable[tuple[int, str, dict[str, str]]]] = request.param
+    return how
+
+
+@pytest.mark.parametrize("pieces", [1, 3, 1_000])
+async def test_an_event_is_taken_and_answered_with_what_became_of_it(
+    service: FakeService, post: Post, pieces: int
+) -> None:
+    async with client_of(service) as client:
+        handle = await client.submit("kite")
+        told = signed(event(handle.task_id))
+        assert (await post(client.webhooks, *told, pieces=pieces))[:2] == (200, "resolved")
+        assert (await post(client.webhooks, *told))[:2] == (200, "duplicate")
+        assert (await handle).task_id == handle.task_id
+
+
+@pytest.mark.parametrize(
+    ("told", "status"),
+    [
+        (signed(event("task_1"), secret="wrong"), 401),
+        ((b"", {}), 401),
+        ((b"nonsense", {}), 401),
+        (signed(b"nonsense"), 400),
+        (signed(b"{}"), 400),
+        (signed(b""), 400),
+        (signed(b"x" * MAX_BODY_BYTES), 400),
+        (signed(b"x" * (MAX_BODY_BYTES + 1)), 413),
+        ((b"x" * (MAX_BODY_BYTES + 1), {}), 413),
+    ],
+    ids=lambda value: str(value)[:20],
+)
+async def test_what_can_not_be_taken_is_refused(
+    service: FakeService, post: Post, told: tuple[bytes, dict[str, str]], status: int
+) -> None:
+    async with client_of(service) as client:
+        answered = await post(client.webhooks, *told, pieces=7)
+    assert answered[0] == status
+    assert SECRET not in str(answered)
+
+
+@pytest.mark.parametrize("method", ["GET", "HEAD", "PUT", "DELETE"])
+async def test_other_methods_are_told_the_right_one(service: FakeService, post: Post, method: str) -> None:
+    async with client_of(service) as client:
+        status, _, headers = await post(client.webhooks, b"", {}, method)
+    assert (status, headers["allow"]) == (405, "POST")
+
+
+async def test_a_client_that_is_closed_asks_the_service_to_come_again(
+    service: FakeService, post: Post, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    client = client_of(service)
+    told = signed(event("task_1"))
+    assert (await post(client.webhooks, *told))[0] == 503
+    assert "not open yet" in caplog.text
+    async with client:
+        assert (await post(client.webhooks, *told))[:2] == (200, "unknown_task")
+    assert (await post(client.webhooks, *told))[0] == 503
+    assert (await post(client.webhooks, b"", {}))[0] == 401
+    assert "SECRET" not in caplog.text
+
+
+@pytest.mark.looptime
+async def test_a_body_that_does_not_come_in_time_is_not_waited_for(service: FakeService) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        await asyncio.sleep(4)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with client_of(service) as client:
+        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+    assert sent[0]["status"] == 408
+    assert asyncio.get_running_loop().time() == 10
+
+
+async def test_no_more_of_a_large_body_is_read_than_shows_that_it_is_large(service: FakeService) -> None:
+    read = 0
+
+    async def receive() -> Message:
+        nonlocal read
+        read += 1
+        return {"type": "http.request", "body": b"x" * 2**18, "more_body": True}
+
+    async def send(message: Message) -> None:
+        assert message.get("status", 413) == 413
+
+    async with client_of(service) as client:
+        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+    assert read == 5
+
+
+async def test_a_sender_that_goes_away_is_not_answered(service: FakeService) -> None:
+    async def receive() -> Message:
+        return {"type": "http.disconnect"}
+
+    async def send(message: Message) -> None:
+        raise AssertionError(message)
+
+    async with client_of(service) as client:
+        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+
+
+@pytest.mark.parametrize("kind", ["lifespan", "websocket"])
+async def test_what_is_not_http_is_refused_as_asgi_says(service: FakeService, kind: str) -> None:
+    app: Any = asgi_app(client_of(service).webhooks)
+    with pytest.raises(NotImplementedError, match=kind):
+        await app({"type": kind}, None, None)

@@ -1,0 +1,43 @@
+"""Events pushed to us: `client.webhooks`. See `toapis_async.receivers` for servers that call it."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from toapis_async.errors import ClientStateError
+from toapis_async.protocol.signature import verify
+from toapis_async.protocol.webhook import decode_event
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from toapis_async.engine.core import Engine
+    from toapis_async.models import WebhookOutcome
+    from toapis_async.protocol.signature import Headers
+
+
+class Webhooks:
+    """Takes the service's events and resolves the tasks they are about. Made by `client.webhooks`."""
+
+    def __init__(self, secrets: tuple[str, ...], opened: Callable[[], Engine]) -> None:
+        if not secrets:
+            raise ClientStateError("webhooks are off: give the key's secret with Settings(webhook_secrets=…)")
+        self._secrets = secrets
+        self._opened = opened
+
+    async def deliver(self, body: bytes, headers: Headers) -> WebhookOutcome:
+        """Verify an event, and do what it asks for. It waits for nothing, so answering the service is never late.
+
+        `body` is the raw body: one that was parsed and written anew bears another signature. Raises `WebhookRejected`,
+        whose `status` is what to answer; `SessionClosed` while the client closes and after, and `ClientStateError`
+        before it is open: nothing was taken then, answer 503 and the service comes again.
+        """
+        if not isinstance(body, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
+            raise TypeError(f"deliver takes the raw body as bytes, not {type(body).__name__}")
+        body = bytes(body)
+        event_id = verify(body, headers, self._secrets, time.time())
+        return self._opened().inbox.receive(decode_event(body, event_id))
+
+    def __repr__(self) -> str:
+        return f"<Webhooks, {len(self._secrets)} secret{'s' if len(self._secrets) > 1 else ''}>"
