@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import argparse
 import asyncio
+import logging
 import sys
 import tempfile
 import time
@@ -73,6 +74,7 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, help="only this kind  [default: all in turn]")
     parser.add_argument("--jobs", type=int, default=3, help="rounds at a time")
     chosen = parser.parse_args()
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it tells of every client that dies
     numbers = range(chosen.first, chosen.first + chosen.rounds)
     summary = asyncio.run(play_all(numbers, chosen.seed, chosen.kind, chosen.jobs))
     print(f"\n{summary.told()}\n{', '.join(f'{count} {kind}' for kind, count in summary.by_kind.items())}")

@@ -17,7 +17,7 @@ from PIL import Image
 from toapis_async.engine.journal_reader import records
 
 if TYPE_CHECKING:
-    from tests.adversity.machine import _Round as Round
+    from tests.adversity.machine import Ended, Round
     from tests.adversity.plans import Run
     from toapis_async.engine.journal_file import Record
 
@@ -25,17 +25,17 @@ DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 NEVER_SAID = ("Traceback", "never retrieved", "never awaited", "ResourceWarning")
 
 
-def after_run(round_: Round, run: Run, code: int, stderr: str, lived: bool, accepted: int) -> None:
+def after_run(round_: Round, run: Run, ended: Ended) -> None:
     """Whatever happened: what was sent was written down before, what has a name is whole, and the key is nowhere."""
-    problem = round_.outcome.problems.append
-    if lived:  # before, Python itself may be interrupted while it imports
+    problem, stderr, code = round_.outcome.problems.append, ended.stderr, ended.code
+    if ended.lived:  # before, Python itself may be interrupted while it imports
         for words in NEVER_SAID:
             if words in stderr:
                 problem(f"stderr says {words!r}: {stderr[-1_500:]}")
-        if code not in _expected(run):
+        if code not in _expected(run, stderr):
             problem(f"ended with {code}: {stderr[-600:]}")
     if run.writes_fail and code not in {DONE, -signal.SIGKILL}:
-        _explained(round_, run, stderr, accepted)
+        _explained(round_, run, ended)
     known = journal_ids(round_.out / "journal.sqlite")
     unknown = [entry.client_business_id for entry in round_.sandbox.ledger if entry.client_business_id not in known]
     if unknown:
@@ -44,7 +44,7 @@ def after_run(round_: Round, run: Run, code: int, stderr: str, lived: bool, acce
         problem(f"{name} has its name, but is not whole: {reason}")
 
 
-def _expected(run: Run) -> set[int]:
+def _expected(run: Run, stderr: str) -> set[int]:
     codes = {DONE, FAILED}
     if run.trouble is not None and not run.writes_fail:
         codes.add(-signal.SIGKILL)
@@ -54,16 +54,18 @@ def _expected(run: Run) -> set[int]:
         codes.add(MISUSE)
     if run.blow is not None:
         codes |= {-signal.SIGKILL} if run.blow.signal == signal.SIGKILL else {INTERRUPTED}
+        if "  results  " in stderr:  # all is told: Python itself was interrupted on its way out
+            codes.add(-run.blow.signal)
     return codes
 
 
-def _explained(round_: Round, run: Run, stderr: str, accepted: int) -> None:
+def _explained(round_: Round, run: Run, ended: Ended) -> None:
     assert run.trouble is not None
-    told = stderr.lower()
+    told = ended.stderr.lower()
     if not any(words in told for words in ("no space left", "disk is full", "read-only", "readonly", "unable to open")):
-        round_.outcome.problems.append(f"the disk's trouble is not told: {stderr[-600:]!r}")
-    if run.trouble.disk and not run.trouble.point and accepted:
-        round_.outcome.problems.append(f"{accepted} tasks were paid for without a disk to write on")
+        round_.outcome.problems.append(f"the disk's trouble is not told: {ended.stderr[-600:]!r}")
+    if run.trouble.disk and not run.trouble.point and ended.accepted:
+        round_.outcome.problems.append(f"{ended.accepted} tasks were paid for without a disk to write on")
 
 
 def journal_ids(journal: Path) -> set[str]:
@@ -117,8 +119,7 @@ async def books(round_: Round) -> None:
         problem(f"{outcome.lost} images lost; on disk {sorted(on_disk)}, in the journal {sorted(served)}")
     if extra := set(on_disk) - set(served):
         problem(f"files that no row has: {extra}")
-    if not round_.plan.program:
-        _results(round_, known)
+    results(round_)
     _key_is_nowhere(round_)
 
 
@@ -144,14 +145,18 @@ async def _served(round_: Round, known: list[Record]) -> dict[str, bytes]:
     return served
 
 
-def _results(round_: Round, known: list[Record]) -> None:
+def results(round_: Round) -> None:
+    """results.jsonl tells of every row what the journal knows, and nothing half-made is left."""
+    if round_.plan.program:
+        return
     problem = round_.outcome.problems.append
-    results = round_.out / "results.jsonl"
-    if not results.exists():
+    known = _records(round_)
+    path = round_.out / "results.jsonl"
+    if not path.exists():
         problem("there is no results.jsonl")
         return
     try:
-        rows: list[dict[str, Any]] = [json.loads(line) for line in results.read_bytes().splitlines()]
+        rows: list[dict[str, Any]] = [json.loads(line) for line in path.read_bytes().splitlines()]
     except ValueError as error:
         problem(f"results.jsonl is damaged: {error}")
         return

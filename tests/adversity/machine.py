@@ -100,22 +100,25 @@ async def play(plan: Plan, folder: Path) -> Outcome:
         for kind, fault, probability in plan.faults:
             sandbox.faults.chance(kind, fault, probability)
         base_url = networks[0].url if networks else sandbox.base_url
-        await _Round(plan, folder, sandbox, networks, base_url, outcome).play()
+        await Round(plan, folder, sandbox, networks, base_url, outcome).play()
     outcome.seconds = time.monotonic() - began_s
     return outcome
 
 
 @dataclass
-class _Ended:
+class Ended:
     """How a process ended, and what it said."""
 
     code: int
     stderr: str
     pid: int
     lived: bool  #: it had sent a request when the blow came, or it met no blow
+    accepted: int = 0  #: tasks the service took meanwhile
 
 
-class _Round:
+class Round:
+    """A round under way."""
+
     def __init__(
         self, plan: Plan, folder: Path, sandbox: _Service, networks: list[Proxy], base_url: str, outcome: Outcome
     ) -> None:
@@ -134,20 +137,20 @@ class _Round:
         done = False
         for run in self.plan.runs:
             done = await self._one(run)
-            if done or self.outcome.problems:
+            if done:
                 break
         for calm in range(MOST_CALM_RUNS):
-            if done or self.outcome.problems:
+            if done:
                 break
             if calm == 4:
                 self._heal()
             done = await self._one(Run())
         self._heal()
-        if not self.outcome.problems and not done:
+        if not done:
             self._problem(f"not done after {self._started} runs")
-        if done and not self.outcome.problems:
-            await self._once_more()
         await checks.books(self)
+        if done:
+            await self._once_more()
 
     async def _once_more(self) -> None:
         """A run that is done pays for nothing when it is started again."""
@@ -156,6 +159,7 @@ class _Round:
             self._problem("started again when all was done, it failed")
         if len(self.sandbox.ledger) != before:
             self._problem("started again when all was done, it submitted")
+        checks.results(self)
 
     def _heal(self) -> None:
         self.sandbox.faults.clear()
@@ -164,17 +168,18 @@ class _Round:
 
     async def _one(self, run: Run) -> bool:
         """One start of the command, and a rival beside it if there is to be one. True when it ended as done."""
-        if self.plan.grows and self._started and not self.outcome.problems and run != Run():
+        if self.plan.grows and self._started and run != Run():
             self._rows.insert(0, {"prompt": f"put in front {self._started}"})
         before = len(self.sandbox.ledger)
         if run.rival == "none":
             ended = await self._process(run)
         else:
             ended = await self._with_rival(run)
-        checks.after_run(self, run, ended.code, ended.stderr, ended.lived, len(self.sandbox.ledger) - before)
+        ended.accepted = len(self.sandbox.ledger) - before
+        checks.after_run(self, run, ended)
         return ended.code == 0
 
-    async def _with_rival(self, run: Run) -> _Ended:
+    async def _with_rival(self, run: Run) -> Ended:
         at_once = run.rival == "at once"
         first = asyncio.ensure_future(self._process(run))
         if not at_once:
@@ -194,7 +199,7 @@ class _Round:
 
     # ---------------------------------------------------------------------------------------------- processes
 
-    async def _process(self, run: Run) -> _Ended:
+    async def _process(self, run: Run) -> Ended:
         self._started += 1
         number = self._started
         rows = self.home / "rows.jsonl"
@@ -229,7 +234,7 @@ class _Round:
         self.outcome.log.append(
             f"run {number}: code {code}, {len(self.sandbox.ledger)} in the books; {stderr[-200:]!r}"
         )
-        return _Ended(code, stderr, process.pid, lived)
+        return Ended(code, stderr, process.pid, lived)
 
     def _arguments(self, rows: Path) -> list[str]:
         if self.plan.program:

@@ -1,4 +1,4 @@
-"""What befalls a round of the machine that kills, drawn from a seed: the same plan for the same seed, number and kind."""
+"""What befalls a round of the machine that kills, drawn from a seed: same seed, number and kind, same plan."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ class Trouble:
     call: int = 1
     statement: int | None = None  #: the number of the SQL statement before which it is killed
     disk: int | None = (
-        None  #: from the point on (without one: from the start) whatever is written fails with this errno
+        None  #: from the point (else from the start) on, writing fails with this errno
     )
     most_pages: int | None = None  #: the journal can't grow beyond this
     clock_back_s: float = 0.0
@@ -215,7 +215,7 @@ def _signals(rng: random.Random) -> dict[str, object]:
         again_s = rng.choice((None, rng.uniform(0.0, 0.5)))
         return Run(blow=Blow("alive", rng.expovariate(1 / 0.4), rng.choice((signal.SIGINT, signal.SIGTERM)), again_s))
 
-    return {"runs": tuple(run() for _ in range(rng.randint(1, 3))), "faults": rng.choice(((), LOST, SLOW_ANSWERS))}
+    return {"runs": tuple(run() for _ in range(rng.randint(1, 3))), "faults": rng.choice(((), LOST, SLOW_ANSWERS)), "program": False}
 
 
 def _rivals(rng: random.Random) -> dict[str, object]:
