@@ -17,11 +17,13 @@ from PIL import Image
 from toapis_async.engine.journal_reader import records
 
 if TYPE_CHECKING:
-    from tests.adversity.machine import Ended, Round
-    from tests.adversity.plans import Run
     from toapis_async.engine.journal_file import Record
 
+    from .machine import Ended, Round
+    from .plans import Run
+
 DONE, FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
+PNG_END = b"IEND\xaeB`\x82"
 NEVER_SAID = ("Traceback", "never retrieved", "never awaited", "ResourceWarning")
 
 
@@ -93,6 +95,8 @@ def broken_images(folder: Path) -> list[tuple[str, str]]:
             try:
                 with Image.open(path) as image:
                     image.load()
+                if not path.read_bytes().endswith(PNG_END):  # Pillow does without
+                    broken.append((path.name, "its end is missing"))
             except OSError as error:
                 broken.append((path.name, str(error)))
     return broken

@@ -111,7 +111,7 @@ def at_call(number: int, act: Hit) -> Hit:
 
 def watch_sqlite(folder: str, statement: Hit | None, disk: Disk | None, most_pages: int | None) -> None:
     """Every connection to a database in the folder counts its statements, and meets the disk's trouble."""
-    connect = sqlite3.connect
+    connect: Callable[..., sqlite3.Connection] = sqlite3.connect
 
     class Watched(sqlite3.Connection):
         def execute(self, sql: str, *args: Any) -> sqlite3.Cursor:

@@ -14,14 +14,19 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from tests.adversity import checks
-from tests.adversity.plans import SPEED, Run, Trouble
-from tests.adversity.program import SINGLES
-from tests.adversity.proxy import Proxy
 from toapis_async.sandbox import Limits, Sandbox
 
+from . import checks
+from .plans import SPEED, Run, Trouble
+from .program import SINGLES
+from .proxy import Proxy
+
 if TYPE_CHECKING:
-    from tests.adversity.plans import Blow, Plan
+    from collections.abc import Callable
+
+    from toapis_async.sandbox.validation import ImageJob
+
+    from .plans import Blow, Plan
 
 LAUNCHER = Path(__file__).with_name("launcher.py")
 MOST_CALM_RUNS = 12
@@ -42,6 +47,7 @@ class Outcome:
     paid_twice: int = 0
     images: int = 0  #: on disk, whole, and what the service served
     lost: int = 0  #: paid for and not on disk
+    harms: int = 0  #: what the network did to connections
     seconds: float = 0.0
     problems: list[str] = field(default_factory=list)
     log: list[str] = field(default_factory=list)  #: what each run did
@@ -70,10 +76,9 @@ async def play(plan: Plan, folder: Path) -> Outcome:
     outcome = Outcome(plan)
     began_s = time.monotonic()
     rng = plan.rng
-    service_s = {"": 0.0}
 
-    def service_time_s(job: Any) -> float:
-        return service_s.setdefault(job.prompt, random.Random(f"{plan.seed}/{job.prompt}").uniform(1.0, 10.0))
+    def service_time_s(job: ImageJob) -> float:
+        return random.Random(f"{plan.seed}/{job.prompt}").uniform(1.0, 10.0)
 
     sandbox = _Service(
         seed=plan.seed + plan.number,
@@ -99,8 +104,8 @@ async def play(plan: Plan, folder: Path) -> Outcome:
         await stack.enter_async_context(sandbox)
         for kind, fault, probability in plan.faults:
             sandbox.faults.chance(kind, fault, probability)
-        base_url = networks[0].url if networks else sandbox.base_url
-        await Round(plan, folder, sandbox, networks, base_url, outcome).play()
+        await Round(plan, folder, sandbox, networks, outcome).play()
+        outcome.harms = sum(network.done.total() for network in networks)
     outcome.seconds = time.monotonic() - began_s
     return outcome
 
@@ -116,22 +121,22 @@ class Ended:
     accepted: int = 0  #: tasks the service took meanwhile
 
 
+@dataclass
 class Round:
     """A round under way."""
 
-    def __init__(
-        self, plan: Plan, folder: Path, sandbox: _Service, networks: list[Proxy], base_url: str, outcome: Outcome
-    ) -> None:
-        self.plan = plan
-        self.outcome = outcome
-        self.sandbox = sandbox
-        self.networks = networks
-        self.key = "sk-" + random.Random(f"{plan.seed}/{plan.number}/key").randbytes(24).hex()
-        self.home = folder
-        self.out = folder / "out"
-        self._base_url = base_url
-        self._rows = _rows(plan.rows)
-        self._started = 0
+    plan: Plan
+    home: Path  #: an empty folder
+    sandbox: _Service
+    networks: list[Proxy]  #: in front of the API and of the files, if there is one
+    outcome: Outcome
+    _started: int = 0
+
+    def __post_init__(self) -> None:
+        self.out = self.home / "out"
+        self.key = "sk-" + random.Random(f"{self.plan.seed}/{self.plan.number}/key").randbytes(24).hex()
+        self._rows = _rows(self.plan.rows)
+        self._base_url = self.networks[0].url if self.networks else self.sandbox.base_url
 
     async def play(self) -> None:
         done = False
@@ -297,6 +302,6 @@ def _rows(number: int) -> list[dict[str, Any]]:
     return [*rows, {"prompt": "twin"}, {"prompt": "twin"}]
 
 
-async def _until(condition: Any, over: asyncio.Future[Any]) -> None:
-    while not over.done() and not condition():
+async def _until(condition: Callable[[], bool], over: asyncio.Future[Any]) -> None:
+    while not over.done() and not condition():  # noqa: ASYNC110  (what is waited for tells nobody)
         await asyncio.sleep(0.002)

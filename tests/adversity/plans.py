@@ -5,13 +5,14 @@ from __future__ import annotations
 import errno
 import random
 import signal
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, Literal
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, Final, Literal
 
 from toapis_async.sandbox import Fault
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from toapis_async.sandbox.faults import Kind as RequestKind
     from toapis_async.sandbox.faults import TimedFault
     from toapis_async.sandbox.service import DuplicateIds
@@ -40,6 +41,7 @@ POINTS: Final[dict[str, int]] = {
     "toapis_async.engine.transport:Transport.post": 12,
     "aiohttp:ClientResponse.start": 30,
     "toapis_async.engine.submitter:Submitter._adopt": 3,
+    "toapis_async.engine.queries:Queries.find": 8,
     f"{_PART}.open": 12,
     f"{_PART}.add": 12,
     f"{_PART}.flush": 12,
@@ -60,9 +62,7 @@ class Trouble:
     side: Side = "before"
     call: int = 1
     statement: int | None = None  #: the number of the SQL statement before which it is killed
-    disk: int | None = (
-        None  #: from the point (else from the start) on, writing fails with this errno
-    )
+    disk: int | None = None  #: from the point (else from the start) on, writing fails with this errno
     most_pages: int | None = None  #: the journal can't grow beyond this
     clock_back_s: float = 0.0
 
@@ -103,13 +103,14 @@ class Plan:
     faults: tuple[tuple[RequestKind, Fault | TimedFault, float], ...] = ()
     visible_after_s: float = 0.0  #: in the service's seconds
     duplicate_ids: DuplicateIds = "run_again"
+    spare_s: float = 1.0  #: by how much the window of look-ups is longer than a task is late
     harmed: float = 0.0  #: the share of connections that the network harms
     grows: bool = False  #: a row is put in front of the others before every run
 
     @property
     def window_s(self) -> float:
-        """A window of look-ups above what the service and the network delay."""
-        return self.visible_after_s / SPEED + 1.0
+        """The window of look-ups."""
+        return self.visible_after_s / SPEED + self.spare_s
 
     @property
     def rng(self) -> random.Random:
@@ -143,13 +144,8 @@ def plan_of(seed: int, number: int, kind: str | None = None) -> Plan:
     """The plan of a round; without a kind, the kinds take turns."""
     kind = kind or KINDS[number % len(KINDS)]
     rng = random.Random(f"{seed}/{number}/{kind}")
-    given = _DRAW[kind](rng)
-    return Plan(
-        kind,
-        seed,
-        number,
-        **({"program": rng.random() < 0.3, "rows": rng.randint(6, 14), "grows": rng.random() < 0.25} | given),  # type: ignore[arg-type]
-    )
+    program, rows, grows = rng.random() < 0.3, rng.randint(6, 14), rng.random() < 0.25
+    return replace(Plan(kind, seed, number, program=program, rows=rows, grows=grows), **_DRAW[kind](rng))
 
 
 def _killed(rng: random.Random) -> Run:
@@ -167,32 +163,32 @@ def _at_point(rng: random.Random) -> Trouble:
     return Trouble(point=point, side=rng.choice(("before", "after")), call=rng.randint(1, calls))
 
 
-def _points(rng: random.Random) -> dict[str, object]:
+def _points(rng: random.Random) -> dict[str, Any]:
     runs = tuple(Run(_at_point(rng)) for _ in range(rng.randint(1, 4)))
     return {"runs": runs, "faults": rng.choice(((), LOST))}
 
 
-def _statements(rng: random.Random) -> dict[str, object]:
+def _statements(rng: random.Random) -> dict[str, Any]:
     runs = tuple(Run(Trouble(statement=int(1 + rng.expovariate(1 / 40)))) for _ in range(rng.randint(1, 5)))
     return {"runs": runs}
 
 
-def _answers(rng: random.Random) -> dict[str, object]:
+def _answers(rng: random.Random) -> dict[str, Any]:
     """Killed while answers are on their way: accepted, and the client does not know."""
     runs = tuple(Run(blow=Blow("accepted", rng.randint(1, 4))) for _ in range(rng.randint(1, 3)))
     late = rng.choice((0.0, rng.uniform(0, LATEST_S)))
     return {"runs": runs, "faults": SLOW_ANSWERS, "visible_after_s": late}
 
 
-def _late(rng: random.Random) -> dict[str, object]:
+def _late(rng: random.Random) -> dict[str, Any]:
     return {"runs": _kills(rng), "faults": LOST, "visible_after_s": rng.uniform(0, LATEST_S)}
 
 
-def _gateway(rng: random.Random) -> dict[str, object]:
+def _gateway(rng: random.Random) -> dict[str, Any]:
     return {"runs": _kills(rng), "faults": GATEWAY, "duplicate_ids": rng.choice(("run_again", "refuse", "replay"))}
 
 
-def _disk(rng: random.Random) -> dict[str, object]:
+def _disk(rng: random.Random) -> dict[str, Any]:
     number = rng.choice((errno.ENOSPC, errno.EROFS))
     point, calls = rng.choice([item for item in POINTS.items() if item[1] > 1])
     side: Side = rng.choice(("before", "after"))
@@ -205,33 +201,34 @@ def _disk(rng: random.Random) -> dict[str, object]:
     return {"runs": (*first, Run(rng.choice(troubles)), *first)}
 
 
-def _clock(rng: random.Random) -> dict[str, object]:
+def _clock(rng: random.Random) -> dict[str, Any]:
     runs = [Run(Trouble(clock_back_s=rng.uniform(1, 3 * 86_400)), _killed(rng).blow) for _ in range(rng.randint(1, 3))]
     return {"runs": tuple(runs), "faults": rng.choice(((), LOST, FILES))}
 
 
-def _signals(rng: random.Random) -> dict[str, object]:
+def _signals(rng: random.Random) -> dict[str, Any]:
     def run() -> Run:
         again_s = rng.choice((None, rng.uniform(0.0, 0.5)))
         return Run(blow=Blow("alive", rng.expovariate(1 / 0.4), rng.choice((signal.SIGINT, signal.SIGTERM)), again_s))
 
-    return {"runs": tuple(run() for _ in range(rng.randint(1, 3))), "faults": rng.choice(((), LOST, SLOW_ANSWERS)), "program": False}
+    runs = tuple(run() for _ in range(rng.randint(1, 3)))
+    return {"runs": runs, "faults": rng.choice(((), LOST, SLOW_ANSWERS)), "program": False}
 
 
-def _rivals(rng: random.Random) -> dict[str, object]:
+def _rivals(rng: random.Random) -> dict[str, Any]:
     first = (_killed(rng),) if rng.random() < 0.5 else ()
     runs = (*first, Run(rival=rng.choice(("later", "at once"))))
     return {"runs": runs, "faults": rng.choice(((), LOST, FILES))}
 
 
-def _mixed(rng: random.Random) -> dict[str, object]:
+def _mixed(rng: random.Random) -> dict[str, Any]:
     runs = tuple(rng.choice((_killed(rng), Run(_at_point(rng)))) for _ in range(rng.randint(2, 5)))
     faults = (*rng.choice((LOST, GATEWAY)), *FILES)
     late = rng.uniform(0, LATEST_S)
     return {"runs": runs, "faults": faults, "visible_after_s": late, "harmed": rng.choice((0.0, 0.5))}
 
 
-_DRAW: Final[dict[str, Callable[[random.Random], dict[str, object]]]] = {
+_DRAW: Final[dict[str, Callable[[random.Random], dict[str, Any]]]] = {
     "kills": lambda rng: {"runs": _kills(rng)},
     "points": _points,
     "statements": _statements,

@@ -33,7 +33,7 @@ def test_a_journal_opens_before_whatever_statement_its_first_opening_was_killed(
         shutil.copytree(home, instants[-1])
 
     def watched(*args: Any, **named: Any) -> sqlite3.Connection:
-        connection = connect(*args, **named)
+        connection: sqlite3.Connection = connect(*args, **named)
         connection.set_trace_callback(keep)
         return connection
 
@@ -62,7 +62,7 @@ def test_two_that_begin_at_once_do_not_refuse_each_other(tmp_path: Path, monkeyp
         refused.close()
 
     def watched(*args: Any, **named: Any) -> sqlite3.Connection:
-        connection = connect(*args, **named)
+        connection: sqlite3.Connection = connect(*args, **named)
         connection.set_trace_callback(lambda sql: at_commit.set() if sql == "COMMIT" else None)
         return connection
 
