@@ -26,6 +26,9 @@ POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientRes
 PART, RENAME = "toapis_async.engine.downloads:_Part", "pathlib:Path.replace"
 FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal_file:record_of_row"
 
+BY_HAND = {"kills", "points", "answers", "lost", "disk"}
+"""The kinds that other tests below play, or that others contain."""
+
 
 @pytest.fixture(autouse=True)
 def _quiet_server(caplog: pytest.LogCaptureFixture) -> None:
@@ -44,7 +47,7 @@ async def kept(plan: Plan, folder: Path) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in {"kills", "answers", "lost"}])
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in BY_HAND])
 async def test_a_round_of_each_kind_keeps_its_promises(kind: str, tmp_path: Path) -> None:
     await kept(plan_of(2, 0, kind), tmp_path)
 
