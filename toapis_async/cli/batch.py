@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import ExitStack
 from typing import TYPE_CHECKING
 
 from attrs import frozen
@@ -47,10 +48,12 @@ async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path
     run = _Run(checked.rows, folder, name, retry_failed=again.retry_failed)
     if journal.exists():
         tell_standing(out, standing(journal, name))
+    results.make_folders()
     try:
-        with results.opened():
+        with ExitStack() as writing:
             try:
                 async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=again.same_account)):
+                    writing.enter_context(results.opened())  # not before the journal is ours: another run may write it
                     _clear_parts(folder / IMAGES)
                     await run.send(session, prompts, results)
             finally:
