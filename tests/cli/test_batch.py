@@ -6,6 +6,8 @@ import json
 import os
 import re
 import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -16,6 +18,8 @@ from toapis_async.cli import batch as command
 from toapis_async.cli import session
 from toapis_async.cli.options import Options
 from toapis_async.cli.results import Results
+from toapis_async.cli.standing import JOURNAL
+from toapis_async.engine.journal_file import lock_path
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.models import BatchItem
 from toapis_async.sandbox import Fault, Sandbox
@@ -304,6 +308,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
     left = command._Run(9, Path("out"), "1", retry_failed=False)
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
+    results.make_folders()
     opened = session.Session(Options(sandbox=True), out)
     opened.pending.note(SubmitLost("b4", "no answer"))
     with results.opened():
@@ -351,3 +356,37 @@ def test_a_json_array_is_one_line_of_misuse() -> None:
     ran = run("batch", "my rows.json", "--out", "out", "--sandbox")
     assert (ran.code, len(ran.stderr.splitlines())) == (2, 1)
     assert "jq -c '.[]' 'my rows.json'" in ran.stderr
+
+
+def test_a_second_run_beside_the_first_leaves_its_results_alone(one_row: Path) -> None:
+    out = Path("out")
+    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+    before = (out / "results.jsonl").read_bytes()
+    with closing(sqlite3.connect(lock_path(out / JOURNAL), isolation_level=None)) as first:
+        first.execute("BEGIN IMMEDIATE")
+        second = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert second.code == 2
+    assert f"error: process {os.getpid()} is using the journal" in second.stderr
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_rows_that_the_full_disk_kept_from_being_sent_need_no_flag(
+    one_row: Path, monkeypatch: pytest.MonkeyPatch, sandboxes: list[Sandbox]
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("toapis_async.engine.journal_file.put_intent", full)
+        assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 1
+    assert len(sandboxes[0].ledger) == 0
+    assert results_of(Path("out"))[0]["error"]["type"] == "JournalError"
+    ran = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert (ran.code, len(sandboxes[1].ledger)) == (0, 1)
+
+
+def test_what_a_kill_left_of_putting_results_in_order_is_removed(one_row: Path) -> None:
+    Path("out").mkdir()
+    Path("out/.results.jsonl.part").write_bytes(b"half a")
+    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+    assert not Path("out/.results.jsonl.part").exists()

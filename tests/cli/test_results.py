@@ -33,6 +33,7 @@ def results(tmp_path: Path) -> Iterator[Results]:
 
 def test_rows_are_there_at_once_and_in_order_at_the_end(tmp_path: Path) -> None:
     results = Results(tmp_path)
+    results.make_folders()
     with results.opened():
         for index in (2, 0, 5, 1):
             results.add(item(index))

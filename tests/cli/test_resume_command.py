@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.cli import session
+from toapis_async.cli.output import CliError
 from toapis_async.cli.results import Results
 from toapis_async.engine.journal_file import JournalFile, State
 from toapis_async.events import TaskAccepted
@@ -129,7 +130,7 @@ def test_a_folder_whose_results_cannot_be_written_sends_nothing(
     monkeypatch: pytest.MonkeyPatch, ledgers: list[Sandbox]
 ) -> None:
     def refuse(self: Results) -> None:
-        raise self._unwritable(OSError(30, "Read-only file system"))
+        raise CliError("can't write to out: Read-only file system")
 
     monkeypatch.setattr(Results, "_open", refuse)
     refused = ran('"a"')

@@ -50,10 +50,10 @@ async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path
         tell_standing(out, standing(journal, name))
     results.make_folders()
     try:
-        with ExitStack() as closing:
+        with ExitStack() as writing:
             try:
                 async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=again.same_account)):
-                    closing.enter_context(results.opened())  # now: without the lock they may be another process's
+                    writing.enter_context(results.opened())  # not before the journal is ours: another run may write it
                     _clear_parts(folder / IMAGES)
                     await run.send(session, prompts, results)
             finally:

@@ -34,16 +34,25 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NAME
+        self._part = folder / f".{NAME}.part"
         self._offsets = array("q")
         self._in_order = True
         self._last_index = -1
         self._file: IO[bytes] | None = None
 
+    def make_folders(self) -> None:
+        """Make the folders. Raises `CliError` when images can't be written."""
+        with self._explained():
+            images = self._folder / IMAGES
+            images.mkdir(parents=True, exist_ok=True)
+            with tempfile.TemporaryFile(dir=images):
+                pass
+
     @contextmanager
     def opened(self) -> Generator[None]:
-        """Make the file anew; at the end, however it comes, put the rows in order.
+        """Begin the file anew; at the end, however it comes, put the rows in order.
 
-        Raises `CliError` when images can't be written.
+        Only for who holds the journal: another process may be writing its own rows. Raises `CliError`.
         """
         self._open()
         try:
@@ -51,25 +60,17 @@ class Results:
         finally:
             self._close()
 
-    def make_folders(self) -> None:
-        """Make the folders, or raise `CliError` when images can't be written."""
-        try:
-            images = self._folder / IMAGES
-            images.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=images):
-                pass
-        except OSError as error:
-            raise self._unwritable(error) from None
-
     def _open(self) -> None:
-        self.make_folders()
-        try:
+        with self._explained():
+            self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
             self._file = self._path.open("w+b")
-        except OSError as error:
-            raise self._unwritable(error) from None
 
-    def _unwritable(self, error: OSError) -> CliError:
-        return CliError(f"can't write to {self._folder}: {error.strerror}")
+    @contextmanager
+    def _explained(self) -> Generator[None]:
+        try:
+            yield
+        except OSError as error:
+            raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
 
     @property
     def kept(self) -> bool:
@@ -106,15 +107,14 @@ class Results:
                 self._rewrite(file)
 
     def _rewrite(self, rows: IO[bytes]) -> None:
-        part = self._path.with_name(f".{NAME}.part")
-        with part.open("wb") as ordered:
+        with self._part.open("wb") as ordered:
             for offset in self._offsets:
                 if offset != _NOT_YET:
                     rows.seek(offset)
                     ordered.write(rows.readline())
             ordered.flush()
             os.fsync(ordered.fileno())
-        part.replace(self._path)
+        self._part.replace(self._path)
 
     def _row(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
         billing = item.generation.billing if item.generation else getattr(item.error, "billing", None)

@@ -28,7 +28,7 @@ def run_name(folder: Path, *, overwrite: bool) -> str:
     if overwrite and latest is not None and latest.isdecimal():
         return str(int(latest) + 1)
     results = folder / NAME
-    if latest is None and not overwrite and results.exists() and results.stat().st_size:
+    if not (folder / JOURNAL).exists() and not overwrite and results.exists() and results.stat().st_size:
         raise CliError(
             f"{results} holds results, but there is no journal beside it to go on from: nothing was sent, so that "
             "nothing is paid for twice. Take another --out, or --overwrite to do it all again"

@@ -293,7 +293,9 @@ def _locked(path: Path) -> sqlite3.Connection:
         lock.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER)")
         lock.execute("DELETE FROM holder")
         lock.execute("INSERT INTO holder VALUES (?)", (os.getpid(),))
+        lock.execute("PRAGMA busy_timeout = 1000")  # one who was refused may be reading whose it is
         lock.execute("COMMIT")
+        lock.execute("PRAGMA busy_timeout = 0")
         lock.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -380,6 +382,6 @@ def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_
             "say so with --same-account or Journal(path, same_account=True); else take another journal"
         )
     if facts != mine:
-        db.execute("BEGIN IMMEDIATE")
+        db.execute("BEGIN IMMEDIATE")  # all or none: a process that dies here must not leave half a binding
         db.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", mine.items())
         db.execute("COMMIT")
