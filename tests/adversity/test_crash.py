@@ -83,7 +83,7 @@ async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_p
 async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tmp_path: Path) -> None:
     runs = (
         Run(blow=Blow("accepted", 3)),
-        killed_at("toapis_async.engine.journal_file:left_behind", "after"),
+        killed_at("toapis_async.engine.journal_file:paid", "after"),
         killed_at(FIND),
         killed_at(FIND, "after"),
         killed_at(ROW, "after", 2),

@@ -222,29 +222,15 @@ async def test_an_intent_that_is_refused_after_its_window_is_written_down_as_suc
     assert state_of(path, "mine") is State.REFUSED
 
 
-async def test_a_budget_that_stops_an_intent_leaves_it_an_intent(service: FakeService, path: Path) -> None:
+async def test_no_budget_keeps_an_intent_from_being_looked_up_and_it_counts(service: FakeService, path: Path) -> None:
     leave(path, "mine", ROW, State.INTENT)
+    service.accept({"prompt": "kite", "client_business_id": "mine"})
     settings = fast(prices={"*": 2})
     async with ToAPIs(KEY, base_url=ADDRESS, settings=settings, journal=path, budget_credits=1) as client:
-        with pytest.raises(BudgetExceeded):
-            await client.generate(ROW)
-    assert state_of(path, "mine") is State.INTENT  # it may have been accepted: nothing says that it was not
-
-
-async def test_an_intent_whose_caller_goes_while_it_waits_for_a_budget_stays_one(
-    service: FakeService, path: Path
-) -> None:
-    row = {"key": "k", **ROW}
-    leave(path, "mine", ROW, State.INTENT, run="r", key="k")
-    settings = fast(prices={"*": 2})
-    async with ToAPIs(KEY, base_url=ADDRESS, settings=settings, journal=path, budget_credits=2) as client:
-        service.service_time_s = 60
-        await client.submit("holds the budget")
-        async with client.batch([row], run="r") as batch:
-            aiter(batch)
-            await until(lambda: client._engine and client._engine.spending._waiting)
-    assert state_of(path, "mine") is State.INTENT
-    assert len(service.of("submit")) == 1
+        assert (await client.submit(ROW)).task_id == "task_1"
+        with pytest.raises(BudgetExceeded, match="of which 2 are spent or reserved"):
+            await client.submit("next")
+    assert service.of("submit") == []
 
 
 @pytest.mark.parametrize(

@@ -14,6 +14,7 @@ from toapis_async.engine.inbox import Inbox
 from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
+from toapis_async.engine.poster import Poster
 from toapis_async.engine.queries import Pacer, Queries
 from toapis_async.engine.reconciler import Reconciler
 from toapis_async.engine.recovery import answer_of, to_take_up
@@ -21,6 +22,7 @@ from toapis_async.engine.registry import Entry, Registry
 from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter, mint_business_id
 from toapis_async.engine.transport import Transport
+from toapis_async.engine.unclaimed import Unclaimed
 from toapis_async.engine.uploads import Uploads
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
@@ -111,17 +113,29 @@ class Engine:
         self.learned = schedule.learned
         self.inbox = Inbox(self.registry, schedule)
         self._poller = Poller(port=self.queries, registry=self.registry, schedule=schedule, settings=settings)
-        self.submitter = Submitter(
+        self.unclaimed = Unclaimed()
+        self._poster = Poster(
             transport=self.transport,
             pacer=self._submits,
             permits=self._permits,
             registry=self.registry,
             inbox=self.inbox,
             poller=self._poller,
-            uploads=self.uploads,
             reconciler=Reconciler(self.queries, settings.reconcile_window_s),
+            journal=journal,
+            unclaimed=self.unclaimed,
+            settings=settings,
+            emit=self.emit,
+        )
+        self.submitter = Submitter(
+            poster=self._poster,
+            pacer=self._submits,
+            permits=self._permits,
+            poller=self._poller,
+            uploads=self.uploads,
             spending=self.spending,
             journal=journal,
+            unclaimed=self.unclaimed,
             settings=settings,
             emit=self.emit,
         )
@@ -296,13 +310,13 @@ class Engine:
         return ClientStatistics(
             in_flight=len(self.registry),
             waiting=self._permits.waiting + submit.waiting,
-            accepted=self.submitter.accepted,
+            accepted=self._poster.accepted,
             completed=self.registry.completed,
             failed=self.registry.failed,
             retried=self.submitter.retried,
-            adopted=self.submitter.adopted,
-            resubmitted=self.submitter.resubmitted,
-            uncertain=self.submitter.uncertain,
+            adopted=self._poster.adopted,
+            resubmitted=self._poster.resubmitted,
+            uncertain=self._poster.uncertain,
             looks=self.queries.asked,
             requests=self.transport.sent,
             throttled_submits=self._submits.throttled,

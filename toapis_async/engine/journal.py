@@ -12,6 +12,7 @@ import queue
 import sqlite3
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import frozen
@@ -23,7 +24,7 @@ from toapis_async.errors import JournalError, SessionClosed
 from toapis_async.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from toapis_async.settings import Credentials, Journal
 
@@ -114,13 +115,14 @@ class JournalWriter:
         """What is known of a submission."""
         return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
 
-    async def left_behind(self, run: str) -> tuple[Record, ...]:
-        """The rows of a run that an image may come of, or has, and whose files are not on disk."""
-        return await self._do(lambda db: journal_file.left_behind(db, run))
-
-    async def paid(self, run: str) -> tuple[Record, ...]:
-        """The rows of a run that were paid for, or may have been."""
-        return await self._do(lambda db: journal_file.paid(db, run))
+    async def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
+        """The rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
+        whose files are not on disk. A page at a time, however many they are."""
+        after = 0
+        while page := await self._do(partial(journal_file.paid, run=run, after=after, unsaved=unsaved)):
+            for record in page:
+                yield record
+            after = page[-1].number
 
     async def unfinished(self) -> tuple[Record, ...]:
         """The plain submissions that the service may still work on."""

@@ -95,14 +95,16 @@ class Record:
     intended_at: float  #: Unix seconds, by this machine's clock; like the next two
     accepted_at: float | None
     ended_at: float | None
+    number: int  #: grows from one intent to the next
     files: tuple[str, ...] = ()  #: names of saved files, in the images' order
 
 
 SELECT: Final = (
     "SELECT client_business_id, digest, request, run, place, key, occurrence, stem,"
-    " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at FROM submission"
+    " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at, id FROM submission"
 )
 SAVED: Final = "EXISTS (SELECT 1 FROM file WHERE file.client_business_id = submission.client_business_id)"
+_PAGE_ROWS: Final = 500
 _INTENT_COLUMNS: Final = 8
 
 
@@ -230,19 +232,12 @@ def unfinished(db: sqlite3.Connection) -> tuple[Record, ...]:
     return tuple(record_of(db, row) for row in rows)
 
 
-def left_behind(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
-    """The rows of a run that an image may come of, or has, and whose files are not on disk; the oldest first."""
-    rows = db.execute(
-        f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed') AND NOT {SAVED} ORDER BY id",
-        (run,),
-    ).fetchall()
-    return tuple(record_of(db, row) for row in rows)
-
-
-def paid(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
-    """The rows of a run that were paid for, or may have been."""
-    rows = db.execute(f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed')", (run,)).fetchall()
-    return tuple(record_of(db, row) for row in rows)
+def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
+    """The next rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
+    whose files are not on disk. A page of them, after the one with this number."""
+    only = f" AND NOT {SAVED}" if unsaved else ""
+    page = f"{SELECT} WHERE run = ? AND id > ? AND state IN ('intent', 'accepted', 'completed'){only} ORDER BY id"
+    return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
 
 
 def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:
