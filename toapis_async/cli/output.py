@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
+from toapis_async.cli.words import typed
 from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Output:
 
     def failure(self, error: ToAPIsError, asked: str | None = None) -> None:
         """An error of the library, for people and for machines; `asked` is which of several it is about."""
-        self.error(f"{asked}: {error}" if asked and asked not in str(error) else str(error))
+        text = typed(str(error))
+        self.error(f"{asked}: {text}" if asked and asked not in text else text)
         ids = {"task_id": error.task_id, "client_business_id": error.client_business_id}
         self.record({"ok": False, "asked": asked, **ids, "error": error_record(error)})
 
