@@ -191,7 +191,7 @@ class _Run:
             *section("budget", tally.past_budget()),
             *([f"  the service said 429 (too fast) {times}"] if throttled else []),
             *section("credits", [spent] if now.credits_spent else []),
-            *section("balance", self._balances),
+            *section("balance", self._balances if len(self._balances) == 2 else []),
             *section("images", [f"{self.folder / IMAGES}{size if counts.saved_files else ''}"]),
             *section("results", [str(self.folder / NAME)] if results.kept else []),
         ]
@@ -205,15 +205,15 @@ class _Run:
         return [typed(str(error)), f"{way_out}; the same command then sends the rest"]
 
     async def show(self, out: Output) -> None:
-        """Make the page. Whatever becomes of it, the batch went as it went."""
-        if self._batch is None:
+        """Make the page, unless Ctrl-C came twice. Whatever becomes of it, the batch went as it went."""
+        running = asyncio.current_task()
+        assert running is not None
+        if self._batch is None or running.cancelling() > 1:
             return
         again = f"`toapis report {self.folder}` makes it"
         try:
             page = await make_page(out, self.folder, self._name, self._caps.prices)
         except asyncio.CancelledError:
-            running = asyncio.current_task()
-            assert running is not None
             running.uncancel()
             out.note(f"left without the page: {again}")
         except Exception as error:  # a bug, too, must not change what the command says of the batch

@@ -9,6 +9,7 @@ from attrs import define, field
 from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
 
-    from rich.console import Console, RenderableType
+    from rich.console import RenderableType
 
     from toapis_async.batch import BatchStatistics
     from toapis_async.cli.output import Output
@@ -63,7 +64,7 @@ class Sight:
         ]
         left_s = self._left_s(now)
         if left_s is not None:
-            figures.append(f"{duration(left_s)} left")
+            figures.append(f"{duration(left_s, whole=True)} left")
         if now.credits_spent or self.budget_credits is not None:
             of = "" if self.budget_credits is None else f"/{amount(self.budget_credits)}"
             figures.append(f"{amount(now.credits_spent)}{of} credits")
@@ -136,11 +137,11 @@ class LiveBatch:
     def _drawn(self) -> RenderableType:
         sight, width = self._sight, self._console.width - 1
         bar = ProgressBar(total=sight.total, completed=sight.ended, width=width)
-        figures = packed(sight.figures(), width)
-        return Group(_last(sight, self._console), bar, *(Text(line, no_wrap=True) for line in figures))
+        figures = Text("\n".join(packed(sight.figures(), width)), no_wrap=True)
+        return Group(_last(sight), Padding(bar), figures)
 
 
-def _last(sight: Sight, console: Console) -> Table:
+def _last(sight: Sight) -> Table:
     """The rows that ended last, the newest at the bottom: their prompts, and how long they took or what went wrong."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(width=6, no_wrap=True)
@@ -154,7 +155,7 @@ def _last(sight: Sight, console: Console) -> Table:
         cells = [
             Text("done", "green") if item.ok else Text("failed", "red"),
             Text(plain(" ".join(prompt[:_MOST_CHARACTERS].split()))),
-            Text("" if took_s is None else duration(took_s), "dim"),
+            Text("" if took_s is None else duration(took_s, whole=True), "dim"),
         ]
         if len(table.columns) > len(cells):
             cells.insert(2, Text(plain(str(item.error)[:_MOST_CHARACTERS]) if item.error else "", "dim"))

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from toapis_async.models import TaskSnapshot
     from toapis_async.report.rows import State as Shown
 
-TOLD_AFTER_S: Final = 1.0
+TOLD_AFTER_S: Final = 2.0
 _LATE_S: Final = 10.0
 _NOT_REASONS: Final = frozenset({"StillRunning", "BudgetExceeded"})
 """What results.jsonl tells of rows that no page is about: they run, or were never sent."""

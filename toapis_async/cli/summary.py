@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 
 from toapis_async.cli.output import count, duration, error_record
-from toapis_async.cli.table import aligned, cut
+from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.cli.words import typed
 from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota
 
@@ -20,8 +20,7 @@ if TYPE_CHECKING:
 
 MOST_REASONS: Final = 5
 MOST_SLOW: Final = 3
-_FEW: Final = 3  #: rows that failed for one reason and are named, before they are only counted
-_KEY_COLUMNS: Final = 48
+_MOST_NAMED: Final = 3  #: rows that failed for one reason
 
 
 @define
@@ -33,9 +32,13 @@ class Reason:
     rows: int = 0
 
     def lines(self) -> list[str]:
-        if self.rows <= _FEW and self.rows == len(self.keys):
-            return [f"{cut(key, _KEY_COLUMNS)}: {self.message}" for key in self.keys]
-        return [f"{count(self.rows, 'row')}: {self.message}", f"  ({', '.join(cut(key, 24) for key in self.keys)} …)"]
+        names = [cut(key, KEY_COLUMNS) for key in self.keys]
+        if self.rows == 1:
+            return [f"{names[0]}: {self.message}"]
+        return [f"{count(self.rows, 'row')}: {self.message}", *(f"  {name}" for name in names), *self._more()]
+
+    def _more(self) -> list[str]:
+        return ["  …"] if self.rows > len(self.keys) else []
 
 
 class Tally:
@@ -67,13 +70,13 @@ class Tally:
         kind = told["type"], told["code"] or ""
         reason = self._reasons.setdefault(kind, Reason(typed(f"{told['message']}{code}")))
         reason.rows += 1
-        if len(reason.keys) < _FEW:
+        if len(reason.keys) < _MOST_NAMED:
             reason.keys.append(item.key)
 
     def slowest(self) -> list[str]:
         """The rows that the service took longest for."""
         rows = sorted(self._slowest, reverse=True)
-        return aligned([(duration(took_s), cut(key, _KEY_COLUMNS)) for took_s, _, key in rows], right={0})
+        return aligned([(duration(took_s, whole=True), cut(key, KEY_COLUMNS)) for took_s, _, key in rows], right={0})
 
     def failed(self) -> list[str]:
         """Why rows failed, the most frequent reason first."""
@@ -87,7 +90,7 @@ class Tally:
         if self.over_budget is None:
             return []
         rows = count(self.rows_over_budget, "row")
-        return [f"{rows} not sent; the first, {cut(self.over_budget.key, _KEY_COLUMNS)}: {self.over_budget.error}"]
+        return [f"{rows} not sent; the first, {cut(self.over_budget.key, KEY_COLUMNS)}: {self.over_budget.error}"]
 
 
 def service_s(task: TaskSnapshot | Generation | None) -> float | None:

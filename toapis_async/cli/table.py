@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from rich.cells import cell_len, set_cell_size
 
@@ -10,6 +10,9 @@ from toapis_async.cli.output import plain
 
 if TYPE_CHECKING:
     from collections.abc import Container, Iterator, Sequence
+
+KEY_COLUMNS: Final = 48
+"""As much of a key as is shown where there is something beside it."""
 
 
 def aligned(rows: Sequence[Sequence[str]], *, right: Container[int] = ()) -> list[str]:
