@@ -9,7 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.cli import dry_run
+from toapis_async.engine.journal_file import Intent, Record, State
 from toapis_async.errors import TransportError
+from toapis_async.protocol.budget import Budget, Prices
+from toapis_async.rows import RowReader
 from toapis_async.sandbox import Sandbox
 
 from .conftest import IN_A_BLINK, results_of, run
@@ -152,6 +156,29 @@ def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[S
         "bad": "ContentRefused",
     }
     assert sandboxes[1].requests.count("submit") == 1
+
+
+@pytest.mark.parametrize(
+    ("state", "files", "fate"),
+    [
+        (State.INTENT, (), "look up"),
+        (State.WITHDRAWN, (), "send"),
+        (State.REFUSED, (), "failed"),
+        (State.ACCEPTED, (), "running"),
+        (State.COMPLETED, (), "fetch"),
+        (State.COMPLETED, ("a.png",), "done"),
+        (State.FAILED, (), "failed"),
+    ],
+)
+async def test_what_an_earlier_pass_left_of_a_row_decides(state: State, files: tuple[str, ...], fate: str) -> None:
+    reader = RowReader(None)
+    row = await reader.read("a kite")
+    reader.close()
+    assert row.identity is not None
+    intent = Intent("b1", row.identity.digest, row.identity.text, run="1")
+    known = Record(intent, state, "t1", "t1", None, 1.0, 2.0, 3.0, files)
+    found = dry_run._fate(row, {"prompt": "a kite"}, lambda *_: known, Budget(Prices({})), retry_failed=False)
+    assert found == fate
 
 
 def test_a_dry_run_names_a_row_that_was_changed_since(rows: str) -> None:

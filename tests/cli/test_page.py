@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import signal
+import time
 from datetime import UTC, datetime
 from decimal import Decimal
 from pathlib import Path
@@ -196,7 +197,8 @@ def test_ctrl_c_twice_leaves_without_a_page(monkeypatch: pytest.MonkeyPatch) -> 
 def test_ctrl_c_while_the_page_is_made_leaves_it_and_the_batch_went_well(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(*_: object) -> Generator[ReportRow]:
         os.kill(os.getpid(), signal.SIGINT)
-        while True:
+        given_up_s = time.monotonic() + 10
+        while time.monotonic() < given_up_s:
             yield ReportRow(index=0, key="k", state="running", prompt="a kite")
 
     monkeypatch.setattr(page, "rows_of", endless)

@@ -130,7 +130,7 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
         state=state,
         prompt=str(fields.get("prompt", "")),
         **{name: _text(fields.get(name)) for name in ("model", "size", "resolution", "quality")},
-        n=images_of(fields),
+        n=fields.get("n") if isinstance(fields.get("n"), int) else None,
         files=tuple(f"{IMAGES}/{name}" for name in record.files),
         task_id=record.task_id,
         client_business_id=record.intent.client_business_id,
