@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from toapis_async.cli import batch as command
 from toapis_async.cli import session
 from toapis_async.cli.options import Caps, Options
 from toapis_async.cli.results import Results
+from toapis_async.engine import journal_file
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.models import BatchItem
 from toapis_async.sandbox import Fault, Sandbox
@@ -162,6 +164,16 @@ def test_a_sandbox_that_cannot_start_leaves_no_results(one_row: Path) -> None:
     ran = run("batch", str(one_row), "--out", "out", "--sandbox")
     assert (ran.code, ran.stderr) == (1, "error: the sandbox can't start: Not a directory\n")
     assert not Path("out/results.jsonl").exists()
+
+
+def test_a_folder_that_another_process_works_in_is_left_as_it_is(one_row: Path) -> None:
+    arguments = ("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert run(*arguments).code == 0
+    before = {name: Path("out", name).read_bytes() for name in ("results.jsonl", "index.html")}
+    with closing(journal_file._locked(Path("out/journal.sqlite").resolve())):
+        ran = run(*arguments)
+    assert (ran.code, "is using the journal" in ran.stderr) == (2, True)
+    assert {name: Path("out", name).read_bytes() for name in before} == before
 
 
 def test_answers_of_429_are_counted(one_row: Path, monkeypatch: pytest.MonkeyPatch) -> None:

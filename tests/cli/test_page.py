@@ -140,6 +140,11 @@ def test_a_batch_leaves_a_page_and_report_makes_it_again() -> None:
     text = Path("out/index.html").read_text("utf-8")
     assert "a kite \\u003cb\\u003e" in text
     assert "generation_failed" in text
+    kite, failed = rows_of(Path("out"), "1", {})
+    assert kite.submitted_at is not None
+    assert kite.saved_at is not None
+    assert kite.submitted_at <= kite.saved_at
+    assert failed.saved_at is None
     Path("out/index.html").unlink()
     again = run("report", "out", "--price", "2")
     assert (again.code, again.stdout) == (0, "out/index.html\n")
