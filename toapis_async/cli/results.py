@@ -40,37 +40,26 @@ class Results:
         self._last_index = -1
         self._file: IO[bytes] | None = None
 
-    def make_folders(self) -> None:
-        """Make the folders. Raises `CliError` when images can't be written."""
-        with self._explained():
+    @contextmanager
+    def opened(self) -> Generator[None]:
+        """Make the folders; at the end, however it comes, put the rows in order.
+
+        Raises `CliError` when images can't be written.
+        """
+        try:
             images = self._folder / IMAGES
             images.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=images):
                 pass
-
-    @contextmanager
-    def opened(self) -> Generator[None]:
-        """Begin the file anew; at the end, however it comes, put the rows in order.
-
-        Only for who holds the journal: another process may be writing its own rows. Raises `CliError`.
-        """
-        self._open()
+            if self._path.exists():
+                with self._path.open("ab"):  # leaves what is there as it is
+                    pass
+        except OSError as error:
+            raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
         try:
             yield
         finally:
             self._close()
-
-    def _open(self) -> None:
-        with self._explained():
-            self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
-            self._file = self._path.open("w+b")
-
-    @contextmanager
-    def _explained(self) -> Generator[None]:
-        try:
-            yield
-        except OSError as error:
-            raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
 
     @property
     def kept(self) -> bool:
@@ -86,7 +75,9 @@ class Results:
         return self._append(item, {"type": "StillRunning", "code": "", "message": told})
 
     def _append(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
-        assert self._file is not None
+        if self._file is None:  # not before: until there is something to tell, what an earlier run told stays
+            self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
+            self._file = self._path.open("w+b")
         row = self._row(item, error)
         missing = item.index + 1 - len(self._offsets)
         if missing > 0:
@@ -99,12 +90,10 @@ class Results:
         return row
 
     def _close(self) -> None:
-        assert self._file is not None
-        with self._file as file:
-            if not self.kept:  # nothing was sent: no reason to refuse the next run
-                self._path.unlink(missing_ok=True)
-            elif not self._in_order:
-                self._rewrite(file)
+        if self._file is not None:
+            with self._file as file:
+                if not self._in_order:
+                    self._rewrite(file)
 
     def _rewrite(self, rows: IO[bytes]) -> None:
         with self._part.open("wb") as ordered:

@@ -19,7 +19,7 @@ from attrs import frozen
 from toapis_async.errors import JournalError, JournalLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from toapis_async.settings import Credentials
@@ -97,6 +97,7 @@ class Record:
     ended_at: float | None
     number: int  #: grows from one intent to the next
     files: tuple[str, ...] = ()  #: names of saved files, in the images' order
+    saved_at: float | None = None  #: when the last of them was on disk
 
 
 SELECT: Final = (
@@ -249,11 +250,12 @@ def record_of(db: sqlite3.Connection, row: tuple[object, ...]) -> Record:
     """A record from its columns, with its files."""
     intent = Intent(*row[:_INTENT_COLUMNS])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     state, *rest = row[_INTENT_COLUMNS:]
-    files: Iterator[tuple[str]] = db.execute(
-        "SELECT name FROM file WHERE client_business_id = ? ORDER BY place", (intent.client_business_id,)
-    )
-    names = tuple(name for (name,) in files)
-    return Record(intent, State(state), *rest, names)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
+    files: list[tuple[str, float]] = db.execute(
+        "SELECT name, saved_at FROM file WHERE client_business_id = ? ORDER BY place", (intent.client_business_id,)
+    ).fetchall()
+    names = tuple(name for name, _ in files)
+    saved_at = max((saved_at for _, saved_at in files), default=None)
+    return Record(intent, State(state), *rest, names, saved_at)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------------------------------------- opening
