@@ -213,7 +213,7 @@ def test_status_tells_every_row_that_is_not_done_and_why() -> None:
     assert "no luck" in next(line for line in lines if line.split()[0] == "failed")
     assert {line.split()[0] for line in lines} >= {"refused", "failed"}
     assert len(lines) == 5
-    assert told.stderr == "the command that began this run goes on with it\n"
+    assert told.stderr == "the same command as before goes on with it\n"
     records = run("status", "out", "--json").records
     assert [record["state"] for record in records][:2] == ["completed", "completed"]
     assert records[0]["files"] == ["a.png"]
