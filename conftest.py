@@ -1,12 +1,17 @@
-"""Runs the code of README.md and docs/ against a sandbox: ```python fixture:service```."""
+"""Runs the code of README.md and docs/ against a sandbox: ```python fixture:service```, or `fixture:recipe`."""
 
 from __future__ import annotations
 
 import asyncio
+import json
+import sqlite3
 import threading
+from contextlib import closing
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
+from PIL import Image
 
 from toapis_async import Settings
 from toapis_async.sandbox import Sandbox
@@ -17,20 +22,21 @@ if TYPE_CHECKING:
 
 asyncio.set_event_loop(None)  # pytest-asyncio would otherwise find, and leak, the loop of the main thread
 SPEED = 200.0
+QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
 
 
 @pytest.fixture
-def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """The environment of a reader who has a key: a service that answers (in a thread, so that `asyncio.run` can be
     shown), an empty folder to work in, and waits in the service's compressed time."""
     loop = asyncio.new_event_loop()
     stop = asyncio.Event()
     started = threading.Event()
-    address: list[str] = []
+    opened: list[Sandbox] = []
 
     async def serve() -> None:
         async with Sandbox(speed=SPEED, tier="svip") as sandbox:
-            address.append(sandbox.base_url)
+            opened.append(sandbox)
             started.set()
             await stop.wait()
 
@@ -38,13 +44,28 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     thread.start()
     assert started.wait(10), "the sandbox did not start"
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-readme")
-    monkeypatch.setenv("TOAPIS_BASE_URL", address[0])
+    monkeypatch.setenv("TOAPIS_BASE_URL", opened[0].base_url)
     monkeypatch.chdir(tmp_path)
-    monkeypatch.setattr(
-        "toapis_async.client.Settings",
-        lambda: Settings(tier="svip", first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED),
-    )
-    yield
+    monkeypatch.setattr("toapis_async.client.Settings", partial(QUICK, tier="svip"))
+    yield opened[0]
     loop.call_soon_threadsafe(stop.set)
     thread.join(10)
     loop.close()
+
+
+@pytest.fixture
+def recipe(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The service, the files that recipes read, and quick waits also under settings of their own. A recipe must have
+    got something, and paid once for it."""
+    monkeypatch.setattr("toapis_async.Settings", QUICK)
+    prompts = [{"key": f"{colour}-kite", "prompt": f"a {colour} kite", "size": "16:9"} for colour in ("red", "blue")]
+    (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
+    (tmp_path / "prompts.csv").write_text("key,prompt,size,n\nred-kite,a red kite,16:9,\nblue-kite,a blue kite,,2\n")
+    with closing(sqlite3.connect(tmp_path / "shop.db")) as db, db:
+        db.execute("CREATE TABLE product (id INTEGER PRIMARY KEY, description TEXT, picture TEXT)")
+        db.executemany("INSERT INTO product (description) VALUES (?)", [(row["prompt"],) for row in prompts])
+    for name in ("sketch.png", "style.png"):
+        Image.new("RGB", (64, 64), "tomato").save(tmp_path / name)
+    yield
+    assert service.ledger.entries, "the recipe got nothing"
+    assert not service.ledger.paid_twice()

@@ -26,7 +26,7 @@ MOST_UNANSWERED = 100
 
 
 class Job:
-    """A task of the simulator. The first four are what `protocol.schedule.Watched` asks for."""
+    """A task of the simulator. The first five, and an order, are what `protocol.schedule.Watched` asks for."""
 
     forecast: Any = None
     looked_s: float = 0.0
@@ -40,6 +40,9 @@ class Job:
         self.works_s = works_s
         self.seen_s = 0.0  #: when a look showed it finished
         self.asks_s: list[float] = []  #: when it was looked at
+
+    def __lt__(self, other: Job) -> bool:
+        return self.number < other.number
 
     @property
     def end_s(self) -> float:

@@ -219,7 +219,7 @@ class Batch:
         await self._of_run.count_earlier()
         await self._of_run.make_folder()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
-            await self._of_run.fetch_ahead(group)
+            group.create_task(self._of_run.fetch_ahead())
             self._feeder = group.create_task(self._feed(group))
             if self._stopped:
                 self._feeder.cancel()
@@ -284,6 +284,7 @@ class Batch:
             logger.exception("row %s ended unexpectedly", row.key)
             error = ToAPIsError(f"unexpected {type(caught).__name__}: {caught}")
             error.__cause__ = caught
+        self._of_run.ended(row)
         del self._open[row.index]
         self._done += error is None
         self._failed += error is not None
@@ -319,7 +320,7 @@ class Batch:
         unread = [item.client_business_id for item in self._finished if item.generation and not item.files]
         for business_id in (*running, *unread):
             if business_id is not None:
-                self._engine.submitter.leave_unclaimed(business_id)
+                self._engine.unclaimed.leave(business_id)
 
 
 def _item(

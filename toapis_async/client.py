@@ -89,10 +89,15 @@ class ToAPIs:
             raise ClientStateError(f"the client is {self._state.value}")
         self._state = ClientState.OPENING
         try:
-            self._engine = await self._opened()
+            engine = await self._opened()
         except BaseException:
-            self._state = ClientState.NEW
+            if self._state is ClientState.OPENING:
+                self._state = ClientState.NEW
             raise
+        if self._state is not ClientState.OPENING:
+            await engine.aclose()
+            raise SessionClosed("the client was closed while it was being opened")
+        self._engine = engine
         self._state = ClientState.OPEN
         return self
 
@@ -104,7 +109,7 @@ class ToAPIs:
             left = await journal.unfinished()
             return Engine(self._credentials, self._settings, journal, left, self._budget_credits)
         except BaseException:
-            journal.forget()
+            await journal.aclose()
             raise
 
     async def aclose(self) -> None:
@@ -179,11 +184,11 @@ class ToAPIs:
             if handle is not None and handle.done:  # in the very tick of the time-out: what is known beats impatience
                 return await handle.result()
             if handle is not None:
-                engine.submitter.leave_unclaimed(business_id)
+                engine.unclaimed.leave(business_id)
             raise _wait_timeout(timeout_s, handle, business_id) from None
         except asyncio.CancelledError:
             if handle is not None:
-                engine.submitter.leave_unclaimed(business_id)
+                engine.unclaimed.leave(business_id)
             raise
 
     async def submit(self, request: ImageRequest | Mapping[str, Any] | str) -> TaskHandle:
@@ -231,7 +236,7 @@ class ToAPIs:
 
         The latest 10,000 are kept.
         """
-        return self._used_engine().submitter.unclaimed
+        return self._used_engine().unclaimed.ids
 
     def recovered(self) -> tuple[TaskHandle, ...]:
         """Handles of the single submissions (not those of a batch's run) that an earlier process wrote into this
@@ -347,7 +352,7 @@ def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:
-    engine.submitter.claim(entry.client_business_id or entry.task_id)
+    engine.unclaimed.claim(entry.client_business_id or entry.task_id)
     return TaskHandle(entry, engine.downloads, asyncio.get_running_loop())
 
 

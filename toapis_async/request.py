@@ -51,9 +51,10 @@ class ImageRequest:
     prompt: str
     """1 to 32,000 characters."""
     model: str = DEFAULT_MODEL
-    """Any image model of the service."""
+    """Any image model of the service; `gpt-image-2-vip` when left out."""
     size: str | None = None
-    """Aspect ratio, service default `1:1`: one of `RATIOS`, or a custom `W:H` up to 3:1."""
+    """Aspect ratio, service default `1:1`: 1:1 3:2 2:3 4:3 3:4 5:4 4:5 16:9 9:16 2:1 1:2 21:9 9:21, or a custom `W:H`
+    up to 3:1."""
     resolution: str | None = None
     """`1k` (service default), `2k` or `4k`."""
     quality: str | None = None

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sqlite3
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import define
@@ -48,7 +49,10 @@ class RowReader:
     def __init__(self, key: Callable[[Any], str] | str | None) -> None:
         self._key = key
         self._index = 0
-        self._met = _Met()
+
+    @cached_property
+    def _met(self) -> _Met:
+        return _Met()
 
     def close(self) -> None:
         """Forget what was read."""

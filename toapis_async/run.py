@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import json
 import secrets
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -13,10 +13,11 @@ import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal_file import Intent, State
-from toapis_async.engine.recovery import billed_in, to_take_up
+from toapis_async.engine.recovery import billed_in, has_expired, to_take_up
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
+from toapis_async.errors import ClientStateError, InvalidRequest
 from toapis_async.handle import TaskHandle
+from toapis_async.log import logger
 from toapis_async.protocol.budget import PriceClass, images_of
 
 if TYPE_CHECKING:
@@ -26,11 +27,14 @@ if TYPE_CHECKING:
     from toapis_async.engine.fingerprint import Fingerprint
     from toapis_async.engine.journal import JournalWriter
     from toapis_async.engine.journal_file import Record
+    from toapis_async.engine.registry import Entry
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
     from toapis_async.request import ImageRequest
     from toapis_async.rows import Row
 
+MOST_AHEAD: Final = 1_000
+"""Rows of earlier passes that are seen to at once before they come."""
 _ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
 
 
@@ -56,8 +60,8 @@ class Run:
         self._retry = _ENDED_BADLY if retry_failed else frozenset[State]()
         self._folder = Path(save_to) if save_to is not None else None
         self.budget = budget
-        self.budget = budget
-        self._ahead: dict[str, asyncio.Task[None]] = {}
+        self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
+        self._open: set[str] = set()  # rows that came and were taken up
 
     def begin(self) -> None:
         """Reserve the name: two passes at once would both find that a row was not sent yet."""
@@ -80,7 +84,7 @@ class Run:
         if self._name is None or not self.budget.is_capped:
             return
         assert self._engine.journal is not None
-        for record in await self._engine.journal.paid(self._name):
+        async for record in self._engine.journal.paid(self._name):
             body = json.loads(record.intent.request)
             body |= body.get("extra", {})
             reservation = self.budget.reserve(PriceClass.of(body), images_of(body), forced=True)
@@ -89,20 +93,35 @@ class Run:
             else:
                 self._engine.spending.hold(record.intent.client_business_id, self.budget, reservation)
 
-    async def fetch_ahead(self, group: asyncio.TaskGroup) -> None:
-        """Begin to see to what an earlier pass left running or unfetched. Its rows may come late in a long source, or
-        be gone from it; but it is paid for, and its images live for a day."""
+    async def fetch_ahead(self) -> None:
+        """See to what an earlier pass left running or unfetched. Its rows may come late in a long source, or be gone
+        from it; but it is paid for, and its images live for a day."""
         if self._name is None or self._folder is None:
             return
         assert self._engine.journal is not None
-        for record in await self._engine.journal.left_behind(self._name):
-            self._ahead[record.intent.client_business_id] = group.create_task(self._see_to(record, self._folder))
+        turns = asyncio.Semaphore(MOST_AHEAD)
+        async with asyncio.TaskGroup() as group:
+            async for record in self._engine.journal.paid(self._name, unsaved=True):
+                await turns.acquire()
+                business_id = record.intent.client_business_id
+                if business_id in self._open:
+                    turns.release()
+                    continue
+                seeing = self._ahead[business_id] = group.create_task(self._see_to(record, self._folder))
+                seeing.add_done_callback(partial(self._seen_to, business_id, turns))
+
+    def _seen_to(self, business_id: str, turns: asyncio.Semaphore, _: object) -> None:
+        self._ahead.pop(business_id, None)
+        turns.release()
 
     async def _see_to(self, record: Record, folder: Path) -> None:
         """A record's images onto the disk; when that fails, its row tries again and tells why."""
         business_id, journal = record.intent.client_business_id, self._engine.journal
         assert journal is not None
-        with contextlib.suppress(ToAPIsError):
+        try:
+            record = await journal.of_id(business_id) or record  # its row may have come and gone meanwhile
+            if record.files:
+                return
             if record.state is State.INTENT:
                 found = await self._engine.queries.find(business_id)
                 journal.accepted(business_id, found.task_id, business_id)
@@ -111,54 +130,91 @@ class Run:
             generation = await TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
             files = await self._engine.downloads.save(generation, folder, record.intent.stem)
             journal.saved(business_id, [file.name for file in files])
+        except Exception as error:  # also a bug, which must not end the batch
+            logger.debug("%s is left to its row: %s", business_id, error)
 
     async def submit(self, row: Row, request: ImageRequest) -> TaskHandle:
         """Submit a row, or take up what an earlier pass left of it."""
         assert row.identity is not None
-        row.client_business_id = request.given_business_id or mint_business_id()
-        intent: Intent | None = None
-        if self._engine.journal is not None:
-            row.record = await self._record(self._engine.journal, row, row.identity)
-            intent = Intent(
-                row.client_business_id,
-                row.identity.digest,
-                row.identity.text,
-                run=self._name,
-                place=row.index,
-                key=row.given_key,
-                occurrence=row.occurrence,
-                stem=row.stem,
-            )
-        entry = await self._engine.submit(request, row.client_business_id, intent, row.record, self.budget)
-        self._engine.submitter.claim(row.client_business_id)
+        given = request.given_business_id
+        row.client_business_id = given or mint_business_id()
+        if self._engine.journal is None:
+            entry = await self._engine.submit(request, row.client_business_id, budget=self.budget)
+        elif given is None:
+            entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
+        else:
+            async with self._engine.submitter.alone(given):
+                entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
+        self._engine.unclaimed.claim(row.client_business_id)
         return TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
 
-    async def _record(self, journal: JournalWriter, row: Row, identity: Fingerprint) -> Record | None:
-        """What is to be taken up of a row; settles the id it goes by."""
+    async def _take_up_or_submit(
+        self, journal: JournalWriter, row: Row, request: ImageRequest, identity: Fingerprint
+    ) -> Entry:
+        row.record = await self._record(journal, row, identity, request.given_business_id)
         assert row.client_business_id is not None
+        intent = Intent(
+            row.client_business_id,
+            identity.digest,
+            identity.text,
+            run=self._name,
+            place=row.index,
+            key=row.given_key,
+            occurrence=row.occurrence,
+            stem=row.stem,
+        )
+        return await self._engine.submit(request, row.client_business_id, intent, row.record, self.budget)
+
+    async def _record(
+        self, journal: JournalWriter, row: Row, identity: Fingerprint, given: str | None
+    ) -> Record | None:
+        """What is to be taken up of a row; settles the id it goes by."""
         known: Record | None = None
         if self._name is not None:
             known = await journal.of_row(self._name, row.given_key, identity.digest, row.occurrence)
+        if known is None and given is not None:
+            known = await journal.of_id(given)
         if known is None:
-            known = await journal.of_id(row.client_business_id)
-        ahead = self._ahead.pop(known.intent.client_business_id, None) if known else None
-        if known is not None and ahead is not None:
+            return None
+        business_id = known.intent.client_business_id
+        self._open.add(business_id)
+        ahead = self._ahead.get(business_id)
+        if ahead is not None:
             await asyncio.wait([ahead])
-            known = await journal.of_id(known.intent.client_business_id)
-        record = to_take_up(known, identity.digest, retry=self._retry)
-        if record is not None:
-            row.client_business_id = record.intent.client_business_id
-        elif known is not None and known.intent.client_business_id == row.client_business_id:
-            # The caller's own id is the failed task's for good.
-            row.client_business_id = f"{row.client_business_id[:500]}~{secrets.token_hex(4)}"
+        if await self._engine.submitter.settled(business_id) or ahead is not None:
+            known = await journal.of_id(business_id)
+        row.client_business_id = business_id
+        by_key = row.given_key is not None and known is not None and known.intent.key == row.given_key
+        known_by = "key" if by_key else "client_business_id"
+        record = to_take_up(known, identity.digest, known_by=known_by, retry=self._retry)
+        if record is not None and self._retry and await self._is_lost(record):
+            record = None
+        if record is None:
+            row.client_business_id = given or mint_business_id()
+            if given is not None and await journal.of_id(given) is not None:
+                # The caller's own id is the failed task's for good.
+                row.client_business_id = f"{given[:500]}~{secrets.token_hex(4)}"
         return record
+
+    async def _is_lost(self, record: Record) -> bool:
+        """Whether a row failed for good in that its images were not fetched before their links expired."""
+        if self._folder is None or not has_expired(record):
+            return False
+        return not await _are_files(self._files_of(self._folder, record))
+
+    def _files_of(self, folder: Path, record: Record | None) -> tuple[Path, ...]:
+        return tuple(folder / name for name in (record.files if record else ()))
+
+    def ended(self, row: Row) -> None:
+        """The row is done with."""
+        self._open.discard(row.client_business_id or "")
 
     async def save(self, row: Row, generation: Generation) -> tuple[Path, ...]:
         """Fetch a row's images, unless an earlier pass has; nothing without a folder."""
         if self._folder is None:
             return ()
-        kept = tuple(self._folder / name for name in (row.record.files if row.record else ()))
-        if kept and len(kept) == len(generation.images) and await anyio.to_thread.run_sync(_are_files, kept):
+        kept = self._files_of(self._folder, row.record)
+        if len(kept) == len(generation.images) and await _are_files(kept):
             return kept
         files = await self._engine.downloads.save(generation, self._folder, row.stem)
         if self._engine.journal is not None and row.client_business_id is not None:
@@ -166,8 +222,9 @@ class Run:
         return files
 
 
-def _are_files(paths: tuple[Path, ...]) -> bool:
-    return all(path.is_file() for path in paths)
+async def _are_files(paths: tuple[Path, ...]) -> bool:
+    """Whether there are some, and all of them are on disk."""
+    return bool(paths) and await anyio.to_thread.run_sync(lambda: all(path.is_file() for path in paths))
 
 
 def _make_folder(folder: Path) -> None:

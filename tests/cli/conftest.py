@@ -3,17 +3,22 @@
 from __future__ import annotations
 
 import json
+import os
+import signal
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from click.testing import CliRunner, Result
 
-from toapis_async.cli import main
+from toapis_async.cli import main, session
 from toapis_async.cli.output import Output
+from toapis_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    from toapis_async.events import Event
 
 IN_A_BLINK = ("--sandbox", "--speed", "1000")
 """A sandbox whose tasks take about 13 ms."""
@@ -63,6 +68,36 @@ def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.fixture
 def out() -> Output:
     return Output(json=False, quiet=False)
+
+
+@pytest.fixture
+def sandboxes(monkeypatch: pytest.MonkeyPatch) -> list[Sandbox]:
+    """Every sandbox that is started."""
+    started: list[Sandbox] = []
+    start = Sandbox.start
+
+    async def noted(self: Sandbox) -> None:
+        await start(self)
+        started.append(self)
+
+    monkeypatch.setattr(Sandbox, "start", noted)
+    return started
+
+
+def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, times: int = 1) -> None:
+    """Ctrl-C comes, so many times, with the event of this number."""
+    heard: list[Event] = []
+
+    def note(self: session.Pending, event: Event) -> None:
+        pending_note(self, event)
+        if isinstance(event, kind):
+            heard.append(event)
+            if len(heard) == at:
+                for _ in range(times):
+                    os.kill(os.getpid(), signal.SIGINT)
+
+    pending_note = session.Pending.note
+    monkeypatch.setattr(session.Pending, "note", note)
 
 
 class Recorder:

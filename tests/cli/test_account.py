@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 
 from toapis_async.cli import account
-from toapis_async.models import Balance, TaskSnapshot, TaskStatus
+from toapis_async.models import Balance, Model, TaskSnapshot, TaskStatus
 
 from .conftest import IN_A_BLINK, run
 
@@ -103,8 +103,20 @@ def test_pictures_become_addresses(task_id: str) -> None:
 
 def test_models_are_listed_by_their_ids() -> None:
     ran = run("models", "--sandbox")
-    assert ran.stdout.splitlines()[0] == "gpt-image-2-vip"
+    assert ran.stdout.splitlines()[0].split() == ["gpt-image-2-vip", "openai", "image_generation"]
+    assert len({line.index("image_generation") for line in ran.stdout.splitlines()}) == 1
     assert run("models", "--sandbox", "--json").records[0]["id"] == "gpt-image-2-vip"
+
+
+@pytest.mark.parametrize("raw", [{}, {"owned_by": 7, "supported_endpoint_types": "text"}])
+def test_a_model_that_tells_nothing_of_itself_is_its_id(
+    monkeypatch: pytest.MonkeyPatch, raw: dict[str, object]
+) -> None:
+    async def bare(*_: object) -> tuple[Model, ...]:
+        return (Model("m\x1b1", raw),)
+
+    monkeypatch.setattr("toapis_async.client.ToAPIs.models", bare)
+    assert run("models", "--sandbox").stdout == "m\\x1b1\n"
 
 
 @pytest.mark.parametrize(("quiet", "told"), [((), "the service offers no models of type foo\n"), (("-q",), "")])

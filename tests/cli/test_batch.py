@@ -5,7 +5,8 @@ from __future__ import annotations
 import json
 import os
 import re
-import signal
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -14,33 +15,21 @@ import pytest
 
 from toapis_async.cli import batch as command
 from toapis_async.cli import session
-from toapis_async.cli.options import Options
+from toapis_async.cli.options import Caps, Options
 from toapis_async.cli.results import Results
+from toapis_async.cli.standing import JOURNAL
+from toapis_async.engine import journal_file
+from toapis_async.engine.journal_file import lock_path
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
 from toapis_async.models import BatchItem
 from toapis_async.sandbox import Fault, Sandbox
 
-from .conftest import IN_A_BLINK, results_of, run
+from .conftest import IN_A_BLINK, interrupt_at, results_of, run
 
 if TYPE_CHECKING:
     from toapis_async.cli.output import Output
-    from toapis_async.events import Event
 
 EXAMPLE = Path(__file__).parents[2] / "docs" / "examples" / "prompts.jsonl"
-
-
-@pytest.fixture
-def sandboxes(monkeypatch: pytest.MonkeyPatch) -> list[Sandbox]:
-    """Every sandbox that is started."""
-    started: list[Sandbox] = []
-    start = Sandbox.start
-
-    async def noted(self: Sandbox) -> None:
-        await start(self)
-        started.append(self)
-
-    monkeypatch.setattr(Sandbox, "start", noted)
-    return started
 
 
 @pytest.fixture
@@ -86,7 +75,8 @@ def test_failed_rows_are_rows_with_their_reasons() -> None:
     assert {row["error"]["code"] for row in others} == {"content_policy_violation"}
     assert all(row["files"] == [] and row["client_business_id"] for row in others)
     assert "1 of 8 done, 7 failed in" in ran.stderr
-    assert "… and 2 more in out/results.jsonl" in ran.stderr
+    assert "  failed   6 rows: " in ran.stderr
+    assert "(generation_failed)\n" in ran.stderr
     assert "\x1b" not in ran.stdout + ran.stderr
 
 
@@ -179,6 +169,16 @@ def test_a_sandbox_that_cannot_start_leaves_no_results(one_row: Path) -> None:
     assert not Path("out/results.jsonl").exists()
 
 
+def test_a_folder_that_another_process_works_in_is_left_as_it_is(one_row: Path) -> None:
+    arguments = ("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert run(*arguments).code == 0
+    before = {name: Path("out", name).read_bytes() for name in ("results.jsonl", "index.html")}
+    with closing(journal_file._locked(Path("out/journal.sqlite").resolve())):
+        ran = run(*arguments)
+    assert (ran.code, "is using the journal" in ran.stderr) == (2, True)
+    assert {name: Path("out", name).read_bytes() for name in before} == before
+
+
 def test_answers_of_429_are_counted(one_row: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     start = Sandbox.start
 
@@ -205,22 +205,6 @@ def test_on_a_terminal_there_is_a_bar(one_row: Path) -> None:
     ran = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
     assert (ran.code, len(ran.stdout.splitlines())) == (0, 1)
     assert "1/1 done  0 failed" in ran.stderr
-
-
-def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, times: int = 1) -> None:
-    """Ctrl-C comes, so many times, with the event of this number."""
-    heard: list[Event] = []
-
-    def note(self: session.Pending, event: Event) -> None:
-        pending_note(self, event)
-        if isinstance(event, kind):
-            heard.append(event)
-            if len(heard) == at:
-                for _ in range(times):
-                    os.kill(os.getpid(), signal.SIGINT)
-
-    pending_note = session.Pending.note
-    monkeypatch.setattr(session.Pending, "note", note)
 
 
 @pytest.fixture
@@ -294,6 +278,8 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
         def statistics(self) -> Any:
             return SimpleNamespace(waiting_for_consumer=len(items))
 
+        stopped_by = None
+
         async def __anext__(self) -> BatchItem:
             return items.pop(0)
 
@@ -301,7 +287,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
             ids: Any = ({"task_id": "t3"}, {"client_business_id": "b4"}, {"client_business_id": "b5"}, {})
             return tuple(BatchItem(index, f"k{index}", None, False, **known) for index, known in enumerate(ids, 3))
 
-    left = command._Run(9, Path("out"), "1", retry_failed=False)
+    left = command._Run(9, Path("out"), "1", Caps(), retry_failed=False)
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
     opened = session.Session(Options(sandbox=True), out)
@@ -351,3 +337,37 @@ def test_a_json_array_is_one_line_of_misuse() -> None:
     ran = run("batch", "my rows.json", "--out", "out", "--sandbox")
     assert (ran.code, len(ran.stderr.splitlines())) == (2, 1)
     assert "jq -c '.[]' 'my rows.json'" in ran.stderr
+
+
+def test_a_second_run_beside_the_first_leaves_its_results_alone(one_row: Path) -> None:
+    out = Path("out")
+    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+    before = (out / "results.jsonl").read_bytes()
+    with closing(sqlite3.connect(lock_path(out / JOURNAL), isolation_level=None)) as first:
+        first.execute("BEGIN IMMEDIATE")
+        second = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert second.code == 2
+    assert f"error: process {os.getpid()} is using the journal" in second.stderr
+    assert (out / "results.jsonl").read_bytes() == before
+
+
+def test_rows_that_the_full_disk_kept_from_being_sent_need_no_flag(
+    one_row: Path, monkeypatch: pytest.MonkeyPatch, sandboxes: list[Sandbox]
+) -> None:
+    def full(*_: object) -> None:
+        raise sqlite3.OperationalError("database or disk is full")
+
+    with monkeypatch.context() as disk:
+        disk.setattr("toapis_async.engine.journal_file.put_intent", full)
+        assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 1
+    assert len(sandboxes[0].ledger) == 0
+    assert results_of(Path("out"))[0]["error"]["type"] == "JournalError"
+    ran = run("batch", str(one_row), "--out", "out", *IN_A_BLINK)
+    assert (ran.code, len(sandboxes[1].ledger)) == (0, 1)
+
+
+def test_what_a_kill_left_of_putting_results_in_order_is_removed(one_row: Path) -> None:
+    Path("out").mkdir()
+    Path("out/.results.jsonl.part").write_bytes(b"half a")
+    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+    assert not Path("out/.results.jsonl.part").exists()

@@ -44,6 +44,19 @@ def test_every_command_has_an_example() -> None:
         assert f"  toapis {name} " in run(name, "--help").stdout, name
 
 
+@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
+def test_each_shell_gets_its_completion(shell: str) -> None:
+    ran = run("completion", shell)
+    assert ran.code == 0
+    assert f"_TOAPIS_COMPLETE={shell}_complete" in ran.stdout
+
+
+def test_the_completion_knows_commands_and_options() -> None:
+    asked = {"_TOAPIS_COMPLETE": "bash_complete", "COMP_WORDS": "toapis batch --dry", "COMP_CWORD": "2"}
+    done = subprocess.run([*TOAPIS], env=asked, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.stdout == "plain,--dry-run\n"
+
+
 def started(*arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(  # noqa: S603
         [*TOAPIS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
@@ -80,7 +93,7 @@ def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:
         check=False,
     )
     assert (models.returncode, models.stderr) == (0, "")
-    assert "gpt-image-2-vip" in models.stdout.splitlines()
+    assert "gpt-image-2-vip" in models.stdout.split()
     process.send_signal(signal.SIGINT)
     stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (0, "")

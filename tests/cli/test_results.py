@@ -106,11 +106,14 @@ def test_keys_are_readable_and_half_a_surrogate_pair_does_no_harm(tmp_path: Path
     assert json.loads(text)["key"] == "红 \ud83d \x1b"
 
 
-def test_a_run_without_a_row_does_not_block_the_next(tmp_path: Path) -> None:
-    for _ in range(2):
-        with Results(tmp_path).opened():
-            pass
-        assert not (tmp_path / "results.jsonl").exists()
+def test_a_run_without_a_row_writes_nothing_and_keeps_what_was_there(tmp_path: Path) -> None:
+    with Results(tmp_path).opened():
+        pass
+    assert not (tmp_path / "results.jsonl").exists()
+    (tmp_path / "results.jsonl").write_text("{}\n")
+    with Results(tmp_path).opened():
+        pass
+    assert (tmp_path / "results.jsonl").read_text() == "{}\n"
 
 
 def test_a_folder_that_cannot_be_written_is_told_at_once(tmp_path: Path) -> None:

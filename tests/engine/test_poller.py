@@ -65,7 +65,7 @@ async def test_no_look_comes_sooner_than_the_floors_and_jitter_only_lengthens(
     for handle in handles:
         looks = service.queries(handle.task_id)
         assert looks[0] >= 3
-        assert min(gaps(looks)) >= 7
+        assert min(gaps(looks)) >= 7 - 1e-9  # the difference of two moments is rounded
     if jitter:
         assert len({service.queries(handle.task_id)[0] for handle in handles}) > 1  # spread out
 

@@ -548,7 +548,7 @@ async def test_cancelled_during_an_upload_nothing_is_submitted(service: FakeServ
 
 @pytest.mark.looptime
 async def test_only_the_latest_unclaimed_ids_are_kept(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toapis_async.engine.submitter.MOST_UNCLAIMED", 2)
+    monkeypatch.setattr("toapis_async.engine.unclaimed.MOST_UNCLAIMED", 2)
     service.latency_s = 1
     async with client_of(service) as client:
         for business_id in "abc":

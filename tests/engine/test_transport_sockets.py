@@ -21,7 +21,7 @@ from toapis_async import (
     TransportError,
     UnreadableAnswer,
 )
-from toapis_async.engine.transport import Transport
+from toapis_async.engine.transport import Trace, Transport
 from toapis_async.settings import Credentials
 
 from .kit import GENERATIONS, KEY, RawServer, fast, hang_up, raw, reply, reset, served, stall, task, until
@@ -114,8 +114,8 @@ async def test_the_total_time_out_while_queued_for_a_connection_is_not_sent() ->
 
 
 async def _hold(opened: Transport, url: str) -> None:
-    session = opened._open_session()
-    async with session.get(url, timeout=aiohttp.ClientTimeout(total=30)):
+    assert opened._posts is not None
+    async with opened._posts.get(url, trace_request_ctx=Trace(), timeout=aiohttp.ClientTimeout(total=30)):
         raise AssertionError("unreachable: the server never answers")
 
 

@@ -33,6 +33,9 @@ class Task:
     ends_s: float = math.inf
     looks: list[float] = field(factory=list)
 
+    def __lt__(self, other: Task) -> bool:
+        return self.since_s < other.since_s
+
 
 def schedule_with(jitter: float = 0.08, seed: int = 0, most_age_s: float = math.inf) -> Schedule[Task]:
     return Schedule(
@@ -244,6 +247,31 @@ def test_progress_is_believed_only_where_it_foretells(
     rng, schedule = random.Random(3), schedule_with()
     run(schedule, population(schedule, 300, rng, median_s=60.0), percent=tell)
     assert schedule.forecast_of("60").trusts_progress is trusted
+
+
+def all_due(schedule: Schedule[Task], now_s: float) -> list[Task]:
+    return list(iter(lambda: schedule.pop(now_s), None))
+
+
+def test_a_batch_begun_at_once_is_not_misled_by_progress_that_stands_still() -> None:
+    def looks(percent: int | None) -> list[list[float]]:
+        schedule = schedule_with()
+        tasks = population(schedule, 1_000, random.Random(1))
+        for task in tasks:
+            task.since_s, task.ends_s = 0.0, task.ends_s - task.since_s
+            schedule.add(task)
+        now_s = 0.0
+        while (due_s := schedule.next_due_s()) is not None:
+            now_s = max(now_s + 0.05, due_s)
+            for task in all_due(schedule, now_s):  # none has an answer before all were asked
+                task.looks.append(now_s)
+                if task.ends_s <= now_s:
+                    schedule.finished(task, now_s)
+                else:
+                    schedule.put_back(task, now_s, percent)
+        return [task.looks for task in tasks]
+
+    assert looks(30) == looks(None)
 
 
 def test_progress_that_foretells_saves_looks() -> None:

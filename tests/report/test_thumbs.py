@@ -4,18 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
+import threading
+from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
 import pytest
 from PIL import Image
 
 from tests.report.kit import draw, pictures_of, png_that_claims, row, words_of
+from toapis_async.report import pictures as pictures_module
 from toapis_async.report import thumbs as thumbs_module
 from toapis_async.report import write_report
+from toapis_async.report.pictures import Picture, Pictures
 from toapis_async.report.thumbs import Unreadable, thumbnail
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
+
+    from toapis_async.report import ReportRow
 
 
 @pytest.mark.parametrize(
@@ -169,3 +176,33 @@ def test_where_thumbnails_cannot_be_written_the_page_shows_the_pictures_themselv
     (tmp_path / "thumbs").write_text("in the way")
     (picture,) = pictures_of(write_report(tmp_path, [row(files=(file,))], title="t"))
     assert picture == {"name": "a.png", "link": file, "width": 500, "height": 30}
+
+
+def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looked: list[str] = []
+    begun, may_end = threading.Event(), threading.Event()
+
+    class Pool(ThreadPoolExecutor):
+        def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
+            super().shutdown(wait=False, cancel_futures=cancel_futures)
+            may_end.set()
+            super().shutdown(wait)
+
+    def look(_: Pictures, file: str) -> Picture:
+        looked.append(file)
+        begun.set()
+        assert may_end.wait(10)
+        return Picture(file)
+
+    def rows() -> Iterator[ReportRow]:
+        yield row(files=tuple(f"images/{number}.png" for number in range(50)))
+        assert begun.wait(10)
+        raise KeyError("nobody waits")
+
+    monkeypatch.setattr(Pictures, "look", look)
+    monkeypatch.setattr(pictures_module, "ThreadPoolExecutor", Pool)
+    with pytest.raises(KeyError):
+        list(Pictures(tmp_path).of(rows()))
+    assert len(looked) <= 4

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import asyncio
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from attrs import asdict
 
 from toapis_async.cli.output import ALL_DONE, exit_code_of
 from toapis_async.cli.results import billing_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.cli.table import aligned
 from toapis_async.errors import ToAPIsError
 
 if TYPE_CHECKING:
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
-    from toapis_async.models import Balance, TaskSnapshot, Upload
+    from toapis_async.models import Balance, Model, TaskSnapshot, Upload
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
@@ -60,8 +61,8 @@ async def models(options: Options, out: Output, kind: str) -> int:
     """What the service offers."""
     async with Session(options, out).opened(_known_sandbox()) as session:
         found = await session.client.models(kind)
-    for model in found:
-        out.result(model.id)
+    for model, line in zip(found, aligned([_model_line(model) for model in found]), strict=True):
+        out.result(line)
         out.record({**model.raw, "id": model.id})
     if not found:
         out.note(f"the service offers no models of type {kind}")
@@ -96,6 +97,13 @@ def _known_sandbox() -> Path | None:
     """The sandbox that `generate --sandbox` left in this folder; None (in memory) where there is none."""
     folder = Path(SANDBOX_FOLDER)
     return folder if folder.is_dir() else None
+
+
+def _model_line(model: Model) -> tuple[str, str, str]:
+    """Its id, who made it, and which requests it takes, where the service says."""
+    owner, kinds = model.raw.get("owned_by"), model.raw.get("supported_endpoint_types")
+    told = ", ".join(map(str, cast("list[object]", kinds))) if isinstance(kinds, list) else ""
+    return model.id, owner if isinstance(owner, str) else "", told
 
 
 def _status_line(snapshot: TaskSnapshot) -> str:

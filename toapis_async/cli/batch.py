@@ -2,108 +2,149 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import asyncio
+import sys
+from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, count, duration, error_record
-from toapis_async.cli.progress import batch_view, shown
+from toapis_async.cli.batch_view import Sight, batch_view
+from toapis_async.cli.checks import checked
+from toapis_async.cli.dry_run import dry_run
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED, count, duration
+from toapis_async.cli.page import make_page
+from toapis_async.cli.progress import shown
 from toapis_async.cli.results import IMAGES, NAME, Results
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.cli.standing import JOURNAL, run_name, tell_standing
+from toapis_async.cli.summary import Tally, balance_line, credits_line, section
+from toapis_async.cli.words import typed
 from toapis_async.engine.journal_reader import standing
+from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.batch import Batch
-    from toapis_async.cli.options import Options
+    from toapis_async.cli.options import Caps, Options
     from toapis_async.cli.output import Output
-    from toapis_async.cli.prompts import Checked, PromptFile
+    from toapis_async.cli.prompts import PromptFile
     from toapis_async.client import ToAPIs
     from toapis_async.models import BatchItem
 
-MOST_FAILURES_SHOWN = 5
+BALANCE_S: Final = 5.0
+"""How long the account is asked for its balance, which nothing depends on."""
 
 
 @frozen
-class Again:
-    """What to do with what an earlier run left."""
+class Ways:
+    """How a batch is to go about its rows."""
 
     overwrite: bool = False  #: begin anew
     retry_failed: bool = False
     same_account: bool = False
+    dry_run: bool = False
+    page: bool = True
 
 
-async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, again: Again = Again()) -> int:
+async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, *, ways: Ways, caps: Caps) -> int:
     """Check everything, then send what was not sent yet."""
+    if ways.dry_run:
+        return await dry_run(out, prompts, folder, ways, caps)
     journal = folder / JOURNAL
-    name = run_name(folder, overwrite=again.overwrite)
-    checked = await prompts.check()
-    _refuse(checked, out)
-    session = Session(options, out)
+    name = run_name(folder, overwrite=ways.overwrite)
+    rows = (await checked(out, prompts, caps)).rows
+    session = Session(options, out, caps.prices)
     results = Results(folder)
-    run = _Run(checked.rows, folder, name, retry_failed=again.retry_failed)
+    run = _Run(rows, folder, name, caps, retry_failed=ways.retry_failed)
     if journal.exists():
-        tell_standing(out, standing(journal, name))
+        earlier = standing(journal, name)
+        tell_standing(out, earlier)
+        run.ended_earlier = earlier.saved + earlier.failed + earlier.refused
     try:
         with results.opened():
             try:
-                async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=again.same_account)):
+                async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=ways.same_account)):
                     _clear_parts(folder / IMAGES)
                     await run.send(session, prompts, results)
             finally:
                 await run.leave(session, results)
     finally:
         run.summarise(out, results)
-    return SOME_FAILED if run.failures else ALL_DONE
-
-
-def _refuse(checked: Checked, out: Output) -> None:
-    """Report every bad line and stop, before anything is sent."""
-    for line in checked.problems:
-        out.error(f"line {line.number}: {line.problem}")
-    if checked.bad > len(checked.problems):
-        out.error(f"… and {checked.bad - len(checked.problems):,} more")
-    if checked.bad:
-        raise CliError(f"{checked.bad:,} of {count(checked.rows, 'row')} can't be right; nothing was sent")
-    if not checked.rows:
-        raise CliError("there is no prompt in the input")
+        if ways.page:
+            await run.show(out)
+    return SOME_FAILED if run.failed else ALL_DONE
 
 
 class _Run:
     """One pass over checked prompts, and what is told of it at its end."""
 
-    def __init__(self, total: int, folder: Path, name: str, *, retry_failed: bool) -> None:
+    def __init__(self, total: int, folder: Path, name: str, caps: Caps, *, retry_failed: bool) -> None:
         self.total = total
         self.folder = folder
+        self.ended_earlier = 0
         self._name = name
+        self._caps = caps
         self._retry_failed = retry_failed
-        self.failures: list[BatchItem] = []  #: the first few
+        self._tally = Tally()
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
+        self._sight: Sight | None = None
+        self._balances: list[str] = []
+
+    @property
+    def failed(self) -> bool:
+        """Whether any row did."""
+        return self._batch is not None and self._batch.statistics().failed > 0
 
     async def send(self, session: Session, prompts: PromptFile, results: Results) -> None:
         """Submit, save, and note each row as it completes."""
-        client, out = session.client, session.out
-        images = self.folder / IMAGES
+        client, out, caps = session.client, session.out, self._caps
+        await self._ask_balance(client, "before")
         async with client.batch(
-            prompts.rows(), save_to=images, run=self._name, retry_failed=self._retry_failed
+            prompts.rows(),
+            save_to=self.folder / IMAGES,
+            run=self._name,
+            retry_failed=self._retry_failed,
+            budget_credits=caps.budget_credits,
+            max_images=caps.max_images,
         ) as batch:
             self._client, self._batch = client, batch
-            view = batch_view(out, self.total, batch.statistics, lambda: client.statistics().saved_files)
-            async with shown(view):
+            self._sight = Sight(
+                total=self.total,
+                ended_earlier=self.ended_earlier,
+                budget_credits=caps.budget_credits,
+                statistics=batch.statistics,
+                saved=lambda: client.statistics().saved_files,
+            )
+            async with shown(batch_view(out, self._sight)):
                 async for item in batch:
                     self._note(item, session, results)
+        await self._ask_balance(client, "after")
 
     def _note(self, item: BatchItem, session: Session, results: Results) -> None:
-        session.out.record(results.add(item))
+        assert self._batch is not None
+        out = session.out
+        out.record(results.add(item))
         session.pending.settled(item.task_id, item.client_business_id)
-        for file in item.files:
-            session.out.result(str(file))
-        if not item.ok and len(self.failures) < MOST_FAILURES_SHOWN:
-            self.failures.append(item)
+        self._tally.note(item)
+        if self._sight is not None:
+            self._sight.note(item)
+        if out.live is None or not sys.stdout.isatty():  # the view shows what is done
+            for file in item.files:
+                out.result(str(file))
+        if self._batch.stopped_by is not None and item.error is self._batch.stopped_by:
+            out.error(f"stopped, for each further row would meet the same: {typed(str(item.error))}")
+
+    async def _ask_balance(self, client: ToAPIs, when: str) -> None:
+        """The account's own word, if it comes soon; nothing depends on it."""
+        try:
+            async with asyncio.timeout(BALANCE_S):
+                told = balance_line(await client.balance(), when)
+        except (ToAPIsError, TimeoutError):
+            return
+        self._balances += [told] if told else []
 
     async def leave(self, session: Session, results: Results) -> None:
         """Write down what was sent and has no row yet, after a run that was left early and its client's closing."""
@@ -125,37 +166,67 @@ class _Run:
         """How it went; also when it was interrupted."""
         if self._batch is None or self._client is None:
             return
-        now, counts = self._batch.statistics(), self._client.statistics()
-        missing = self.total - now.done - now.failed
-        out.note(
-            f"{now.done:,} of {self.total:,} done, {now.failed:,} failed"
-            f"{f', {missing:,} not finished' if missing else ''} in {duration(now.elapsed_s)}"
-        )
-        for item in self.failures:
-            out.note(f"  failed   {item.key}: {_reason(item)}")
-        if now.failed > len(self.failures):
-            out.note(f"  … and {now.failed - len(self.failures):,} more in {self.folder / NAME}")
+        now = self._batch.statistics()
+        unsent = self._tally.rows_over_budget + self._tally.rows_stopped
+        failed, missing = now.failed - unsent, self.total - now.done - now.failed
+        stopped = self._batch.stopped_by is not None
+        unsent += missing if stopped else 0
+        parts = {f"{unsent:,} not sent": unsent, f"{missing:,} not finished": 0 if stopped else missing}
+        others = "".join(f", {part}" for part, rows in parts.items() if rows)
+        out.note(f"{now.done:,} of {self.total:,} done, {failed:,} failed{others} in {duration(now.elapsed_s)}")
+        for line in self._lines(self._client, results):
+            out.note(line)
+
+    def _lines(self, client: ToAPIs, results: Results) -> list[str]:
+        assert self._batch is not None
+        now, counts, tally = self._batch.statistics(), client.statistics(), self._tally
+        size = f"  ({count(counts.saved_files, 'new file')}, {counts.saved_bytes / 1e6:,.1f} MB)"
         throttled = counts.throttled_submits + counts.throttled_queries
-        if throttled:
-            times = "once" if throttled == 1 else f"{throttled:,} times"
-            out.note(f"  the service said 429 (too fast) {times}")
-        size = f"{count(counts.saved_files, 'file')}, {counts.saved_bytes / 1e6:,.1f} MB"
-        out.note(f"  images   {self.folder / IMAGES}  ({size})")
-        if results.kept:
-            out.note(f"  results  {self.folder / NAME}")
+        times = "once" if throttled == 1 else f"{throttled:,} times"
+        spent = credits_line(now.credits_spent, self._caps.budget_credits)
+        return [
+            *section("slowest", tally.slowest()),
+            *section("failed", tally.failed()),
+            *section("stopped", self._why_stopped()),
+            *section("budget", tally.past_budget()),
+            *([f"  the service said 429 (too fast) {times}"] if throttled else []),
+            *section("credits", [spent] if now.credits_spent else []),
+            *section("balance", self._balances if len(self._balances) == 2 else []),
+            *section("images", [f"{self.folder / IMAGES}{size if counts.saved_files else ''}"]),
+            *section("results", [str(self.folder / NAME)] if results.kept else []),
+        ]
+
+    def _why_stopped(self) -> list[str]:
+        assert self._batch is not None
+        error = self._batch.stopped_by
+        if error is None:
+            return []
+        way_out = "see to the key" if isinstance(error, AuthenticationFailed) else "top the account up"
+        return [typed(str(error)), f"{way_out}; the same command then sends the rest"]
+
+    async def show(self, out: Output) -> None:
+        """Make the page, unless Ctrl-C came twice. Whatever becomes of it, the batch went as it went."""
+        running = asyncio.current_task()
+        assert running is not None
+        if self._batch is None or running.cancelling() > 1:
+            return
+        again = f"`toapis report {self.folder}` makes it"
+        try:
+            page = await make_page(out, self.folder, self._name, self._caps.prices)
+        except asyncio.CancelledError:
+            running.uncancel()
+            out.note(f"left without the page: {again}")
+        except Exception as error:  # a bug, too, must not change what the command says of the batch
+            out.warn(f"the page could not be made: {error}")
+        else:
+            for line in section("page", [str(page)]):
+                out.note(line)
 
 
 def _clear_parts(images: Path) -> None:
     """Remove what a process that was killed left half-written; the journal's lock says that it is nobody else's."""
     for part in images.glob(".*.part"):
         part.unlink(missing_ok=True)
-
-
-def _reason(item: BatchItem) -> str:
-    assert item.error is not None
-    told = error_record(item.error)
-    code = f" ({told['code']})" if told["code"] else ""
-    return f"{told['message']}{code}"
 
 
 def _left(left: list[BatchItem]) -> str:

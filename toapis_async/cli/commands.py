@@ -14,12 +14,13 @@ import click
 
 from toapis_async import __version__
 from toapis_async.cli.misuse import Commands
-from toapis_async.cli.options import JSON, QUIET, SPEED, Options, service_options
+from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, SPEED, Caps, Options, service_options
 from toapis_async.cli.output import Output, interruptible, reported
 from toapis_async.settings import TIERS
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
+    from decimal import Decimal
 
     from toapis_async.sandbox import Tier
 
@@ -97,8 +98,25 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
 @click.option("--retry-failed", is_flag=True, help="Send rows that failed again, under new ids; they cost again.")
 @click.option("--overwrite", is_flag=True, help="Begin anew over an earlier run's results, and pay for all again.")
 @click.option("--same-account", is_flag=True, help="The key was changed since the run began; it is the same account's.")
+@BUDGET
+@click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images in all.")
+@PRICE
+@click.option("--dry-run", is_flag=True, help="Tell what would be sent and what it would cost; send nothing.")
+@click.option(
+    "--no-report", "page", is_flag=True, flag_value=False, default=True, help="Make no index.html at the end."
+)
 @service_options
-def batch(options: Options, file: str, out: Path, format_: str | None, **again: bool) -> None:
+def batch(
+    options: Options,
+    *,
+    file: str,
+    out: Path,
+    format_: str | None,
+    budget_credits: Decimal | None,
+    max_images: int | None,
+    prices: dict[str, Decimal],
+    **ways: bool,
+) -> None:
     """Make images from every row of FILE (- for stdin).
 
     \b
@@ -116,23 +134,49 @@ def batch(options: Options, file: str, out: Path, format_: str | None, **again: 
 
     \b
       toapis batch docs/examples/prompts.jsonl --out out --sandbox
+      toapis batch prompts.csv --out out --dry-run --price 2 --price gpt-image-2-vip/4k=9
+      toapis batch prompts.csv --out out --budget-credits 500 --price 2 --price gpt-image-2-vip/4k=9
       cut -f2 table.tsv | toapis batch - --out out --format txt
 
-    Writes OUT/images/KEY.png (KEY-1.png … for several) and OUT/results.jsonl: a row a request with index, key, ok,
-    task_id, client_business_id, files, error and billing, in the order of FILE once the run has ended.
+    Writes OUT/images/KEY.png (KEY-1.png … for several), OUT/index.html to look at, and OUT/results.jsonl: a row a
+    request with index, key, ok, task_id, client_business_id, files, error and billing, in the order of FILE once the
+    run has ended.
 
     A run that was cut short, however, is taken up by the same command: OUT/journal.sqlite knows what was sent and paid
-    for. Rows may be added to FILE meanwhile. `toapis status OUT` tells how the run stands.
+    for. Rows may be added to FILE meanwhile. Ctrl-C stops a run, twice leaves at once; nothing is lost either way.
+    `toapis status OUT` tells how the run stands.
+
+    The service publishes no reliable prices, so a budget goes by those you state, corrected by what it bills. Earlier
+    passes of a run count in its budget; rows that do not fit are not sent.
     """
     with reported(speaking := _output(options)):
-        from toapis_async.cli.batch import Again
+        from toapis_async.cli.batch import Ways
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
         if file == "-" and sys.stdin.isatty():
             speaking.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
-            _run(speaking, body(options, speaking, prompts, out, Again(**again)))
+            caps = Caps(budget_credits, max_images, prices)
+            _run(speaking, body(options, speaking, prompts, out, ways=Ways(**ways), caps=caps))
+
+
+@main.command(short_help="Make the page of a batch.")
+@click.argument("folder", metavar="DIR", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@PRICE
+@JSON
+@QUIET
+def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool) -> None:
+    """Make DIR/index.html of the batch in DIR, also while it runs, and print its path: a gallery with prompts, costs,
+    times and reasons, which opens without a server. `toapis batch` makes it at its end.
+
+    \b
+      toapis report out
+    """
+    with reported(speaking := Output(json=json, quiet=quiet)):
+        from toapis_async.cli.page import report as body
+
+        _run(speaking, body(speaking, folder, prices))
 
 
 @main.command(short_help="Tell how tasks, or a batch, stand.")
@@ -287,6 +331,23 @@ def sandbox(
         if webhook_url is not None:
             add_receiver(service, webhook_url)
         _run(speaking, serve(speaking, service, Options(sandbox=True, speed=speed, tier=tier)))
+
+
+@main.command(short_help="Print the completion of a shell.")
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> None:
+    """Print what makes SHELL complete toapis's commands and options; load it in the shell's start-up file.
+
+    \b
+      toapis completion bash >> ~/.bashrc
+      toapis completion zsh >> ~/.zshrc
+      toapis completion fish > ~/.config/fish/completions/toapis.fish
+    """
+    from click.shell_completion import get_completion_class
+
+    kind = get_completion_class(shell)
+    assert kind is not None
+    click.echo(kind(main, {}, "toapis", "_TOAPIS_COMPLETE").source())
 
 
 def _output(options: Options) -> Output:

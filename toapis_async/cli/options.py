@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from decimal import Decimal
 from typing import Final, get_args
 
 import click
-from attrs import fields, frozen
+from attrs import field, fields, frozen
 
-from toapis_async.settings import Settings, Tier
+from toapis_async.settings import Settings, Tier, as_credits
 
 Command = Callable[..., None]
 
@@ -44,6 +45,45 @@ class Options:
         return self
 
 
+@frozen
+class Caps:
+    """What a batch may come to, and what an image costs."""
+
+    budget_credits: Decimal | None = None
+    max_images: int | None = None
+    prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal])
+
+
+def _credits(_: click.Context, __: click.Parameter, value: str | None) -> Decimal | None:
+    amount = None if value is None else as_credits(value)
+    if value is not None and amount is None:
+        raise click.BadParameter(f"{value!r} is no amount of credits")
+    return amount
+
+
+def _prices(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Decimal]:
+    prices: dict[str, Decimal] = {}
+    for value in values:
+        name, mark, amount = value.rpartition("=")
+        parts, credits_ = name.split("/"), as_credits(amount)
+        if credits_ is None or (mark and not (all(parts) and len(parts) <= 3)):
+            example = "2.5 for all images, or gpt-image-2-vip/4k/high=12 for some"
+            raise click.BadParameter(f"{value!r} is no [MODEL/RESOLUTION/QUALITY=]CREDITS, such as {example}")
+        prices[name or "*"] = credits_
+    return prices
+
+
+BUDGET = click.option(
+    "--budget-credits", metavar="CREDITS", callback=_credits, help="Send nothing that could cost more; needs --price."
+)
+PRICE = click.option(
+    "--price",
+    "prices",
+    multiple=True,
+    callback=_prices,
+    metavar="[CLASS=]CREDITS",
+    help="What an image costs: of the class MODEL/RESOLUTION/QUALITY (MODEL/RESOLUTION, MODEL), or of all. Repeatable.",
+)
 JSON = click.option("--json", is_flag=True, help="Machine-readable JSON lines on stdout.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr.")
 _OPTIONS = (

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
+from toapis_async.cli.words import typed
 from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
@@ -77,7 +78,8 @@ class Output:
 
     def failure(self, error: ToAPIsError, asked: str | None = None) -> None:
         """An error of the library, for people and for machines; `asked` is which of several it is about."""
-        self.error(f"{asked}: {error}" if asked and asked not in str(error) else str(error))
+        text = typed(str(error))
+        self.error(f"{asked}: {text}" if asked and asked not in text else text)
         ids = {"task_id": error.task_id, "client_business_id": error.client_business_id}
         self.record({"ok": False, "asked": asked, **ids, "error": error_record(error)})
 
@@ -156,15 +158,15 @@ def _escaped(character: str) -> str:
     return character.encode("unicode_escape").decode("ascii")
 
 
-def duration(seconds: float) -> str:
-    """Seconds as people read them: `0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 9.95:
+def duration(seconds: float, *, whole: bool = False) -> str:
+    """Seconds as people read them: `0.4 s` (`whole`: `0 s`), `12 s`, `3 min 05 s`, `2 h 10 min`."""
+    if seconds < 9.95 and not whole:
         return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60:02} s"
+    rounded = round(seconds)
+    if rounded < 60:
+        return f"{rounded} s"
+    if rounded < 3_600:
+        return f"{rounded // 60} min {rounded % 60:02} s"
     minutes = round(seconds / 60)
     return f"{minutes // 60:,} h {minutes % 60:02} min"
 

@@ -12,6 +12,7 @@ import json
 import shutil
 import sys
 import tempfile
+from collections import Counter
 from contextlib import contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
@@ -20,11 +21,15 @@ from attrs import field, frozen
 
 from toapis_async.cli.formats import COLUMNS, Format, format_of, texts, unknown_column
 from toapis_async.cli.output import CliError
+from toapis_async.cli.words import typed
 from toapis_async.errors import InvalidRequest
+from toapis_async.protocol.budget import PriceClass
 from toapis_async.rows import RowReader
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator, Iterator, Mapping
+
+    from toapis_async.request import ImageRequest
 
 MOST_SHOWN: Final = 50
 _LISTS: Final = ("reference_images", "image_urls")
@@ -47,6 +52,7 @@ class Checked:
     rows: int
     problems: tuple[Line, ...]  #: the first few
     bad: int
+    classes: Mapping[PriceClass, int] = field(factory=dict["PriceClass", int])  #: how many rows of each
 
 
 @frozen
@@ -76,16 +82,19 @@ class PromptFile:
         """Make a request of every row, send none, and collect what is wrong."""
         reader = RowReader(None)
         problems: list[Line] = []
+        classes: Counter[PriceClass] = Counter()
         rows = bad = 0
         for rows, line in enumerate(self.lines(), 1):
-            problem = line.problem or await _problem(reader, line.row)
+            problem, request = (line.problem, None) if line.problem else await _read(reader, line.row)
+            if request is not None:
+                classes[PriceClass.of(fields_of(request))] += 1
             if problem:
                 bad += 1
                 if bad <= MOST_SHOWN:
                     problems.append(Line(line.number, problem=problem))
             if rows % 1_000 == 0:
                 await asyncio.sleep(0)  # lets Ctrl-C in
-        return Checked(rows, tuple(problems), bad)
+        return Checked(rows, tuple(problems), bad, classes)
 
 
 @contextmanager
@@ -106,15 +115,23 @@ def opened(source: str, given_format: str | None = None) -> Generator[PromptFile
         yield PromptFile(copy, format_of(copy, given_format, source), Path())
 
 
-async def _problem(reader: RowReader, row: Any) -> str | None:
+async def _read(reader: RowReader, row: Any) -> tuple[str | None, ImageRequest | None]:
+    """What is wrong with a row, and its request."""
     read = await reader.read(row)
     if read.error is not None:
-        return str(read.error)
+        return typed(str(read.error)), None
     assert read.request is not None
     for place, reference in enumerate(read.request.reference_images):
         if isinstance(reference, Path) and not reference.is_file():
-            return f"reference_images[{place}]: there is no file {reference} (nor is it an http(s) URL)"
-    return None
+            return f"reference_images[{place}]: there is no file {reference} (nor is it an http(s) URL)", None
+    return None, read.request
+
+
+def fields_of(request: ImageRequest) -> dict[str, Any]:
+    """The fields of a request as they are sent."""
+    fields = request.given()
+    fields.pop("extra", None)
+    return {**fields, **request.extra}
 
 
 def _plain_lines(file: IO[bytes]) -> Iterator[Line]:

@@ -34,6 +34,7 @@ class Results:
     def __init__(self, folder: Path) -> None:
         self._folder = folder
         self._path = folder / NAME
+        self._part = folder / f".{NAME}.part"
         self._offsets = array("q")
         self._in_order = True
         self._last_index = -1
@@ -41,25 +42,24 @@ class Results:
 
     @contextmanager
     def opened(self) -> Generator[None]:
-        """Make the folders and the file; at the end, however it comes, put the rows in order.
+        """Make the folders; at the end, however it comes, put the rows in order.
 
         Raises `CliError` when images can't be written.
         """
-        self._open()
-        try:
-            yield
-        finally:
-            self._close()
-
-    def _open(self) -> None:
         try:
             images = self._folder / IMAGES
             images.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=images):
                 pass
-            self._file = self._path.open("w+b")
+            if self._path.exists():
+                with self._path.open("ab"):  # leaves what is there as it is
+                    pass
         except OSError as error:
             raise CliError(f"can't write to {self._folder}: {error.strerror}") from None
+        try:
+            yield
+        finally:
+            self._close()
 
     @property
     def kept(self) -> bool:
@@ -75,7 +75,9 @@ class Results:
         return self._append(item, {"type": "StillRunning", "code": "", "message": told})
 
     def _append(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
-        assert self._file is not None
+        if self._file is None:  # not before: until there is something to tell, what an earlier run told stays
+            self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
+            self._file = self._path.open("w+b")
         row = self._row(item, error)
         missing = item.index + 1 - len(self._offsets)
         if missing > 0:
@@ -88,23 +90,20 @@ class Results:
         return row
 
     def _close(self) -> None:
-        assert self._file is not None
-        with self._file as file:
-            if not self.kept:  # nothing was sent: no reason to refuse the next run
-                self._path.unlink(missing_ok=True)
-            elif not self._in_order:
-                self._rewrite(file)
+        if self._file is not None:
+            with self._file as file:
+                if not self._in_order:
+                    self._rewrite(file)
 
     def _rewrite(self, rows: IO[bytes]) -> None:
-        part = self._path.with_name(f".{NAME}.part")
-        with part.open("wb") as ordered:
+        with self._part.open("wb") as ordered:
             for offset in self._offsets:
                 if offset != _NOT_YET:
                     rows.seek(offset)
                     ordered.write(rows.readline())
             ordered.flush()
             os.fsync(ordered.fileno())
-        part.replace(self._path)
+        self._part.replace(self._path)
 
     def _row(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
         billing = item.generation.billing if item.generation else getattr(item.error, "billing", None)

@@ -18,7 +18,8 @@ from toapis_async.models import TaskStatus
 from toapis_async.settings import TIERS, Credentials, Journal, RateLimits, Settings
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Iterable
+    from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
+    from decimal import Decimal
     from pathlib import Path
 
     from toapis_async.cli.options import Options
@@ -76,8 +77,8 @@ class Pending:
 class Session:
     """What a command works with. Made at once or not at all: a missing key or a wrong setting raises here."""
 
-    def __init__(self, options: Options, out: Output) -> None:
-        self._settings = settings_of(options, self._heard)
+    def __init__(self, options: Options, out: Output, prices: Mapping[str, Decimal] | None = None) -> None:
+        self._settings = evolve(settings_of(options, self._heard), prices=prices or {})
         if not options.sandbox:
             Credentials.resolve(None, options.base_url)
         self.options = options

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import ALL_DONE, CliError, count, error_record
 from toapis_async.cli.results import NAME
+from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.engine.journal_file import State
 from toapis_async.engine.journal_reader import latest_run, records, standing
 from toapis_async.engine.recovery import error_of_record
@@ -19,7 +20,9 @@ if TYPE_CHECKING:
 
 JOURNAL: Final = "journal.sqlite"
 FIRST_RUN: Final = "1"
-MOST_SHOWN: Final = 20
+MOST_SHOWN: Final = 10  #: of those that failed, and of those that have not ended
+_ENDED_BADLY: Final = frozenset({State.FAILED, State.REFUSED})
+_WORDS: Final = {State.INTENT: "in doubt", State.WITHDRAWN: "not accepted", State.ACCEPTED: "running"}
 
 
 def run_name(folder: Path, *, overwrite: bool) -> str:
@@ -28,7 +31,7 @@ def run_name(folder: Path, *, overwrite: bool) -> str:
     if overwrite and latest is not None and latest.isdecimal():
         return str(int(latest) + 1)
     results = folder / NAME
-    if latest is None and not overwrite and results.exists() and results.stat().st_size:
+    if not (folder / JOURNAL).exists() and not overwrite and results.exists() and results.stat().st_size:
         raise CliError(
             f"{results} holds results, but there is no journal beside it to go on from: nothing was sent, so that "
             "nothing is paid for twice. Take another --out, or --overwrite to do it all again"
@@ -49,18 +52,21 @@ def status(out: Output, folder: Path) -> int:
         raise CliError(f"{folder} holds no run: there is no journal {folder / JOURNAL}")
     now = standing(folder / JOURNAL, name)
     out.result(f"{count(now.rows, 'row')} sent: {_parts(now)}")
-    shown = 0
+    shown: dict[str, list[tuple[str, str, str]]] = {"failed": [], "open": []}
     for record in records(folder / JOURNAL, name):
         out.record(_record(record))
-        if record.state is State.COMPLETED or out.json:
-            continue
-        shown += 1
-        if shown <= MOST_SHOWN:
-            out.result(_line(record))
-    if shown > MOST_SHOWN:
-        out.result(f"… and {shown - MOST_SHOWN:,} more; all of them with --json")
+        if record.state is not State.COMPLETED:
+            kind = shown["failed" if record.state in _ENDED_BADLY else "open"]
+            if len(kind) < MOST_SHOWN:
+                kind.append(_line(record))
+    lines = [*shown["failed"], *shown["open"]]
+    for line in aligned(lines):
+        out.result(f"  {line}")
+    others = now.rows - now.saved - now.completed - len(lines)
+    if others > 0:
+        out.result(f"  … and {others:,} more; all of them with --json")
     if now.completed + now.running + now.in_doubt + now.withdrawn:
-        out.note("the command that began this run goes on with it")
+        out.note("the same command as before goes on with it")
     return ALL_DONE
 
 
@@ -77,11 +83,12 @@ def _parts(now: Standing) -> str:
     return ", ".join(f"{number:,} {word}" for word, number in words.items() if number) or "none"
 
 
-def _line(record: Record) -> str:
+def _line(record: Record) -> tuple[str, str, str]:
     error = error_of_record(record)
-    told = f"  {error}" if error else ""
-    name = record.intent.key or f"row {(record.intent.place or 0) + 1}"
-    return f"{record.state.value:<9}  {name}  {record.task_id or record.intent.client_business_id}{told}"
+    told = "" if error is None else error_record(error)["message"]
+    state = _WORDS.get(record.state, record.state.value)
+    name = record.intent.key or record.intent.stem or record.intent.client_business_id
+    return state, cut(name, KEY_COLUMNS), told or record.task_id or record.intent.client_business_id
 
 
 def _record(record: Record) -> dict[str, Any]:

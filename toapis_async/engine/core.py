@@ -14,6 +14,7 @@ from toapis_async.engine.inbox import Inbox
 from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
+from toapis_async.engine.poster import Poster
 from toapis_async.engine.queries import Pacer, Queries
 from toapis_async.engine.reconciler import Reconciler
 from toapis_async.engine.recovery import answer_of, to_take_up
@@ -21,6 +22,7 @@ from toapis_async.engine.registry import Entry, Registry
 from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter, mint_business_id
 from toapis_async.engine.transport import Transport
+from toapis_async.engine.unclaimed import Unclaimed
 from toapis_async.engine.uploads import Uploads
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
@@ -111,17 +113,29 @@ class Engine:
         self.learned = schedule.learned
         self.inbox = Inbox(self.registry, schedule)
         self._poller = Poller(port=self.queries, registry=self.registry, schedule=schedule, settings=settings)
-        self.submitter = Submitter(
+        self.unclaimed = Unclaimed()
+        self._poster = Poster(
             transport=self.transport,
             pacer=self._submits,
             permits=self._permits,
             registry=self.registry,
             inbox=self.inbox,
             poller=self._poller,
-            uploads=self.uploads,
             reconciler=Reconciler(self.queries, settings.reconcile_window_s),
+            journal=journal,
+            unclaimed=self.unclaimed,
+            settings=settings,
+            emit=self.emit,
+        )
+        self.submitter = Submitter(
+            poster=self._poster,
+            pacer=self._submits,
+            permits=self._permits,
+            poller=self._poller,
+            uploads=self.uploads,
             spending=self.spending,
             journal=journal,
+            unclaimed=self.unclaimed,
             settings=settings,
             emit=self.emit,
         )
@@ -136,19 +150,21 @@ class Engine:
 
     async def aclose(self) -> None:
         """Refuse, drain, end, disconnect."""
-        self._submits.gate.close()
-        self._permits.close()
-        for dependent in tuple(self.dependents):
-            await dependent.aclose()
-        await self.submitter.aclose()
-        self._polling.cancel()
-        await asyncio.wait([self._polling])
-        self._asks.gate.close()
-        self.registry.close()
         try:
+            self._submits.gate.close()
+            self._permits.close()
+            for dependent in tuple(self.dependents):
+                await dependent.aclose()
+            await self.submitter.aclose()
+            self._polling.cancel()
+            await asyncio.wait([self._polling])
+            self._asks.gate.close()
+            self.registry.close()
             if self.journal is not None:
                 await self.journal.aclose()
         finally:
+            if self.journal is not None:
+                self.journal.forget()  # when closing itself was cut short, its lock must not stay
             await self.transport.aclose()
 
     def forget(self) -> None:
@@ -189,14 +205,18 @@ class Engine:
         if self.journal is None:
             return await self.submit(request, business_id)
         identity = await fingerprint(request)
-        known = await self.journal.of_id(business_id) if given else None
-        record = to_take_up(known, identity.digest, retry={State.REFUSED})
-        if record is None and known is not None:
-            raise InvalidRequest(
-                f"client_business_id {business_id!r} is that of another request, which failed: take another id",
-                field="client_business_id",
-            )
-        return await self.submit(request, business_id, Intent(business_id, identity.digest, identity.text), record)
+        intent = Intent(business_id, identity.digest, identity.text)
+        if not given:
+            return await self.submit(request, business_id, intent)
+        async with self.submitter.alone(business_id):
+            known = await self.journal.of_id(business_id)
+            record = to_take_up(known, identity.digest, retry={State.REFUSED})
+            if record is None and known is not None:
+                raise InvalidRequest(
+                    f"client_business_id {business_id!r} is that of another request, which failed: take another id",
+                    field="client_business_id",
+                )
+            return await self.submit(request, business_id, intent, record)
 
     async def submit(
         self,
@@ -236,19 +256,30 @@ class Engine:
         return entry
 
     def _keep(self, entry: Entry) -> None:
-        """Write down a final state. The end of watching alone is none; but an intent whose task the service does not
-        know was not accepted."""
+        """Write down a final state, but for a picture without a link, which is asked for again. The end of watching
+        alone is none; but an intent that the service knew no task of through a whole window was not accepted."""
         self.inbox.ended(entry)
         self.spending.ended(entry)
         if self.journal is None:
             return
-        snapshot = entry.snapshot if entry.status and entry.status.is_final else None
-        business_id = entry.client_business_id or (snapshot.client_business_id if snapshot else None)
-        if business_id is not None and snapshot is not None:
-            state = State.COMPLETED if snapshot.status is TaskStatus.COMPLETED else State.FAILED
-            self.journal.ended(business_id, state, answer_of(snapshot))
-        elif business_id is not None and isinstance(entry.error, TaskNotFound):
-            self.journal.ended(business_id, State.WITHDRAWN)
+        business_id = entry.client_business_id
+        if entry.status is not None and entry.status.is_final and entry.snapshot is not None:
+            self._keep_final(self.journal, entry, entry.snapshot)
+        elif business_id is not None and isinstance(entry.error, TaskNotFound) and not entry.is_shown:
+            watched_s = self._loop.time() - entry.since_s
+            if watched_s >= self._settings.reconcile_window_s:
+                self.journal.ended(business_id, State.WITHDRAWN)
+
+    def _keep_final(self, journal: JournalWriter, entry: Entry, snapshot: TaskSnapshot) -> None:
+        business_id = entry.client_business_id or snapshot.client_business_id
+        failed = snapshot.status is TaskStatus.FAILED
+        if business_id is None or not (failed or snapshot.images):
+            return
+        try:
+            answer = answer_of(snapshot)
+        except RecursionError:  # it is nested deeper than can be written from here
+            return
+        journal.ended(business_id, State.FAILED if failed else State.COMPLETED, task_id=entry.task_id, answer=answer)
 
     def check_loop(self) -> None:
         try:
@@ -279,13 +310,13 @@ class Engine:
         return ClientStatistics(
             in_flight=len(self.registry),
             waiting=self._permits.waiting + submit.waiting,
-            accepted=self.submitter.accepted,
+            accepted=self._poster.accepted,
             completed=self.registry.completed,
             failed=self.registry.failed,
             retried=self.submitter.retried,
-            adopted=self.submitter.adopted,
-            resubmitted=self.submitter.resubmitted,
-            uncertain=self.submitter.uncertain,
+            adopted=self._poster.adopted,
+            resubmitted=self._poster.resubmitted,
+            uncertain=self._poster.uncertain,
             looks=self.queries.asked,
             requests=self.transport.sent,
             throttled_submits=self._submits.throttled,

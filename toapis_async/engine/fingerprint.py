@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from toapis_async.engine.threads import in_thread
+from toapis_async.engine.uploads import read_picture
+from toapis_async.errors import InvalidRequest
 
 if TYPE_CHECKING:
     from toapis_async.request import ImageRequest
@@ -24,8 +26,8 @@ class Fingerprint:
 
 
 async def fingerprint(request: ImageRequest) -> Fingerprint:
-    """The identity of a request; reads local files in a worker thread."""
-    if any(isinstance(item, Path) for item in request.reference_images):
+    """The identity of a request; pictures are read and hashed in a worker thread."""
+    if any(isinstance(item, Path | bytes) for item in request.reference_images):
         return await in_thread(_fingerprint, request)
     return _fingerprint(request)
 
@@ -40,8 +42,7 @@ def _plain(value: object) -> object:
         return {"content": hashlib.sha256(value).hexdigest()}
     if isinstance(value, Path):
         try:
-            with value.open("rb") as file:
-                return {"content": hashlib.file_digest(file, "sha256").hexdigest()}
-        except (OSError, ValueError):  # ValueError: a NUL in the name
+            return {"content": hashlib.sha256(read_picture(value)).hexdigest()}
+        except InvalidRequest:
             return {"path": str(value)}  # the upload will say what is wrong with it
     raise TypeError(type(value).__name__)

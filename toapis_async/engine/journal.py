@@ -7,27 +7,38 @@ files) is written without waiting: a process that dies before it finds it out ag
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import queue
 import sqlite3
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import frozen
 
 from toapis_async.engine import journal_file
 from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
-from toapis_async.errors import JournalError
+from toapis_async.engine.threads import in_thread
+from toapis_async.errors import JournalError, SessionClosed
 from toapis_async.log import logger
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import AsyncIterator, Callable, Sequence
 
     from toapis_async.settings import Credentials, Journal
 
 T = TypeVar("T")
 MOST_KEPT: Final = 100_000
 """Notes kept while the disk refuses them; beyond that the oldest go, and the service must tell again."""
+_ITS_OWN_FAULT: Final = (
+    ValueError,
+    OverflowError,
+    sqlite3.DataError,
+    sqlite3.IntegrityError,
+    sqlite3.InterfaceError,
+    sqlite3.ProgrammingError,
+)
 
 
 @frozen(eq=False)
@@ -55,14 +66,17 @@ class JournalWriter:
     async def open(cls, journal: Journal, credentials: Credentials) -> JournalWriter:
         """Open it, or raise `JournalLocked` or `JournalError`."""
 
-        def opened() -> JournalFile:
-            return JournalFile.open(journal.path, credentials, same_account=journal.same_account)
+        opened: list[JournalFile] = []
 
-        opening = asyncio.ensure_future(asyncio.to_thread(opened))
+        def opening() -> None:
+            opened.append(JournalFile.open(journal.path, credentials, same_account=journal.same_account))
+
         try:
-            return cls(await asyncio.shield(opening), str(journal.path))
-        except asyncio.CancelledError:  # the thread can't be stopped, and the lock must not stay
-            opening.add_done_callback(_close)
+            await in_thread(opening)
+            return cls(opened[0], str(journal.path))
+        except BaseException:
+            for file in opened:  # cancelled meanwhile: the lock must not stay
+                file.close()
             raise
 
     # -------------------------------------------------------------------------------------- writing
@@ -77,10 +91,14 @@ class JournalWriter:
         now_s = time.time()
         self._note(lambda db: journal_file.put_accepted(db, client_business_id, task_id, asked_id, now_s))
 
-    def ended(self, client_business_id: str, state: State, answer: str | None = None) -> None:
+    def ended(
+        self, client_business_id: str, state: State, *, task_id: str | None = None, answer: str | None = None
+    ) -> None:
         """Its final state, or that it was not taken."""
         now_s = time.time()
-        self._note(lambda db: journal_file.put_end(db, client_business_id, state, answer, now_s))
+        self._note(
+            lambda db: journal_file.put_end(db, client_business_id, state, now_s, task_id=task_id, answer=answer)
+        )
 
     def saved(self, client_business_id: str, names: Sequence[str]) -> None:
         """Its images are on disk."""
@@ -97,13 +115,14 @@ class JournalWriter:
         """What is known of a submission."""
         return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
 
-    async def left_behind(self, run: str) -> tuple[Record, ...]:
-        """The rows of a run that an image may come of, or has, and whose files are not on disk."""
-        return await self._do(lambda db: journal_file.left_behind(db, run))
-
-    async def paid(self, run: str) -> tuple[Record, ...]:
-        """The rows of a run that were paid for, or may have been."""
-        return await self._do(lambda db: journal_file.paid(db, run))
+    async def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
+        """The rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
+        whose files are not on disk. A page at a time, however many they are."""
+        after = 0
+        while page := await self._do(partial(journal_file.paid, run=run, after=after, unsaved=unsaved)):
+            for record in page:
+                yield record
+            after = page[-1].number
 
     async def unfinished(self) -> tuple[Record, ...]:
         """The plain submissions that the service may still work on."""
@@ -111,10 +130,15 @@ class JournalWriter:
 
     # -------------------------------------------------------------------------------------- the thread
 
+    async def flush(self) -> None:
+        """Returns once all that was asked for so far has been tried, and those who waited for it were told."""
+        with contextlib.suppress(JournalError, SessionClosed):
+            await self._do(lambda _: None)
+
     async def aclose(self) -> None:
         """Write what is left, and let others have the journal."""
         self.forget()
-        await asyncio.to_thread(self._thread.join)
+        await in_thread(self._thread.join)
 
     def forget(self) -> None:
         """The same without waiting. May be called in any thread."""
@@ -124,7 +148,7 @@ class JournalWriter:
 
     async def _do(self, act: Callable[[sqlite3.Connection], T]) -> T:
         if self._closed:
-            raise JournalError(f"the journal {self._name} is closed")
+            raise SessionClosed("the client was closed before this was sent")
         done: asyncio.Future[T] = self._loop.create_future()
         self._items.put(_Item(act, done))
         return await done
@@ -154,8 +178,9 @@ class JournalWriter:
             results = [self._done(item, db) for item in group]
             db.execute("COMMIT")
         except Exception as error:  # the disk is full, read-only or broken; or a bug, which must not end the thread
-            if db.in_transaction:
-                db.execute("ROLLBACK")
+            with contextlib.suppress(sqlite3.Error):  # a disk that is broken; it must not end the thread
+                if db.in_transaction:
+                    db.execute("ROLLBACK")
             self._failed(group, error)
         else:
             self._kept = []
@@ -165,7 +190,7 @@ class JournalWriter:
         """One item's result. A value that sqlite can't take is its own fault, and must not hold up the others."""
         try:
             return item.act(db)
-        except (ValueError, OverflowError, sqlite3.IntegrityError, sqlite3.ProgrammingError) as error:
+        except _ITS_OWN_FAULT as error:
             logger.error("the journal %s can't hold this: %s", self._name, error)
             return JournalError(f"the journal {self._name} can't hold this: {error}; nothing was sent")
 
@@ -174,10 +199,14 @@ class JournalWriter:
         if not self._kept:
             logger.error("the journal %s can't be written: %s", self._name, error)
         self._kept = [item for item in group if item.done is None][-MOST_KEPT:]
+        waiting = [item for item in group if item.done is not None]
+        self._tell(waiting, [self._failure(error) for _ in waiting])
+
+    def _failure(self, error: Exception) -> JournalError:
+        """One for each who waits: it will be told which submission it is about."""
         failure = JournalError(f"the journal {self._name} can't be written: {error}; nothing was sent")
         failure.__cause__ = error
-        waiting = [item for item in group if item.done is not None]
-        self._tell(waiting, [failure] * len(waiting))
+        return failure
 
     def _tell(self, group: list[_Item], results: Sequence[object]) -> None:
         told = [(item.done, result) for item, result in zip(group, results, strict=True) if item.done is not None]
@@ -186,11 +215,6 @@ class JournalWriter:
                 self._loop.call_soon_threadsafe(_resolve, told)
             except RuntimeError:  # the loop was closed: nobody waits any more
                 return
-
-
-def _close(opening: asyncio.Future[JournalFile]) -> None:
-    if opening.exception() is None:
-        opening.result().close()
 
 
 def _resolve(told: list[tuple[asyncio.Future[Any], object]]) -> None:

@@ -19,7 +19,7 @@ from attrs import frozen
 from toapis_async.errors import JournalError, JournalLocked
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator
+    from collections.abc import Generator
     from pathlib import Path
 
     from toapis_async.settings import Credentials
@@ -95,14 +95,17 @@ class Record:
     intended_at: float  #: Unix seconds, by this machine's clock; like the next two
     accepted_at: float | None
     ended_at: float | None
+    number: int  #: grows from one intent to the next
     files: tuple[str, ...] = ()  #: names of saved files, in the images' order
+    saved_at: float | None = None  #: when the last of them was on disk
 
 
 SELECT: Final = (
     "SELECT client_business_id, digest, request, run, place, key, occurrence, stem,"
-    " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at FROM submission"
+    " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at, id FROM submission"
 )
 SAVED: Final = "EXISTS (SELECT 1 FROM file WHERE file.client_business_id = submission.client_business_id)"
+_PAGE_ROWS: Final = 500
 _INTENT_COLUMNS: Final = 8
 
 
@@ -121,10 +124,12 @@ class JournalFile:
         account's or at another address; nothing is changed then.
         """
         try:
+            path = path.resolve()  # one file has one lock, by whatever name it is opened
             _create(path)
             lock = _locked(path)
-        except OSError as error:
-            raise JournalError(f"can't use the journal {path}: {error.strerror}") from error
+        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a link that leads to itself
+            reason = error.strerror if isinstance(error, OSError) else error
+            raise JournalError(f"can't use the journal {path}: {reason}") from error
         try:
             with explained(path):
                 connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
@@ -154,14 +159,14 @@ class JournalFile:
 
 
 def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
-    """A submission is about to be sent; one that was withdrawn before may be."""
-    db.execute(
+    """A submission is about to be sent; one that certainly was not accepted before may be."""
+    written = db.execute(
         "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, stem, state,"
         " intended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
         " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
         " key = excluded.key, occurrence = excluded.occurrence,"
         " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
-        " intended_at = excluded.intended_at",
+        " intended_at = excluded.intended_at WHERE state IN ('withdrawn', 'refused')",
         (
             intent.client_business_id,
             intent.digest,
@@ -174,6 +179,8 @@ def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
             now_s,
         ),
     )
+    if not written.rowcount:
+        raise sqlite3.IntegrityError(f"{intent.client_business_id} was sent already")
 
 
 def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, asked_id: str, now_s: float) -> None:
@@ -185,11 +192,19 @@ def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, 
     )
 
 
-def put_end(db: sqlite3.Connection, client_business_id: str, state: State, answer: str | None, now_s: float) -> None:
+def put_end(
+    db: sqlite3.Connection,
+    client_business_id: str,
+    state: State,
+    now_s: float,
+    *,
+    task_id: str | None = None,
+    answer: str | None = None,
+) -> None:
     """It came to an end, or was never taken; only an intent can be withdrawn."""
-    end = "UPDATE submission SET state = ?, answer = ?, ended_at = ? WHERE client_business_id = ?"
+    end = "UPDATE submission SET state = ?, task_id = ?, answer = ?, ended_at = ? WHERE client_business_id = ?"
     only = " AND state = 'intent'" if state is State.WITHDRAWN else ""
-    db.execute(end + only, (state.value, answer, now_s, client_business_id))
+    db.execute(end + only, (state.value, task_id, answer, now_s, client_business_id))
 
 
 def put_files(db: sqlite3.Connection, client_business_id: str, names: tuple[str, ...], now_s: float) -> None:
@@ -218,19 +233,12 @@ def unfinished(db: sqlite3.Connection) -> tuple[Record, ...]:
     return tuple(record_of(db, row) for row in rows)
 
 
-def left_behind(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
-    """The rows of a run that an image may come of, or has, and whose files are not on disk; the oldest first."""
-    rows = db.execute(
-        f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed') AND NOT {SAVED} ORDER BY id",
-        (run,),
-    ).fetchall()
-    return tuple(record_of(db, row) for row in rows)
-
-
-def paid(db: sqlite3.Connection, run: str) -> tuple[Record, ...]:
-    """The rows of a run that were paid for, or may have been."""
-    rows = db.execute(f"{SELECT} WHERE run = ? AND state IN ('intent', 'accepted', 'completed')", (run,)).fetchall()
-    return tuple(record_of(db, row) for row in rows)
+def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
+    """The next rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
+    whose files are not on disk. A page of them, after the one with this number."""
+    only = f" AND NOT {SAVED}" if unsaved else ""
+    page = f"{SELECT} WHERE run = ? AND id > ? AND state IN ('intent', 'accepted', 'completed'){only} ORDER BY id"
+    return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
 
 
 def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:
@@ -242,11 +250,12 @@ def record_of(db: sqlite3.Connection, row: tuple[object, ...]) -> Record:
     """A record from its columns, with its files."""
     intent = Intent(*row[:_INTENT_COLUMNS])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     state, *rest = row[_INTENT_COLUMNS:]
-    files: Iterator[tuple[str]] = db.execute(
-        "SELECT name FROM file WHERE client_business_id = ? ORDER BY place", (intent.client_business_id,)
-    )
-    names = tuple(name for (name,) in files)
-    return Record(intent, State(state), *rest, names)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
+    files: list[tuple[str, float]] = db.execute(
+        "SELECT name, saved_at FROM file WHERE client_business_id = ? ORDER BY place", (intent.client_business_id,)
+    ).fetchall()
+    names = tuple(name for name, _ in files)
+    saved_at = max((saved_at for _, saved_at in files), default=None)
+    return Record(intent, State(state), *rest, names, saved_at)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------------------------------------- opening
@@ -270,14 +279,20 @@ def _locked(path: Path) -> sqlite3.Connection:
     sqlite's own locks end with the process however it ends, on every system. Race: between writing the pid and taking
     the lock again another process may come first; it then holds the lock, and ours is refused.
     """
-    lock = sqlite3.connect(lock_path(path), isolation_level=None, timeout=0, check_same_thread=False)
+    try:
+        lock = sqlite3.connect(lock_path(path), isolation_level=None, timeout=0, check_same_thread=False)
+    except sqlite3.OperationalError as error:  # another user's, or a folder
+        raise JournalError(f"can't lock the journal {path}: {error}") from error
     try:
         lock.execute("PRAGMA synchronous = OFF")
         lock.execute("BEGIN IMMEDIATE")
+        lock.execute("PRAGMA busy_timeout = 1000")  # for one who is reading the pid just now
         lock.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER)")
         lock.execute("DELETE FROM holder")
         lock.execute("INSERT INTO holder VALUES (?)", (os.getpid(),))
+        lock.execute("PRAGMA busy_timeout = 1000")  # one who was refused may be reading whose it is
         lock.execute("COMMIT")
+        lock.execute("PRAGMA busy_timeout = 0")
         lock.execute("BEGIN IMMEDIATE")
     except sqlite3.OperationalError as error:
         if error.sqlite_errorcode not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
@@ -308,8 +323,8 @@ def explained(path: Path) -> Generator[None]:
         raise JournalError(f"can't use the journal {path}: {error}") from error
     except sqlite3.DatabaseError as error:
         raise JournalError(
-            f"{path} is no journal, or a damaged one ({error}): nothing was changed; take another path, "
-            "or put the file aside and look for what it held with `toapis status`"
+            f"{path} is no journal, or a damaged one ({error}): nothing was changed; take another path, or put the "
+            "file aside first (the .recover command of sqlite3 may still read it)"
         ) from error
 
 
@@ -353,15 +368,17 @@ def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_
         # Of the key no more than this is kept: enough to know it again, and useless to everybody else.
         "account": hashlib.sha256(f"toapis-async {salt} {credentials.api_key}".encode()).hexdigest()[:32],
     }
-    if facts and facts["address"] != mine["address"]:
+    if facts and facts.get("address") != mine["address"]:
         raise JournalError(
-            f"the journal {path} belongs to {facts['address']}, not to {mine['address']}: its tasks are not known "
+            f"the journal {path} belongs to {facts.get('address')}, not to {mine['address']}: its tasks are not known "
             "there; use the same address, or another journal"
         )
-    if facts and facts["account"] != mine["account"] and not same_account:
+    if facts and facts.get("account") != mine["account"] and not same_account:
         raise JournalError(
             f"the journal {path} was written with another API key: if that was this very account's (a rotated key), "
             "say so with --same-account or Journal(path, same_account=True); else take another journal"
         )
     if facts != mine:
+        db.execute("BEGIN IMMEDIATE")  # all or none: a process that dies here must not leave half a binding
         db.executemany("INSERT OR REPLACE INTO fact VALUES (?, ?)", mine.items())
+        db.execute("COMMIT")

@@ -8,11 +8,21 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.engine.journal_file import SAVED, SELECT, Record, State, check_ours, explained, record_of
+from toapis_async.engine.journal_file import (
+    SAVED,
+    SELECT,
+    Record,
+    State,
+    check_ours,
+    explained,
+    record_of,
+    record_of_id,
+    record_of_row,
+)
 from toapis_async.errors import JournalError
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Callable, Generator
     from pathlib import Path
 
 _LATEST: Final = (
@@ -60,6 +70,21 @@ def records(path: Path, run: str) -> Generator[Record]:
         if db is not None:
             for row in db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run)):
                 yield record_of(db, row)
+
+
+@contextlib.contextmanager
+def looking_up(path: Path, run: str) -> Generator[Callable[[str | None, str, int, str | None], Record | None]]:
+    """A function that finds what a run knows of a row: by its key, or else by digest and occurrence; and if nothing, by
+    the client_business_id that the row has of its own."""
+    with _looking(path) as db:
+
+        def find(key: str | None, digest: str, occurrence: int, client_business_id: str | None) -> Record | None:
+            if db is None:
+                return None
+            known = record_of_row(db, run, key, digest, occurrence)
+            return record_of_id(db, client_business_id) if known is None and client_business_id else known
+
+        yield find
 
 
 def standing(path: Path, run: str) -> Standing:

@@ -70,8 +70,7 @@ class Gate(Generic[S]):
 
     async def acquire(self, *, urgent: bool = False) -> None:
         """Wait for a turn. Raises `SessionClosed` when the client closes meanwhile."""
-        if self._is_closed():
-            raise _closed()
+        self.check_open()
         if not self.waiting and self._source.wait_s(self._loop.time()) == 0:
             self._source.take(self._loop.time())
             return
@@ -88,6 +87,11 @@ class Gate(Generic[S]):
         if self._is_closed():  # also when granted in the very tick of closing: nothing may begin after it
             if granted:
                 self.give_back()
+            raise _closed()
+
+    def check_open(self) -> None:
+        """Raise `SessionClosed` when nothing may begin any more."""
+        if self._is_closed():
             raise _closed()
 
     def _is_closed(self) -> bool:
@@ -110,6 +114,8 @@ class Gate(Generic[S]):
 
     def _serve(self) -> None:
         """Grant what can be granted now, and set the one timer for the next."""
+        if not self.waiting:
+            return
         self._stop_timer()
         now_s = self._loop.time()
         while (turns := self._next_queue()) is not None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 from itertools import islice
 from typing import TYPE_CHECKING
 
@@ -42,6 +43,7 @@ class Poller:
         self._settings = settings
         self._loop = asyncio.get_running_loop()
         self._nearer = asyncio.Event()
+        self._sleeps_until_s = -math.inf
 
     def forecast_of(self, request: ImageRequest | None) -> Forecast:
         """What is known of how long such requests take; None: of tasks whose request we don't know."""
@@ -62,7 +64,7 @@ class Poller:
             self._schedule.put_back(entry, self._loop.time(), entry.progress)
         else:
             self._schedule.add(entry)
-        self._nearer.set()
+        self._notice()
 
     async def run(self) -> None:
         """Until cancelled. An unexpected error here is a bug of ours; the client then ends every watch with it."""
@@ -100,7 +102,9 @@ class Poller:
             logger.log(level, "look at task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
             self._again(entry)
         else:
-            entry.failures, entry.missing_since_s = 0, None
+            if entry.failures:
+                entry.failures = 0
+                self._registry.found(entry)
             if snapshot is not None and snapshot.status.is_final:
                 self._schedule.finished(entry, self._loop.time(), _took_s(snapshot))
             else:
@@ -126,7 +130,7 @@ class Poller:
             self._schedule.put_off(entry, self._loop.time(), entry.failures)
         else:
             self._schedule.put_back(entry, self._loop.time(), entry.progress)
-        self._nearer.set()
+        self._notice()
 
     def _due(self) -> Iterator[Entry]:
         """The tasks to look at now; those that ended are dropped. One that is too old is looked at a last time, unless
@@ -146,14 +150,25 @@ class Poller:
 
     async def _wait_due(self) -> None:
         """Until a look is due; a nearer one that is added meanwhile is noticed."""
-        while (due_s := self._schedule.next_due_s()) is None or due_s > self._loop.time():
+        while (due_s := self._due_s()) > self._loop.time():
             self._nearer.clear()
-            timer = self._loop.call_at(due_s, self._nearer.set) if due_s is not None else None
+            self._sleeps_until_s = due_s
+            timer = self._loop.call_at(due_s, self._nearer.set) if due_s < math.inf else None
             try:
                 await self._nearer.wait()
             finally:
+                self._sleeps_until_s = -math.inf
                 if timer is not None:
                     timer.cancel()
+
+    def _due_s(self) -> float:
+        due_s = self._schedule.next_due_s()
+        return math.inf if due_s is None else due_s
+
+    def _notice(self) -> None:
+        """Wake the loop for a task that is due before what it sleeps for; most are not."""
+        if self._due_s() < self._sleeps_until_s:
+            self._nearer.set()
 
 
 def _took_s(snapshot: TaskSnapshot) -> float | None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from datetime import UTC, datetime
 from typing import TYPE_CHECKING
 
 from attrs import evolve
@@ -27,7 +28,9 @@ if TYPE_CHECKING:
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
 
 
-def to_take_up(record: Record | None, digest: str, *, retry: Collection[State] = ()) -> Record | None:
+def to_take_up(
+    record: Record | None, digest: str, *, known_by: str = "client_business_id", retry: Collection[State] = ()
+) -> Record | None:
     """The record that stands for a request asked for now; None when the request is to be sent under a new id.
 
     A record in the state `WITHDRAWN` means: send it, under the id it has. Of `REFUSED` and `FAILED` those in `retry`
@@ -39,9 +42,9 @@ def to_take_up(record: Record | None, digest: str, *, retry: Collection[State] =
     if changed and record.state in _MAY_BE_PAID:
         task = f"task {record.task_id}" if record.task_id else record.intent.client_business_id
         raise InvalidRequest(
-            f"this request changed since it was sent as {task}: give the changed one another "
-            f"{'key' if record.intent.run else 'client_business_id'}, or take the change back to have that one's image",
-            field="key" if record.intent.run else "client_business_id",
+            f"this request changed since it was sent as {task}: give the changed one another {known_by}, "
+            "or take the change back to have that one's image",
+            field=known_by,
         ).concerning(record.task_id, record.intent.client_business_id)
     again = changed or record.state in retry
     if again and record.state is State.FAILED:  # its id is that of the failed task for good
@@ -62,16 +65,30 @@ def settled_entry(record: Record, forecast: Forecast) -> Entry:
         forecast=forecast,
         ended=True,
     )
-    answer = Answer(200, {}, (record.answer or "{}").encode())
-    snapshot = decode_task(answer, record.task_id)
+    snapshot = _told(record)
     entry.show(with_id(snapshot, record.task_id, record.intent.client_business_id))
     entry.error = task_failure(snapshot, entry.task_id, entry.client_business_id)
     return entry
 
 
+def has_expired(record: Record) -> bool:
+    """Whether the links of a completed task are known to be past their end."""
+    if record.state is not State.COMPLETED:
+        return False
+    expires_at = _told(record).expires_at
+    return expires_at is not None and expires_at <= datetime.now(UTC)
+
+
+def _told(record: Record) -> TaskSnapshot:
+    """The final state that was written down."""
+    return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+
+
 def answer_of(snapshot: TaskSnapshot) -> str:
-    """A final state as the journal keeps it."""
-    return json.dumps(dict(snapshot.raw))
+    """A final state as the journal keeps it: the answer; of an event, what it tells as an answer would."""
+    times = {"created_at": snapshot.created_at, "completed_at": snapshot.completed_at}
+    known = {name: moment.timestamp() for name, moment in times.items() if moment is not None}
+    return json.dumps({**known, **snapshot.raw, "status": snapshot.status.value})
 
 
 def end_of(error: BaseException) -> tuple[State, str | None]:
@@ -92,15 +109,13 @@ def error_of_record(record: Record) -> ToAPIsError | None:
     if record.state is State.REFUSED:
         return refusal_of(record)
     if record.state is State.FAILED and record.task_id is not None:
-        snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
-        return task_failure(snapshot, record.task_id, record.intent.client_business_id)
+        return task_failure(_told(record), record.task_id, record.intent.client_business_id)
     return None
 
 
 def billed_in(record: Record) -> Decimal | None:
     """What a finished submission cost by the service's own word; None when it did not say."""
-    snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
-    return billed_credits(snapshot.billing)
+    return billed_credits(_told(record).billing)
 
 
 def refusal_of(record: Record) -> ToAPIsError:

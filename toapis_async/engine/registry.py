@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import copy
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
@@ -17,6 +17,7 @@ from toapis_async.events import TaskChanged, TaskEnded
 from toapis_async.models import TaskError, TaskSnapshot, TaskStatus
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import may_become
+from toapis_async.protocol.packing import packed, unpacked
 from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
@@ -27,7 +28,11 @@ if TYPE_CHECKING:
     from toapis_async.protocol.forecast import Forecast
 
 
-@define(eq=False)
+Waiters: TypeAlias = "asyncio.Future[None] | list[asyncio.Future[None]] | None"
+"""Most tasks have one waiter, and 100,000 lists for one each would weigh 10 MB."""
+
+
+@define(eq=False, weakref_slot=False)
 class Entry:
     """One watched task. Slotted and small: there may be 100,000."""
 
@@ -45,18 +50,21 @@ class Entry:
     percent: int | None = None  #: the progress the schedule knows of: that of the look before
     looks: int = 0
     failures: int = 0  #: looks in a row that got no usable answer
-    missing_since_s: float | None = None
     on_end: Callable[[Entry], None] | None = None
     _shown: TaskSnapshot | bytes | None = field(default=None, init=False)
-    _for_change: list[asyncio.Future[None]] | None = field(default=None, init=False)
-    _for_end: list[asyncio.Future[None]] | None = field(default=None, init=False)
+    _for_change: Waiters = field(default=None, init=False)
+    _for_end: Waiters = field(default=None, init=False)
+
+    def __lt__(self, other: Entry) -> bool:
+        """Of two that are due at the same moment, the older comes first."""
+        return self.since_s < other.since_s
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
-        """The task as it was last seen. Kept as the answer's bytes until somebody asks: a sixth of the memory."""
+        """The task as it was last seen. Kept as the answer, packed, until somebody asks: a twentieth of the memory."""
         shown = self._shown
         if isinstance(shown, bytes):
-            decoded = decode_task(Answer(200, {}, shown), self.task_id)
+            decoded = decode_task(Answer(200, {}, unpacked(shown)), self.task_id)
             self._shown = shown = with_id(decoded, self.task_id, self.client_business_id)
         return shown
 
@@ -66,29 +74,33 @@ class Entry:
         if body is None or snapshot.status.is_final:
             self._shown = with_id(snapshot, self.task_id, self.client_business_id)
         else:
-            self._shown = body
+            self._shown = packed(body)
+
+    @property
+    def is_shown(self) -> bool:
+        """Whether an answer has shown it; a status alone may be what an earlier session knew."""
+        return self._shown is not None
 
     def is_shown_by(self, body: bytes) -> bool:
         """Whether an answer says what the last one said."""
-        return self._shown == body
+        return isinstance(self._shown, bytes) and unpacked(self._shown) == body
 
     def waiter_for_change(self) -> asyncio.Future[None]:
         """A future that is resolved at the next change. Whoever awaits it must `leave` it afterwards."""
-        if self._for_change is None:
-            self._for_change = []
-        return _joined(self._for_change)
+        waiter = _new_waiter()
+        self._for_change = _joined(self._for_change, waiter)
+        return waiter
 
     def waiter_for_end(self) -> asyncio.Future[None]:
         """The same, resolved only when the watch ends: mere progress wakes nobody. It must not have ended yet."""
-        if self._for_end is None:
-            self._for_end = []
-        return _joined(self._for_end)
+        waiter = _new_waiter()
+        self._for_end = _joined(self._for_end, waiter)
+        return waiter
 
     def leave(self, waiter: asyncio.Future[None]) -> None:
         """This waiter was served, or its task was cancelled."""
-        for waiters in (self._for_change, self._for_end):
-            if waiters is not None and waiter in waiters:
-                waiters.remove(waiter)
+        self._for_change = _left(self._for_change, waiter)
+        self._for_end = _left(self._for_end, waiter)
 
     def raise_error(self) -> None:
         """Each waiter gets an exception of its own: one shared object would collect everybody's traceback."""
@@ -98,17 +110,30 @@ class Entry:
     def notify(self) -> None:
         """Wake those who wait for a change and, at the end, for the end."""
         for waiters in (self._for_change, self._for_end if self.ended else None):
-            for waiter in waiters or ():
+            for waiter in _all(waiters):
                 if not waiter.done():
                     waiter.set_result(None)
 
 
-def _joined(waiters: list[asyncio.Future[None]]) -> asyncio.Future[None]:
+def _new_waiter() -> asyncio.Future[None]:
     # Each waiter has a future of its own, so that one that is cancelled disturbs no other; one future for all, behind
     # shields, and coroutines that wait here instead of at the caller, would take twice the memory.
-    waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-    waiters.append(waiter)
-    return waiter
+    return asyncio.get_running_loop().create_future()
+
+
+def _all(waiters: Waiters) -> list[asyncio.Future[None]]:
+    if waiters is None:
+        return []
+    return waiters if isinstance(waiters, list) else [waiters]
+
+
+def _joined(waiters: Waiters, waiter: asyncio.Future[None]) -> Waiters:
+    return waiter if waiters is None else [*_all(waiters), waiter]
+
+
+def _left(waiters: Waiters, leaver: asyncio.Future[None]) -> Waiters:
+    remaining = [waiter for waiter in _all(waiters) if waiter is not leaver]
+    return remaining if len(remaining) > 1 else next(iter(remaining), None)
 
 
 class Registry:
@@ -125,6 +150,7 @@ class Registry:
         self._entries: dict[str, Entry] = {}
         self._emit = emit
         self._now_s = now_s
+        self._missing_since_s: dict[Entry, float] = {}  # here, since few ever are
         self._closed = False
         self.completed = 0
         self.failed = 0
@@ -152,11 +178,11 @@ class Registry:
     def saw(self, entry: Entry, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
         """A look (whose answer was `body`), or an event, showed the task. A final state ends it; what is older than
         known is ignored."""
-        entry.missing_since_s = None
+        self.found(entry)
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
         self._name_by_task_id(entry, snapshot)
-        before = entry.status, entry.progress
+        before = (entry.status, entry.progress) if entry.is_shown else None
         entry.show(snapshot, body)
         if snapshot.status.is_final:
             self._end(entry, task_failure(snapshot, entry.task_id, entry.client_business_id))
@@ -183,10 +209,13 @@ class Registry:
         """The service says it knows no such task. One that was never seen ends at once; one that was may be on a
         replica that lags, so its watch ends only when it stays away for `grace_s`."""
         now_s = self._now_s()
-        if entry.missing_since_s is None:
-            entry.missing_since_s = now_s
-        if entry.status is None or now_s - entry.missing_since_s >= grace_s:
+        since_s = self._missing_since_s.setdefault(entry, now_s)
+        if entry.status is None or now_s - since_s >= grace_s:
             self._end(entry, error)
+
+    def found(self, entry: Entry) -> None:
+        """The service knows the task (again)."""
+        self._missing_since_s.pop(entry, None)
 
     def unreadable(self, entry: Entry, error: UnreadableAnswer) -> None:
         """The task is completed, but nobody can read where its images are."""
@@ -213,6 +242,7 @@ class Registry:
         entry.ended = True
         entry.error = error.concerning(entry.task_id, entry.client_business_id) if error else None
         self._entries.pop(entry.task_id, None)
+        self.found(entry)
         status = entry.status if entry.status and entry.status.is_final else None
         self.completed += status is TaskStatus.COMPLETED
         self.failed += status is TaskStatus.FAILED

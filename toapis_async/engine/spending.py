@@ -58,6 +58,13 @@ class Spending:
         if taken:
             self._held[client_business_id] = [*held, *taken]
 
+    def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
+        """The same for what may be paid for already: it counts, whether it fits or not."""
+        known = [each for each, _ in self._held.get(client_business_id, ())]
+        for each in (self._budget, budget):
+            if each is not None and each not in known:
+                self.hold(client_business_id, each, each.reserve(price_class, images, forced=True))
+
     def hold(self, client_business_id: str, budget: Budget, reservation: Reservation) -> None:
         """Something an earlier session sent is still under way."""
         self._held.setdefault(client_business_id, []).append((budget, reservation))

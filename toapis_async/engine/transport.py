@@ -7,7 +7,8 @@ Every exchange ends in one of three ways, and the whole library turns on the thi
 - `TransportError(may_have_been_accepted=True)`: it was (at least in part), and no answer came.
 
 Which one is decided by aiohttp's trace events. The exception's type can't tell: the total time-out raises the same
-error while a request is queued for a connection and while its answer is awaited.
+error while a request is queued for a connection and while its answer is awaited. A question is harmless, so of a GET
+it is only counted how often it went out.
 """
 
 from __future__ import annotations
@@ -15,6 +16,7 @@ from __future__ import annotations
 import asyncio
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
+from contextvars import ContextVar
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -29,6 +31,8 @@ from toapis_async.protocol.lenient import Answer, shorten
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
     from types import SimpleNamespace
+
+    from aiohttp.connector import Connection
 
     from toapis_async.events import Event
     from toapis_async.settings import Credentials, Settings
@@ -53,15 +57,29 @@ class Trace:
     body_begun: bool = False
 
 
+_trace: ContextVar[Trace] = ContextVar("toapis_trace")
+
+
+class _Question(aiohttp.ClientRequest):
+    """A GET, counted each time it goes out. Nobody needs to know more of one, and trace events, which tell more, cost
+    a sixth of a request's CPU."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        _trace.get().headers_sent += 1
+        return await super().send(conn)
+
+
 class Transport:
-    """One aiohttp session for the API and one for files. Opened and closed by the client."""
+    """One aiohttp session for submissions, one for questions (on the same connections) and one for files. Opened and
+    closed by the client."""
 
     def __init__(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> None:
         self._key = credentials.api_key
         self._base = URL(credentials.base_url)
         self._settings = settings
         self._emit = emit
-        self._session: aiohttp.ClientSession | None = None
+        self._posts: aiohttp.ClientSession | None = None
+        self._gets: aiohttp.ClientSession | None = None
         self._files: aiohttp.ClientSession | None = None
         self._reading: set[aiohttp.ClientResponse] = set()
         self._proxy = _proxy_of(settings.proxy)
@@ -70,23 +88,28 @@ class Transport:
 
     def open(self) -> None:
         settings = self._settings
-        self._session = self._connected(settings.max_connections, settings.request_timeout_s)
+        connector = aiohttp.TCPConnector(limit=settings.max_connections)
+        self._posts = self._session_on(connector, settings.request_timeout_s, trace_configs=[_tracing()])
+        self._gets = self._session_on(
+            connector, settings.request_timeout_s, connector_owner=False, request_class=_Question
+        )
         # Of their own: downloads that stall would otherwise hold the connections that submissions and looks wait for.
-        self._files = self._connected(settings.download_concurrency, settings.download_timeout_s)
+        files = aiohttp.TCPConnector(limit=settings.download_concurrency)
+        self._files = self._session_on(files, settings.download_timeout_s)
 
-    def _connected(self, most_connections: int, total_s: float) -> aiohttp.ClientSession:
+    def _session_on(self, connector: aiohttp.TCPConnector, total_s: float, **options: Any) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
-            connector=aiohttp.TCPConnector(limit=most_connections),
+            connector=connector,
             timeout=self._timeout(total_s),
             # The key is no default header: it is added to API requests one by one, so that no download bears it.
             headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
-            trace_configs=[_tracing()],
+            **options,
         )
 
     async def aclose(self) -> None:
-        sessions = [session for session in (self._session, self._files) if session is not None]
-        self._session = self._files = None
+        sessions = [session for session in (self._gets, self._posts, self._files) if session is not None]
+        self._gets = self._posts = self._files = None
         self.closed.set()
         # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
         for response in self._reading:
@@ -110,13 +133,12 @@ class Transport:
         Raises `TransportError` for failures while opening, and `DownloadFailed` when the link, or one it leads to, can
         never work; failures while reading are the reader's to map (`lost`).
         """
-        self._open_session()  # refuses when closed
-        assert self._files is not None
+        session = _opened(self._files)
         response: aiohttp.ClientResponse | None = None
         failure: TransportError | DownloadFailed | None = None
         try:
             # Without compression, Content-Length counts the very bytes we store.
-            response = await self._files.get(
+            response = await session.get(
                 url,
                 headers={"Accept-Encoding": "identity"},
                 max_redirects=MAX_REDIRECTS,
@@ -177,7 +199,8 @@ class Transport:
         return answer
 
     async def _answer(self, method: str, path: str, trace: Trace, options: dict[str, Any]) -> Answer:
-        session = self._open_session()
+        session = _opened(self._gets if method == "GET" else self._posts)
+        _trace.set(trace)
         async with session.request(
             method,
             self._base.with_path(f"{self._base.raw_path}{path}", encoded=True),
@@ -225,10 +248,11 @@ class Transport:
         least = MIN_BLOTTED_KEY if status >= 300 else 2 * MIN_BLOTTED_KEY
         return body.replace(self._key.encode(), b"sk-***") if len(self._key) >= least else body
 
-    def _open_session(self) -> aiohttp.ClientSession:
-        if self._session is None:
-            raise SessionClosed("the client is closed, and its connections with it")
-        return self._session
+
+def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
+    if session is None:
+        raise SessionClosed("the client is closed, and its connections with it")
+    return session
 
 
 def _proxy_of(url: str | None) -> dict[str, Any]:
@@ -257,12 +281,10 @@ def _tracing() -> aiohttp.TraceConfig:
     config = aiohttp.TraceConfig()
 
     async def on_headers(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        if (trace := context.trace_request_ctx) is not None:
-            trace.headers_sent += 1
+        context.trace_request_ctx.headers_sent += 1
 
     async def on_chunk(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        if (trace := context.trace_request_ctx) is not None:
-            trace.body_begun = True
+        context.trace_request_ctx.body_begun = True
 
     config.on_request_headers_sent.append(on_headers)
     config.on_request_chunk_sent.append(on_chunk)

@@ -158,7 +158,7 @@ async def _read(source: Uploadable) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         content = bytes(source)
     elif isinstance(source, str | Path):
-        content = await anyio.to_thread.run_sync(_read_path, Path(source))
+        content = await anyio.to_thread.run_sync(read_picture, Path(source))
     else:
         content = await anyio.to_thread.run_sync(_read_file, source)
     if len(content) > MAX_UPLOAD_BYTES:
@@ -170,7 +170,8 @@ async def _read(source: Uploadable) -> bytes:
     return content
 
 
-def _read_path(path: Path) -> bytes:
+def read_picture(path: Path) -> bytes:
+    """A local file's bytes; of one that is too large, one more than may be sent. Blocks; raises `InvalidRequest`."""
     try:
         if stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             with path.open("rb") as file:

@@ -9,15 +9,20 @@ or jumping) never gets ahead, and is ignored.
 from __future__ import annotations
 
 import math
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
-from toapis_async.models import Evidence
-from toapis_async.protocol.hazard import BINS, Hazard
+from toapis_async.protocol.hazard import Hazard
+
+if TYPE_CHECKING:
+    from toapis_async.models import Evidence
 
 LEAD: Final = 5.0
 """The log-likelihood by which progress must be ahead before it is believed: odds of 150 to 1."""
 MEMORY: Final = 0.98
 """How much of the lead is kept from one look to the next, so that a service that changes is noticed."""
+VOTE_EVERY: Final = 1.0
+"""In units: how often a look may vote. The looks at a batch are no independent witnesses: all bring up the same
+surprise at once, and a thousand votes for a progress that means nothing would win."""
 RISEN: Final = 1.2
 """A hazard that rose by a fifth since its class was planned calls for a new plan."""
 _MOST_RECALLED: Final = 200.0
@@ -37,17 +42,19 @@ class Seen(Protocol):
 class Forecast:
     """How likely the tasks of one request class are to finish when."""
 
-    __slots__ = ("_ages", "_lead", "_planned", "_progress", "typical_s")
+    __slots__ = ("_ages", "_lead", "_planned", "_progress", "_unit_s", "_votes_s", "typical_s")
 
     _ages: Hazard
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
 
-    def __init__(self, unit_s: float, pooled: Forecast | None = None) -> None:
-        self._ages = Hazard(unit_s, pooled._ages if pooled else None)
+    def __init__(self, unit_s: float, pooled: Hazard | None = None) -> None:
+        self._ages = Hazard(unit_s, pooled)
         self._progress = Hazard(_STEP)
         self._planned = self._ages.rates()
         self._lead = 0.0
-        self.typical_s = pooled.typical_s if pooled else 0.0
+        self._unit_s = unit_s
+        self._votes_s = -math.inf
+        self.typical_s = pooled.mean_age_s() if pooled else 0.0
 
     @property
     def trusts_progress(self) -> bool:
@@ -73,7 +80,7 @@ class Forecast:
     def has_risen(self, age_s: float) -> bool:
         """Whether tasks of this age finish faster, by a fifth, than when `mark` was last called."""
         place = self._ages.bin_of(age_s)
-        return self._ages.rates()[place] > RISEN * self._planned[place]
+        return self._ages.rate_in(place) > RISEN * self._planned[place]
 
     def mark(self) -> None:
         """The class has been planned with what is known now."""
@@ -98,18 +105,18 @@ class Forecast:
 
     def evidence(self) -> Evidence:
         """What was seen so far, to be `recall`ed by a later session."""
-        return Evidence(*self._ages.seen())
+        return self._ages.evidence()
 
     def recall(self, evidence: Evidence) -> None:
         """Start from what an earlier session saw."""
-        weight = min(1.0, _MOST_RECALLED / max(sum(evidence.finished), 1.0))
-        for place, (seconds, count) in enumerate(zip(evidence.watched_s, evidence.finished, strict=False)):
-            if place < BINS:
-                self._ages.add(place, seconds * weight, count * weight)
+        self._ages.add_all(evidence, min(1.0, _MOST_RECALLED / max(sum(evidence.finished), 1.0)))
         self.typical_s = self._ages.mean_age_s()
         self.mark()
 
     def _score(self, task: Seen, now_s: float, left_s: float, *, finished: bool) -> None:
+        if now_s < self._votes_s:
+            return
+        self._votes_s = now_s + VOTE_EVERY * self._unit_s
         by_age = self._ages.integral(_age_s(task), now_s - task.since_s)
         by_progress = self._progress.integral(0.0, (now_s - task.looked_s) / left_s)
         self._lead = MEMORY * self._lead + _log_likelihood(by_progress, finished) - _log_likelihood(by_age, finished)

@@ -18,6 +18,8 @@ if TYPE_CHECKING:
 JsonObject: TypeAlias = dict[str, Any]
 
 MAX_MESSAGE_CHARACTERS = 300
+_NAMES = (str, int)
+_NUMERIC = (str, int, float)  # made once: `str | int | float` in a function builds a new union at every call
 _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link's life after it
 
 
@@ -63,7 +65,7 @@ def unreadable(answer: Answer, message: str, place: str) -> UnreadableAnswer:
 
 
 def read_text(value: object, _: object = None) -> str:
-    return str(value) if isinstance(value, str | int) and not isinstance(value, bool) else ""
+    return str(value) if isinstance(value, _NAMES) and not isinstance(value, bool) else ""
 
 
 def read_text_or_none(value: object, _: object = None) -> str | None:
@@ -71,7 +73,7 @@ def read_text_or_none(value: object, _: object = None) -> str | None:
 
 
 def read_number(value: object) -> float | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, _NUMERIC):
         return None
     try:
         number = float(value)
@@ -93,7 +95,7 @@ def read_moment(value: object, _: object = None) -> datetime | None:
 
 
 def read_decimal(value: object) -> Decimal | None:
-    if isinstance(value, bool) or not isinstance(value, str | int | float):
+    if isinstance(value, bool) or not isinstance(value, _NUMERIC):
         return None
     try:
         number = Decimal(str(value))
@@ -103,7 +105,7 @@ def read_decimal(value: object) -> Decimal | None:
 
 
 def read_code(value: object) -> str:
-    if isinstance(value, bool) or not isinstance(value, str | int):
+    if isinstance(value, bool) or not isinstance(value, _NAMES):
         return ""
     return shorten(str(value), 100)
 

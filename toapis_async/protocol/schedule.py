@@ -7,21 +7,22 @@ from __future__ import annotations
 
 import heapq
 import math
-from typing import TYPE_CHECKING, Final, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from toapis_async.models import Learned
 from toapis_async.protocol.backstop import Backstop
 from toapis_async.protocol.forecast import Forecast
+from toapis_async.protocol.hazard import Hazard
 from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:
     import random
 
-PRICE: Final = 0.1
-"""λ as a fraction of the interval, the lag that one look is worth: 0.5 s at the service's 5 s. A class that takes
+PRICE: Final = 0.08
+"""λ as a fraction of the interval, the lag that one look is worth: 0.4 s at the service's 5 s. A class that takes
 longer than `PRICED_FOR` intervals has cheaper looks in proportion: its tasks need more of them anyway, and at the full
 price they would be seen up to half as late again (1.4 times the lag of looking every 5 s, at 70 s of service)."""
-PRICED_FOR: Final = 5.0
+PRICED_FOR: Final = 7.0
 LONGEST_WAIT: Final = 12.0
 """The longest wait between two looks, in intervals: one minute at the service's 5 s."""
 PUT_OFF: Final = 0.25
@@ -39,6 +40,10 @@ class Watched(Protocol):
     looked_s: float  #: when it was last seen unfinished
     percent: int | None  #: its progress then
     asked_s: float  #: when it was last looked at, with or without success
+
+    def __lt__(self, other: Any) -> bool:
+        """Of two that are due at the same moment, which comes first."""
+        ...
 
 
 W = TypeVar("W", bound=Watched)
@@ -66,22 +71,19 @@ class Schedule(Generic[W]):
         self._most_age_s = most_age_s
         self._rng = rng
         self._unit_s = interval_s / 5
-        self._pooled = Forecast(self._unit_s)
         self._strangers = Forecast(self._unit_s)
+        self._others = Forecast(self._unit_s)
         self._forecasts: dict[str, Forecast] = {}
-        self._waiting: list[tuple[float, int, W]] = []
-        self._ready: list[tuple[float, int, W]] = []
+        self._waiting: list[tuple[float, W]] = []
+        self._ready: list[tuple[float, W]] = []
         self._ranked_s = -math.inf
-        self._pushed = 0
         self._finishes = 0
         self.backstop = Backstop()  #: looks get dearer as events leave them less to find
         self.fullness = 1.0  #: of the query bucket, 0 to 1; looks get dearer as it empties
 
-    def _teachable(self, task: W) -> tuple[Forecast, ...]:
-        """The forecasts that a look at the task may teach: none when its true age is unknown."""
-        if task.looked_s == -math.inf or task.forecast is self._strangers:
-            return ()
-        return task.forecast, self._pooled
+    def _teaches(self, task: W) -> bool:
+        """Whether a look at the task teaches its forecast: not when its true age is unknown."""
+        return task.looked_s != -math.inf and task.forecast is not self._strangers
 
     def forecast_of(self, request_class: str | None) -> Forecast:
         """What is known of a request class; a new one starts from what all classes taught. None: of a task that was
@@ -91,9 +93,16 @@ class Schedule(Generic[W]):
         forecast = self._forecasts.get(request_class)
         if forecast is None:
             if len(self._forecasts) >= MOST_CLASSES:
-                return self._pooled
-            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled)
+                return self._others
+            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled())
         return forecast
+
+    def _pooled(self) -> Hazard:
+        """What all classes taught."""
+        pooled = Hazard(self._unit_s)
+        for forecast in self._forecasts.values():
+            pooled.add_all(forecast.evidence())
+        return pooled
 
     def learned(self) -> Learned:
         """What was learned so far."""
@@ -118,8 +127,8 @@ class Schedule(Generic[W]):
 
     def put_back(self, task: W, now_s: float, percent: int | None = None) -> None:
         """A look showed the task unfinished, at `percent` of progress: learn from it, and plan the next."""
-        for forecast in self._teachable(task):
-            forecast.saw_unfinished(task, now_s)
+        if self._teaches(task):
+            task.forecast.saw_unfinished(task, now_s)
         task.looked_s = task.asked_s = now_s
         task.percent = percent
         self._push(task, self._planned_s(task) + self._jitter_s())
@@ -135,14 +144,12 @@ class Schedule(Generic[W]):
         """A look showed the task finished, after `took_s` if the service said so (in whole seconds); or an event told
         so, which comes at once."""
         self.backstop.ended(by_event=by_event)
-        teachable = self._teachable(task)
-        if not teachable:
+        if not self._teaches(task):
             return
         at_s = now_s if by_event else (task.looked_s + now_s) / 2
         if took_s is not None and now_s - task.looked_s > 1.0:
             at_s = min(max(task.since_s + took_s, task.looked_s), now_s)
-        for forecast in teachable:
-            forecast.saw_finished(task, now_s, at_s)
+        task.forecast.saw_finished(task, now_s, at_s)
         self._finishes += 1
         self._replan_if_moved(task.forecast, at_s - task.since_s)
 
@@ -156,25 +163,23 @@ class Schedule(Generic[W]):
         """The due task most likely to have finished, None if none is due. Give it back with `put_back` or `put_off`,
         or not at all when it has ended."""
         while self._waiting and self._waiting[0][0] <= now_s:
-            task = heapq.heappop(self._waiting)[2]
-            planned_s = self._planned_s(task)
-            if (
-                min(planned_s, task.since_s + self._most_age_s) > now_s + PUT_OFF * self._interval_s
-            ):  # less likely to finish soon than it was thought when it was planned
+            task = heapq.heappop(self._waiting)[1]
+            planned_s = min(self._planned_s(task), task.since_s + self._most_age_s)
+            if planned_s > now_s + PUT_OFF * self._interval_s:
+                # less likely to finish soon than it was thought when it was planned
                 self._push(task, planned_s)
             else:
-                self._pushed += 1
-                heapq.heappush(self._ready, (-self._chance(task, now_s), self._pushed, task))
+                heapq.heappush(self._ready, (-self._chance(task, now_s), task))
         if not self._ready:
             return None
         self._rank(now_s)
-        return heapq.heappop(self._ready)[2]
+        return heapq.heappop(self._ready)[1]
 
     def _rank(self, now_s: float) -> None:
         """Chances grow while tasks wait, at different speeds: rank them anew, the more rarely the more they are."""
         if len(self._ready) > 1 and now_s - self._ranked_s >= self._unit_s * len(self._ready) / 1_000:
             self._ranked_s = now_s
-            self._ready = [(-self._chance(task, now_s), place, task) for _, place, task in self._ready]
+            self._ready = [(-self._chance(task, now_s), task) for _, task in self._ready]
             heapq.heapify(self._ready)
 
     def _chance(self, task: W, now_s: float) -> float:
@@ -200,14 +205,13 @@ class Schedule(Generic[W]):
         """λ in seconds: for this class, the more the emptier the query bucket is, and the fewer ends looks find."""
         priced_for_s = PRICED_FOR * self._interval_s
         price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + 4.0 * (1.0 - self.fullness) ** 2) / self.backstop.share
+        return price_s * (1.0 + 6.0 * (1.0 - self.fullness) ** 2) / self.backstop.share
 
     def _jitter_s(self) -> float:
         return self._interval_s * self._jitter * self._rng.random()
 
     def _push(self, task: W, due_s: float) -> None:
-        self._pushed += 1  # keeps the order among equals, and tasks out of comparisons
-        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), self._pushed, task))
+        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), task))
 
     def _replan_if_moved(self, forecast: Forecast, age_s: float) -> None:
         """Look sooner at a class's waiting tasks when it finishes sooner than when it was planned; popping alone can
@@ -217,8 +221,7 @@ class Schedule(Generic[W]):
         self._finishes = 0
         forecast.mark()
         self._waiting = [
-            (self._sooner(due_s, task) if task.forecast is forecast else due_s, place, task)
-            for due_s, place, task in self._waiting
+            (self._sooner(due_s, task) if task.forecast is forecast else due_s, task) for due_s, task in self._waiting
         ]
         heapq.heapify(self._waiting)
 

@@ -121,9 +121,7 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
     """
     body = read_object(answer)
     task = _lenient.structure(body, _Task)
-    task_id = next((i for i in (task.id, task.task_id, asked_id) if i and _can_be_asked_for(i)), None)
-    if not task_id:
-        raise unreadable(answer, "no task id", "$.id")
+    task_id = _task_id(answer, task, asked_id)
     status = status_of(task.status)
     completed = status is TaskStatus.COMPLETED
     expires_at = task.expires_at or (completed and task.completed_at and task.completed_at + LINK_LIFE) or None
@@ -146,8 +144,11 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
 
 def decode_task_id(answer: Answer) -> str:
     """The id of the task that a submission's answer names: all it takes to know that the service took it."""
-    task = _lenient.structure(read_object(answer), _Task)
-    for task_id in (task.id, task.task_id):
+    return _task_id(answer, _lenient.structure(read_object(answer), _Task))
+
+
+def _task_id(answer: Answer, task: _Task, asked_id: str | None = None) -> str:
+    for task_id in (task.id, task.task_id, asked_id):
         if task_id and _can_be_asked_for(task_id):
             return task_id
     raise unreadable(answer, "no task id", "$.id")

@@ -49,7 +49,8 @@ class Pictures:
 
     def of(self, rows: Iterable[ReportRow]) -> Iterator[tuple[ReportRow, list[Picture]]]:
         """Every row with its pictures, in order; thumbnails are made in threads, a few rows ahead."""
-        with ThreadPoolExecutor(_WORKERS, thread_name_prefix="thumbnails") as pool:
+        pool = ThreadPoolExecutor(_WORKERS, thread_name_prefix="thumbnails")
+        try:
             ahead: deque[tuple[ReportRow, list[Future[Picture]]]] = deque()
             for row in rows:
                 ahead.append((row, [pool.submit(self.look, file) for file in row.files]))
@@ -57,6 +58,8 @@ class Pictures:
                     yield _seen(*ahead.popleft())
             while ahead:
                 yield _seen(*ahead.popleft())
+        finally:  # `rows` may raise to end it: what was begun is finished, and no more
+            pool.shutdown(cancel_futures=True)
 
     def look(self, file: str) -> Picture:
         """One file, whatever it is. Blocks."""

@@ -139,10 +139,11 @@ _ONLY_AT: Final[dict[Fault, frozenset[Kind]]] = {
 class FaultPlan:
     """Which request meets which fault.
 
-    >>> plan = FaultPlan()
-    >>> plan.script("submit", Fault.LOST_ANSWER, None, Fault.RATE_LIMITED.lasting(2))
-    >>> [list(plan.draw("submit")) for _ in range(4)]
-    [[<Fault.LOST_ANSWER: 'lost_answer'>], [], [<Fault.RATE_LIMITED: 'rate_limited'>], []]
+    Examples:
+        >>> plan = FaultPlan()
+        >>> plan.script("submit", Fault.LOST_ANSWER, None, Fault.RATE_LIMITED.lasting(2))
+        >>> [list(plan.draw("submit")) for _ in range(4)]
+        [[<Fault.LOST_ANSWER: 'lost_answer'>], [], [<Fault.RATE_LIMITED: 'rate_limited'>], []]
     """
 
     def __init__(self, seed: int = 0) -> None:

@@ -1,0 +1,116 @@
+"""The short form of the machine that kills; the long one is `python -m benchmarks.crash`."""
+
+from __future__ import annotations
+
+import errno
+import io
+import logging
+from typing import TYPE_CHECKING
+
+import pytest
+from PIL import Image
+
+from toapis_async.sandbox import Fault
+
+from .checks import broken_images
+from .machine import Outcome, play
+from .plans import KINDS, LOST, SLOW_ANSWERS, Blow, Plan, Run, Side, Trouble, plan_of
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+pytestmark = pytest.mark.timeout(120)  # some processes, one after the other, beside those of other tests
+
+INTENT, ACCEPTED, SAVED = (f"toapis_async.engine.journal_file:put_{name}" for name in ("intent", "accepted", "files"))
+POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientResponse.start"
+PART, RENAME = "toapis_async.engine.downloads:_Part", "pathlib:Path.replace"
+FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal_file:record_of_row"
+
+BY_HAND = {"kills", "points", "answers", "lost", "disk"}
+"""The kinds that other tests below play, or that others contain."""
+
+
+@pytest.fixture(autouse=True)
+def _quiet_server(caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.CRITICAL, "aiohttp.server")  # it tells of every client that dies
+
+
+def killed_at(point: str, side: Side = "before", call: int = 1) -> Run:
+    return Run(Trouble(point=point, side=side, call=call))
+
+
+async def kept(plan: Plan, folder: Path) -> Outcome:
+    """What a round showed, once every promise was kept."""
+    outcome = await play(plan, folder)
+    assert not outcome.problems, outcome.told()
+    assert (outcome.paid_twice, outcome.lost) == (0, 0)
+    return outcome
+
+
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in BY_HAND])
+async def test_a_round_of_each_kind_keeps_its_promises(kind: str, tmp_path: Path) -> None:
+    await kept(plan_of(2, 0, kind), tmp_path)
+
+
+@pytest.mark.parametrize("program", [False, True])
+async def test_killed_at_every_step_of_a_submission_nothing_is_paid_twice(tmp_path: Path, program: bool) -> None:
+    runs = (
+        killed_at(INTENT, "before", 2),
+        killed_at(POST),  # the intent is committed, and nothing is sent
+        killed_at(START, "before", 2),  # sent
+        Run(blow=Blow("accepted", 1)),  # accepted, and the answer is on its way
+        killed_at(ACCEPTED, "before"),  # the answer came, and is not written down
+        killed_at(ACCEPTED, "after"),
+    )
+    plan = Plan("a submission", 0, 0, program, rows=8, runs=runs, faults=SLOW_ANSWERS)
+    assert (await kept(plan, tmp_path)).kills == len(runs)
+
+
+async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_path: Path) -> None:
+    runs = (
+        killed_at(f"{PART}.open", "after"),
+        killed_at(f"{PART}.add", "after", 2),
+        killed_at(f"{PART}.flush", "after"),
+        killed_at(RENAME, "before"),
+        killed_at(RENAME, "after"),
+        killed_at(SAVED, "before"),
+        killed_at(SAVED, "after"),
+    )
+    plan = Plan("an image", 0, 0, rows=8, runs=runs, faults=(("file", Fault.BREAKS_OFF, 0.2),))
+    assert (await kept(plan, tmp_path)).kills == len(runs)
+
+
+async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tmp_path: Path) -> None:
+    runs = (
+        Run(blow=Blow("accepted", 3)),
+        killed_at("toapis_async.engine.journal_file:paid", "after"),
+        killed_at(FIND),
+        killed_at(FIND, "after"),
+        killed_at(ROW, "after", 2),
+    )
+    plan = Plan("resume", 0, 0, rows=8, runs=runs, faults=(*SLOW_ANSWERS, *LOST), visible_after_s=10)
+    assert (await kept(plan, tmp_path)).kills == len(runs)
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+async def test_without_a_disk_nothing_is_sent_and_with_it_all_goes_on(number: int, tmp_path: Path) -> None:
+    runs = (Run(Trouble(disk=number)), Run(Trouble(disk=number, point=INTENT, call=3)), Run(Trouble(disk=number)))
+    outcome = await kept(Plan("disk", 0, 0, rows=8, runs=runs), tmp_path)
+    assert (outcome.kills, outcome.runs) == (0, 5)
+
+
+async def test_the_machine_notices_what_is_paid_twice(tmp_path: Path) -> None:
+    """Found only after the window of look-ups, a task whose answer was lost is submitted again: the known limit."""
+    plan = Plan("too late", 0, 0, rows=4, visible_after_s=40, spare_s=-1.8, faults=(("submit", Fault.LOST_ANSWER, 1),))
+    outcome = await play(plan, tmp_path)
+    assert outcome.paid_twice > 0
+    assert any(problem.startswith("paid twice: ") for problem in outcome.problems)
+
+
+def test_the_machine_notices_half_an_image(tmp_path: Path) -> None:
+    whole = io.BytesIO()
+    Image.new("L", (64, 64)).save(whole, "PNG")
+    (tmp_path / "whole.png").write_bytes(whole.getvalue())
+    (tmp_path / "half.png").write_bytes(whole.getvalue()[:-20])
+    (tmp_path / ".half.png.part").write_bytes(b"")
+    assert [name for name, _ in broken_images(tmp_path)] == ["half.png"]

@@ -1,0 +1,75 @@
+"""Journals as an earlier process left them."""
+
+from __future__ import annotations
+
+import json
+import threading
+from contextlib import closing
+from typing import TYPE_CHECKING, Any
+
+from toapis_async import ImageRequest
+from toapis_async.engine import journal_file
+from toapis_async.engine.fingerprint import _fingerprint
+from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
+from toapis_async.settings import Credentials
+
+from .kit import KEY, task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+ADDRESS = "https://toapis.example"
+MINE = Credentials(KEY, f"{ADDRESS}/v1")
+
+
+def opened(path: Path, credentials: Credentials = MINE, *, same_account: bool = False) -> closing[JournalFile]:
+    return closing(JournalFile.open(path, credentials, same_account=same_account))
+
+
+def an_intent(business_id: str = "b1", **changes: Any) -> Intent:
+    return Intent(**{"client_business_id": business_id, "digest": "d", "request": "{}", **changes})
+
+
+def leave(
+    path: Path,
+    business_id: str,
+    row: Any,
+    state: State,
+    *,
+    task_id: str = "task_1",
+    answer: dict[str, Any] | None = None,
+    files: tuple[str, ...] = (),
+    **of_intent: Any,
+) -> None:
+    """Write a submission as it stood when its process died."""
+    identity = _fingerprint(ImageRequest.of(row))
+    intent = Intent(business_id, identity.digest, identity.text, **of_intent)
+    with opened(path) as journal:
+        db = journal.connection
+        journal_file.put_intent(db, intent, 1.0)
+        if state in {State.ACCEPTED, State.COMPLETED, State.FAILED}:
+            journal_file.put_accepted(db, business_id, task_id, task_id, 2.0)
+        if state in {State.COMPLETED, State.FAILED}:
+            told = answer or task(task_id, state.value, error={"code": "bad", "message": "no luck"})
+            journal_file.put_end(db, business_id, state, 3.0, task_id=task_id, answer=json.dumps(told))
+        elif state is State.REFUSED:
+            refusal = {"status": 422, "error": {"code": "content_policy_violation", "message": "not this"}}
+            journal_file.put_end(db, business_id, state, 3.0, answer=json.dumps(refusal))
+        elif state is State.WITHDRAWN:
+            journal_file.put_end(db, business_id, state, 3.0)
+        journal_file.put_files(db, business_id, files, 4.0)
+
+
+def record(path: Path, business_id: str) -> Record | None:
+    """What a journal that nobody uses holds of a submission."""
+    with opened(path) as journal:
+        return journal_file.record_of_id(journal.connection, business_id)
+
+
+def state_of(path: Path, business_id: str) -> State | None:
+    known = record(path, business_id)
+    return known.state if known else None
+
+
+def journal_threads() -> list[threading.Thread]:
+    return [thread for thread in threading.enumerate() if thread.name == "toapis-journal"]

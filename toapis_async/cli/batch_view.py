@@ -1,0 +1,168 @@
+"""A batch while it runs: a bar, its figures and the rows that ended last; plain lines where nobody watches."""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+from rich.cells import cell_len
+from rich.console import Group
+from rich.live import Live
+from rich.padding import Padding
+from rich.progress_bar import ProgressBar
+from rich.table import Table
+from rich.text import Text
+
+from toapis_async.cli.output import duration, plain
+from toapis_async.cli.progress import PLAIN_LINE_S, REDRAW_S, View, stderr_console
+from toapis_async.cli.summary import amount, service_s
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from decimal import Decimal
+
+    from rich.console import RenderableType
+
+    from toapis_async.batch import BatchStatistics
+    from toapis_async.cli.output import Output
+    from toapis_async.models import BatchItem
+
+LAST_SHOWN: Final = 4
+_MOST_CHARACTERS: Final = 300  #: of a prompt, which is cut to the terminal's width later
+
+
+@define
+class Sight:
+    """What a view looks at."""
+
+    total: int
+    statistics: Callable[[], BatchStatistics]
+    saved: Callable[[], int]  #: files
+    ended_earlier: int = 0  #: rows that an earlier pass saw the end of
+    budget_credits: Decimal | None = None
+    last: deque[BatchItem] = field(factory=lambda: deque(maxlen=LAST_SHOWN))
+
+    def note(self, item: BatchItem) -> None:
+        """A row has ended."""
+        self.last.append(item)
+
+    @property
+    def ended(self) -> int:
+        now = self.statistics()
+        return now.done + now.failed
+
+    def figures(self) -> list[str]:
+        """How it stands, each figure in a place that stays while it grows."""
+        now, width = self.statistics(), len(f"{self.total:,}")
+        rate = f"{60 * self.saved() / now.elapsed_s:,.0f}" if now.elapsed_s else "0"
+        figures = [
+            f"{now.done:>{width},}/{self.total:,} done",
+            f"{now.failed:>{width},} failed",
+            f"{now.in_flight + now.saving:>{width},} in flight",
+            f"{rate:>5} images/min",
+        ]
+        left_s = self._left_s(now)
+        if left_s is not None:
+            figures.append(f"{duration(left_s, whole=True)} left")
+        if now.credits_spent or self.budget_credits is not None:
+            of = "" if self.budget_credits is None else f"/{amount(self.budget_credits)}"
+            figures.append(f"{amount(now.credits_spent)}{of} credits")
+        return figures
+
+    def _left_s(self, now: BatchStatistics) -> float | None:
+        """By the pace of the rows that are this pass's own: those of an earlier one take no time."""
+        ended = now.done + now.failed
+        own = ended - self.ended_earlier
+        return now.elapsed_s * (self.total - ended) / own if own > 0 and ended < self.total else None
+
+
+def packed(figures: list[str], width: int) -> list[str]:
+    """Figures in as few lines as they fit into, whole."""
+    lines: list[str] = []
+    for figure in figures:
+        if lines and cell_len(lines[-1]) + 2 + cell_len(figure) <= width:
+            lines[-1] += f"  {figure}"
+        else:
+            lines.append(figure)
+    return lines
+
+
+class PlainBatch:
+    """A line every few seconds, for logs."""
+
+    every_s = PLAIN_LINE_S
+
+    def __init__(self, out: Output, sight: Sight) -> None:
+        self._out = out
+        self._sight = sight
+
+    def show(self) -> None:
+        self._out.note("  ".join(self._sight.figures()))
+
+    def close(self) -> None:
+        pass
+
+
+class LiveBatch:
+    """A display that is redrawn; other lines go above it, and at the end the summary takes its place."""
+
+    every_s = REDRAW_S
+
+    def __init__(self, out: Output, sight: Sight) -> None:
+        self._out = out
+        self._sight = sight
+        self._console = stderr_console()
+        self._live = Live(
+            get_renderable=self._drawn,
+            console=self._console,
+            auto_refresh=False,
+            transient=True,
+            redirect_stdout=False,
+            redirect_stderr=False,
+        )
+        out.live = self
+        self._live.start(refresh=True)
+
+    def show(self) -> None:
+        self._live.refresh()
+
+    def print_above(self, line: str) -> None:
+        self._console.print(Text(line), soft_wrap=True)
+
+    def close(self) -> None:
+        self._out.live = None
+        self._live.stop()
+
+    def _drawn(self) -> RenderableType:
+        sight, width = self._sight, self._console.width - 1
+        bar = ProgressBar(total=sight.total, completed=sight.ended, width=width)
+        figures = Text("\n".join(packed(sight.figures(), width)), no_wrap=True)
+        return Group(_last(sight), Padding(bar), figures)
+
+
+def _last(sight: Sight) -> Table:
+    """The rows that ended last, the newest at the bottom: their prompts, and how long they took or what went wrong."""
+    table = Table.grid(padding=(0, 2, 0, 0), expand=True)
+    table.add_column(width=6, no_wrap=True)
+    table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
+    if any(not item.ok for item in sight.last):
+        table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
+    table.add_column(justify="right", no_wrap=True, min_width=7)
+    for item in sight.last:
+        prompt = item.request.prompt if item.request else item.key
+        took_s = service_s(item.generation)
+        cells = [
+            Text("done", "green") if item.ok else Text("failed", "red"),
+            Text(plain(" ".join(prompt[:_MOST_CHARACTERS].split()))),
+            Text("" if took_s is None else duration(took_s, whole=True), "dim"),
+        ]
+        if len(table.columns) > len(cells):
+            cells.insert(2, Text(plain(str(item.error)[:_MOST_CHARACTERS]) if item.error else "", "dim"))
+        table.add_row(*cells)
+    return table
+
+
+def batch_view(out: Output, sight: Sight) -> View:
+    """The view that suits where stderr goes."""
+    return LiveBatch(out, sight) if out.on_terminal and not out.quiet else PlainBatch(out, sight)

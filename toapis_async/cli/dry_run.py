@@ -1,0 +1,181 @@
+"""`toapis batch --dry-run`: what the same command without it would send, and what that would cost."""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from collections import Counter
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
+
+from attrs import define, field
+
+from toapis_async.cli.checks import checked
+from toapis_async.cli.output import ALL_DONE, count
+from toapis_async.cli.prompts import fields_of
+from toapis_async.cli.standing import JOURNAL, run_name
+from toapis_async.cli.summary import amount
+from toapis_async.cli.table import aligned, cut
+from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal_reader import looking_up, records
+from toapis_async.engine.recovery import billed_in, to_take_up
+from toapis_async.errors import BudgetExceeded, InvalidRequest
+from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
+from toapis_async.rows import RowReader
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+    from pathlib import Path
+
+    from toapis_async.cli.batch import Ways
+    from toapis_async.cli.options import Caps
+    from toapis_async.cli.output import Output
+    from toapis_async.cli.prompts import PromptFile
+    from toapis_async.engine.journal_file import Record
+    from toapis_async.rows import Row
+
+Fate: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
+Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
+
+MOST_PROMPTS_SHOWN: Final = 5
+PROMPT_COLUMNS: Final = 60
+_ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
+_MAY_BE_PAID: Final = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
+_WORDS: Final[dict[Fate, str]] = {
+    "done": "done already",
+    "running": "sent already, to be waited for",
+    "fetch": "done already, to be fetched",
+    "look up": "perhaps sent already, to be looked up first",
+    "failed": "failed already (--retry-failed sends them again)",
+    "changed": "changed since they were sent, and refused: give them other keys",
+    "over budget": "not sent: past the budget",
+}
+
+
+@define
+class Costs:
+    """What the rows of one class come to."""
+
+    rows: int = 0
+    images: int = 0
+
+
+@define
+class Plan:
+    """What would be sent, gathered row by row."""
+
+    fates: Counter[Fate] = field(factory=Counter)
+    classes: dict[PriceClass, Costs] = field(factory=dict)
+    prompts: list[tuple[str, str]] = field(factory=list)  #: key and prompt of the first few
+
+    def add(self, row: Row, fields: dict[str, Any], fate: Fate) -> None:
+        self.fates[fate] += 1
+        if fate == "send":
+            costs = self.classes.setdefault(PriceClass.of(fields), Costs())
+            costs.rows += 1
+            costs.images += images_of(fields)
+            if len(self.prompts) < MOST_PROMPTS_SHOWN:
+                self.prompts.append((row.key, str(fields["prompt"])))
+
+
+async def dry_run(out: Output, prompts: PromptFile, folder: Path, ways: Ways, caps: Caps) -> int:
+    """Tell what would be sent. Needs no key, makes nothing and asks nothing of anybody."""
+    name = run_name(folder, overwrite=ways.overwrite)
+    await checked(out, prompts, caps)
+    journal = folder / JOURNAL
+    budget = Budget(Prices(caps.prices), most_credits=caps.budget_credits, most_images=caps.max_images)
+    plan, reader = Plan(), RowReader(None)
+    with contextlib.ExitStack() as stack:
+        stack.callback(reader.close)
+        find: Find | None = None
+        if journal.exists():
+            find = stack.enter_context(looking_up(journal, name))
+            _count_paid(budget, records(journal, name))
+        for raw in prompts.rows():
+            row = await reader.read(raw)
+            assert row.request is not None  # all were checked
+            fields = fields_of(row.request)
+            fate = _fate(row, fields, find, budget, retry_failed=ways.retry_failed)
+            plan.add(row, fields, fate)
+            out.record(_record(row, fields, fate, budget))
+    _tell(out, plan, budget)
+    return ALL_DONE
+
+
+def _count_paid(budget: Budget, known: Iterator[Record]) -> None:
+    """What earlier passes paid for, or may have, counts in the budget."""
+    for record in known:
+        if record.state in _MAY_BE_PAID:
+            fields: dict[str, Any] = json.loads(record.intent.request)
+            fields |= fields.pop("extra", {})
+            reserved = budget.reserve(PriceClass.of(fields), images_of(fields), forced=True)
+            if record.state is State.COMPLETED:
+                budget.settle(reserved, billed_in(record))
+
+
+def _fate(row: Row, fields: dict[str, Any], find: Find | None, budget: Budget, *, retry_failed: bool) -> Fate:
+    assert row.identity is not None
+    assert row.request is not None
+    digest = row.identity.digest
+    known = find(row.given_key, digest, row.occurrence, row.request.given_business_id) if find else None
+    try:
+        record = to_take_up(known, digest, retry=_ENDED_BADLY if retry_failed else ())
+    except InvalidRequest:
+        return "changed"
+    if record is None or record.state is State.WITHDRAWN:
+        try:
+            budget.reserve(PriceClass.of(fields), images_of(fields))
+        except BudgetExceeded:
+            return "over budget"
+        return "send"
+    if record.state is State.COMPLETED:
+        return "done" if record.files else "fetch"
+    fates: dict[State, Fate] = {State.INTENT: "look up", State.ACCEPTED: "running"}
+    return fates.get(record.state, "failed")
+
+
+def _record(row: Row, fields: dict[str, Any], fate: Fate, budget: Budget) -> dict[str, Any]:
+    kind = PriceClass.of(fields)
+    price = budget.prices.of(kind)
+    return {
+        "index": row.index,
+        "key": row.key,
+        "would": fate,
+        "prompt": fields["prompt"],
+        "class": str(kind),
+        "images": images_of(fields),
+        "credits": None if price is None else str(price * images_of(fields)),
+    }
+
+
+def _tell(out: Output, plan: Plan, budget: Budget) -> None:
+    rows, sent = plan.fates.total(), plan.fates["send"]
+    images = sum(costs.images for costs in plan.classes.values())
+    lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
+    known = [price * costs.images for _, costs, price in lines if price is not None]
+    cost = f", {amount(sum(known, Decimal(0)))} credits" if known else ""
+    unknown = " and what has no price" if known and len(known) < len(lines) else ""
+    out.result(f"{sent:,} of {count(rows, 'row')} would be sent: {count(images, 'image')}{cost}{unknown}")
+    others = [(f"  {plan.fates[fate]:,}", words) for fate, words in _WORDS.items() if plan.fates[fate]]
+    for line in aligned(others, right={0}):
+        out.result(line)
+    if lines:
+        _tell_classes(out, lines)
+        out.result("")
+        for line in aligned([(f"  {key}", cut(prompt, PROMPT_COLUMNS)) for key, prompt in plan.prompts]):
+            out.result(line)
+        if sent > len(plan.prompts):
+            out.result(f"  … and {sent - len(plan.prompts):,} more")
+    out.note("a dry run: nothing was sent")
+
+
+def _tell_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]]) -> None:
+    table = [["  class", "rows", "images", "each", "credits"]]
+    for kind, costs, price in lines:
+        each, all_ = ("?", "?") if price is None else (amount(price), amount(price * costs.images))
+        table.append([f"  {kind}", f"{costs.rows:,}", f"{costs.images:,}", each, all_])
+    if all(price is None for *_, price in lines):
+        table = [row[:3] for row in table]
+    out.result("")
+    for line in aligned(table, right={1, 2, 3, 4}):
+        out.result(line)

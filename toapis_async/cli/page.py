@@ -1,0 +1,179 @@
+"""`toapis report`, and the page at the end of a batch: what the journal and the results know, as a page."""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import threading
+from contextlib import closing
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, Final
+
+from toapis_async.cli.output import ALL_DONE, CliError, error_record
+from toapis_async.cli.results import IMAGES, NAME
+from toapis_async.cli.standing import JOURNAL
+from toapis_async.cli.summary import service_s
+from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal_reader import latest_run, records
+from toapis_async.engine.recovery import error_of_record
+from toapis_async.engine.spending import billed_credits
+from toapis_async.protocol.budget import PriceClass, Prices, images_of
+from toapis_async.protocol.lenient import Answer
+from toapis_async.protocol.wire import decode_task
+from toapis_async.report import ReportRow, RowError, write_report
+
+if TYPE_CHECKING:
+    from collections.abc import Generator, Iterator, Mapping
+    from decimal import Decimal
+    from pathlib import Path
+
+    from toapis_async.cli.output import Output
+    from toapis_async.engine.journal_file import Record
+    from toapis_async.models import TaskSnapshot
+    from toapis_async.report.rows import State as Shown
+
+TOLD_AFTER_S: Final = 2.0
+_LATE_S: Final = 10.0
+_NOT_REASONS: Final = frozenset({"StillRunning", "BudgetExceeded"})
+"""What results.jsonl tells of rows that no page is about: they run, or were never sent."""
+
+
+class _LeftError(Exception):
+    """Nobody waits for the page any more."""
+
+
+async def report(out: Output, folder: Path, prices: Mapping[str, Decimal]) -> int:
+    """Make the page of a batch that has ended, was cut short or still runs."""
+    run = latest_run(folder / JOURNAL)
+    if run is None:
+        raise CliError(f"{folder} holds no run: there is no journal {folder / JOURNAL}")
+    page = await make_page(out, folder, run, prices)
+    out.result(str(page))
+    out.record({"page": str(page)})
+    return ALL_DONE
+
+
+async def make_page(out: Output, folder: Path, run: str, prices: Mapping[str, Decimal]) -> Path:
+    """Make the page of a run in a worker thread. Cancelled, it ends with the pictures that were begun, and an
+    earlier page stays.
+
+    Raises `OSError` and `JournalError`.
+    """
+    left = threading.Event()
+    making = asyncio.ensure_future(asyncio.to_thread(_write, folder, run, prices, left))
+    try:
+        await asyncio.wait([making], timeout=TOLD_AFTER_S)
+        if not making.done():
+            out.note("making the page … (Ctrl-C leaves without it)")
+            await asyncio.wait([making])
+    except asyncio.CancelledError:
+        left.set()
+        await asyncio.wait([making])
+        making.exception()  # marks it retrieved: the cancellation goes first
+        raise
+    return making.result()
+
+
+def _write(folder: Path, run: str, prices: Mapping[str, Decimal], left: threading.Event) -> Path:
+    def rows() -> Generator[ReportRow]:
+        with closing(rows_of(folder, run, prices)) as known:  # sqlite wants to be closed in the thread that opened it
+            for row in known:
+                if left.is_set():
+                    raise _LeftError
+                yield row
+
+    with closing(rows()) as shown:
+        return write_report(folder, shown, title=folder.resolve().name)
+
+
+def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[ReportRow]:
+    """The rows of a run: as its journal knows them, with the reasons that only results.jsonl tells."""
+    stated = Prices(prices)
+    reasons = {str(row["client_business_id"] or f"row {row['index']}"): row for row in _failed(folder / NAME)}
+    for record in records(folder / JOURNAL, run):
+        known = reasons.pop(record.intent.client_business_id, None)
+        yield row_of(record, stated, _reason(known["error"]) if known else None)
+    for row in reasons.values():  # what failed before it could be sent
+        yield ReportRow(index=row["index"], key=row["key"], state="failed", prompt="", error=_reason(row["error"]))
+
+
+def _failed(results: Path) -> Iterator[dict[str, Any]]:
+    """The failed rows of results.jsonl, which may be in the middle of being written."""
+    try:
+        file = results.open("rb")
+    except FileNotFoundError:
+        return
+    with file:
+        for line in file:
+            try:
+                row = json.loads(line)
+            except ValueError:
+                continue
+            if row["error"] is not None and row["error"]["type"] not in _NOT_REASONS:
+                yield row
+
+
+def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow:
+    """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
+    fields: dict[str, Any] = json.loads(record.intent.request)
+    fields |= fields.pop("extra", {})
+    task = _task(record)
+    state, error = _state(record, reason)
+    cost = None
+    if state == "done":
+        price = prices.of(PriceClass.of(fields))
+        cost = billed_credits(task.billing if task else None)
+        cost = price * images_of(fields) if cost is None and price is not None else cost
+    return ReportRow(
+        index=record.intent.place or 0,
+        key=record.intent.key or record.intent.stem or record.intent.client_business_id,
+        state=state,
+        prompt=str(fields.get("prompt", "")),
+        **{name: _text(fields.get(name)) for name in ("model", "size", "resolution", "quality")},
+        n=fields.get("n") if isinstance(fields.get("n"), int) else None,
+        files=tuple(f"{IMAGES}/{name}" for name in record.files),
+        task_id=record.task_id,
+        client_business_id=record.intent.client_business_id,
+        credits=cost,
+        submitted_at=_moment(record.intended_at),
+        completed_at=_completed_at(record, task),
+        saved_at=_moment(record.saved_at),
+        service_s=service_s(task),
+        error=error,
+    )
+
+
+def _task(record: Record) -> TaskSnapshot | None:
+    if record.state not in {State.COMPLETED, State.FAILED}:
+        return None
+    return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+
+
+def _state(record: Record, reason: RowError | None) -> tuple[Shown, RowError | None]:
+    if record.state is State.COMPLETED and record.files:
+        return "done", None
+    own = error_of_record(record)
+    reason = _reason(error_record(own)) if own else reason
+    if reason is not None:
+        return "failed", reason
+    return "waiting" if record.state is State.WITHDRAWN else "running", None
+
+
+def _completed_at(record: Record, task: TaskSnapshot | None) -> datetime | None:
+    """When the task ended. The service tells whole seconds and we saw it soon after, so our moment is finer; but not
+    when nobody was looking."""
+    seen = _moment(record.ended_at) if task else None
+    told = task.completed_at if task else None
+    return told if seen and told and (seen - told).total_seconds() > _LATE_S else seen
+
+
+def _reason(error: Mapping[str, Any]) -> RowError:
+    return RowError(str(error["type"]), str(error["code"] or ""), str(error["message"]))
+
+
+def _moment(unix_s: float | None) -> datetime | None:
+    return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
+
+
+def _text(value: object) -> str | None:
+    return None if value is None else str(value)

@@ -1,0 +1,124 @@
+"""What is told of a batch when it has ended: how it went, what was slow, what failed and why."""
+
+from __future__ import annotations
+
+import heapq
+from typing import TYPE_CHECKING, Final
+
+from attrs import define, field
+
+from toapis_async.cli.output import count, duration, error_record
+from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
+from toapis_async.cli.words import typed
+from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from decimal import Decimal
+
+    from toapis_async.models import Balance, BatchItem, Generation, TaskSnapshot
+
+MOST_REASONS: Final = 5
+MOST_SLOW: Final = 3
+_MOST_NAMED: Final = 3  #: rows that failed for one reason
+
+
+@define
+class Reason:
+    """Rows that failed alike."""
+
+    message: str  #: what the first was told
+    keys: list[str] = field(factory=list)  #: of the first few
+    rows: int = 0
+
+    def lines(self) -> list[str]:
+        names = [cut(key, KEY_COLUMNS) for key in self.keys]
+        if self.rows == 1:
+            return [f"{names[0]}: {self.message}"]
+        return [f"{count(self.rows, 'row')}: {self.message}", *(f"  {name}" for name in names), *self._more()]
+
+    def _more(self) -> list[str]:
+        return ["  …"] if self.rows > len(self.keys) else []
+
+
+class Tally:
+    """What the items of a batch come to; holds a few of them."""
+
+    def __init__(self) -> None:
+        self.over_budget: BatchItem | None = None  #: the first
+        self.rows_over_budget = 0
+        self.rows_stopped = 0  #: met the 401 or 402 themselves
+        self._reasons: dict[tuple[str, str], Reason] = {}
+        self._slowest: list[tuple[float, int, str]] = []
+
+    def note(self, item: BatchItem) -> None:
+        if isinstance(item.error, BudgetExceeded):
+            self.over_budget = self.over_budget or item
+            self.rows_over_budget += 1
+        elif isinstance(item.error, AuthenticationFailed | InsufficientQuota):
+            self.rows_stopped += 1
+        elif item.error is not None:
+            self._note_failure(item)
+        elif (took_s := service_s(item.generation)) is not None:
+            slow = took_s, -item.index, item.key
+            (heapq.heappush if len(self._slowest) < MOST_SLOW else heapq.heappushpop)(self._slowest, slow)
+
+    def _note_failure(self, item: BatchItem) -> None:
+        assert item.error is not None
+        told = error_record(item.error)
+        code = f" ({told['code']})" if told["code"] else ""
+        kind = told["type"], told["code"] or ""
+        reason = self._reasons.setdefault(kind, Reason(typed(f"{told['message']}{code}")))
+        reason.rows += 1
+        if len(reason.keys) < _MOST_NAMED:
+            reason.keys.append(item.key)
+
+    def slowest(self) -> list[str]:
+        """The rows that the service took longest for."""
+        rows = sorted(self._slowest, reverse=True)
+        return aligned([(duration(took_s, whole=True), cut(key, KEY_COLUMNS)) for took_s, _, key in rows], right={0})
+
+    def failed(self) -> list[str]:
+        """Why rows failed, the most frequent reason first."""
+        reasons = sorted(self._reasons.values(), key=lambda reason: -reason.rows)
+        shown, others = reasons[:MOST_REASONS], sum(reason.rows for reason in reasons[MOST_REASONS:])
+        lines = [line for reason in shown for line in reason.lines()]
+        return [*lines, f"{count(others, 'row')} for other reasons"] if others else lines
+
+    def past_budget(self) -> list[str]:
+        """How many rows did not fit, and what the first was told."""
+        if self.over_budget is None:
+            return []
+        rows = count(self.rows_over_budget, "row")
+        return [f"{rows} not sent; the first, {cut(self.over_budget.key, KEY_COLUMNS)}: {self.over_budget.error}"]
+
+
+def service_s(task: TaskSnapshot | Generation | None) -> float | None:
+    """How long the service worked on a task, by its own clock; None when it did not say."""
+    if task is None or task.created_at is None or task.completed_at is None:
+        return None
+    return max((task.completed_at - task.created_at).total_seconds(), 0.0)
+
+
+def section(name: str, lines: Iterable[str]) -> list[str]:
+    """Lines under a name, which stands before the first."""
+    return [f"  {name if place == 0 else '':<8} {line}" for place, line in enumerate(lines)]
+
+
+def credits_line(spent: Decimal, budget: Decimal | None) -> str:
+    """What was spent, as the batch counted it."""
+    of = f" of {amount(budget)}" if budget is not None else ""
+    return f"{amount(spent)}{of} spent, by the stated prices and billing"
+
+
+def balance_line(balance: Balance, when: str) -> str | None:
+    """The account's own word; None when it has none."""
+    if balance.unlimited_quota:
+        return f"unlimited {when}"
+    return None if balance.remain_credits is None else f"{balance.remain_credits:,.2f} credits {when}"
+
+
+def amount(credits_: Decimal) -> str:
+    """Credits as people read them, exactly: `1,024`, `0.38`."""
+    text = f"{credits_:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
