@@ -63,11 +63,20 @@ class Spending:
         known = [each for each, _ in self._held.get(client_business_id, ())]
         for each in (self._budget, budget):
             if each is not None and each not in known:
-                self.hold(client_business_id, each, each.reserve(price_class, images, forced=True))
+                reservation = each.reserve(price_class, images, forced=True)
+                self._held.setdefault(client_business_id, []).append((each, reservation))
+        self.seen_to(client_business_id)
 
     def hold(self, client_business_id: str, budget: Budget, reservation: Reservation) -> None:
-        """Something an earlier session sent is still under way."""
+        """Something an earlier session sent may still be under way. Until it is `seen_to`, no row waits for it: its
+        own row may be gone, or come only after those that would wait."""
+        budget.idle(reservation)
         self._held.setdefault(client_business_id, []).append((budget, reservation))
+
+    def seen_to(self, client_business_id: str) -> None:
+        """It is looked up or watched, and will be given back or settled."""
+        for budget, reservation in self._held.get(client_business_id, ()):
+            budget.seen_to(reservation)
 
     def give_back(self, client_business_id: str) -> None:
         """Nothing was paid: it was not accepted, or it failed."""

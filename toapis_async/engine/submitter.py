@@ -141,7 +141,9 @@ class Submitter:
         if record.state is State.REFUSED:
             raise refusal_of(record)
         if record.state is State.ACCEPTED:
-            return await self._poster.watch_again(record)
+            entry = await self._poster.watch_again(record)
+            self._spending.seen_to(record.intent.client_business_id)
+            return entry
         return settled_entry(record, self._poller.forecast_of(None))
 
     async def aclose(self) -> None:

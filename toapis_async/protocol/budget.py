@@ -85,6 +85,7 @@ class Reservation:
     price_class: PriceClass
     images: int
     credits: Decimal
+    is_idle: bool = False  #: an earlier session's, which nobody sees to yet: it may never be settled
 
 
 class Budget:
@@ -98,6 +99,7 @@ class Budget:
         self.images = 0  #: paid for
         self.reserved = Decimal(0)
         self.reserved_images = 0
+        self._idle_images = 0
 
     @property
     def is_capped(self) -> bool:
@@ -137,7 +139,18 @@ class Budget:
     def may_get_back(self, price_class: PriceClass) -> bool:
         """Whether waiting may help a request of this class that did not fit."""
         priced = self.most_credits is None or self.prices.of(price_class) is not None
-        return priced and self.reserved_images > 0
+        return priced and self.reserved_images > self._idle_images
+
+    def idle(self, reservation: Reservation) -> None:
+        """Nobody sees to it for now, so that no other request may wait for it."""
+        reservation.is_idle = True
+        self._idle_images += reservation.images
+
+    def seen_to(self, reservation: Reservation) -> None:
+        """Somebody does."""
+        if reservation.is_idle:
+            reservation.is_idle = False
+            self._idle_images -= reservation.images
 
     def settle(self, reservation: Reservation, billed: Decimal | None = None) -> None:
         """The request was paid for: as billed, or else as reserved."""
@@ -149,5 +162,6 @@ class Budget:
 
     def give_back(self, reservation: Reservation) -> None:
         """The request came to nothing."""
+        self.seen_to(reservation)
         self.reserved -= reservation.credits
         self.reserved_images -= reservation.images
