@@ -7,16 +7,14 @@ by no more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import cast
 
 from attrs import define, frozen
 
 from toapis_async.errors import BudgetExceeded
 from toapis_async.request import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ANY = "*"
 
@@ -32,10 +30,10 @@ class PriceClass:
     @classmethod
     def of(cls, body: Mapping[str, object]) -> PriceClass:
         """The class of a request's fields. What vip is not told it takes as 1k and medium [seed]."""
-        model, resolution, quality = (body.get(name) for name in ("model", "resolution", "quality"))
-        is_vip = (model or DEFAULT_MODEL) == DEFAULT_MODEL
+        model, is_vip = body.get("model") or DEFAULT_MODEL, _is_vip(body)
+        resolution, quality = _told(body, "resolution"), _told(body, "quality")
         return cls(
-            str(model or DEFAULT_MODEL),
+            str(model),
             str(resolution) if resolution else ("1k" if is_vip else None),
             str(quality) if quality else ("medium" if is_vip else None),
         )
@@ -55,8 +53,22 @@ class PriceClass:
 
 def images_of(body: Mapping[str, object]) -> int:
     """How many images a request's fields ask for, which is what is charged up front [docs]."""
-    number = body.get("n")
+    number = _told(body, "n")
+    if isinstance(number, str) and not _is_vip(body) and number.isdecimal() and len(number) < 4:
+        number = int(number)
     return number if isinstance(number, int) and number > 0 else 1
+
+
+def _is_vip(body: Mapping[str, object]) -> bool:
+    return (body.get("model") or DEFAULT_MODEL) == DEFAULT_MODEL
+
+
+def _told(body: Mapping[str, object], name: str) -> object:
+    """A field; models other than vip read it in `metadata`, too [docs]."""
+    value, metadata = body.get(name), body.get("metadata")
+    if value is None and isinstance(metadata, Mapping) and not _is_vip(body):
+        return cast("Mapping[str, object]", metadata).get(name)
+    return value
 
 
 class Prices:
