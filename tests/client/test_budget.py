@@ -14,6 +14,7 @@ from toapis_async import (
     BudgetExceeded,
     InsufficientQuota,
     InvalidRequest,
+    ServiceError,
     Settings,
     SubmitUncertain,
     TaskFailed,
@@ -119,6 +120,31 @@ async def test_the_client_s_budget_is_that_of_everything_it_sends(service: FakeS
             await client.submit({"prompt": "five", "client_business_id": "mine"})
         assert caught.value.client_business_id == "mine"
     assert len(service.tasks) == 3
+
+
+async def test_what_is_sent_twice_under_one_id_counts_twice(service: FakeService) -> None:
+    row = {"prompt": "one", "client_business_id": "mine"}
+    async with client_of() as client:
+        batch = client.batch([row] * 3, budget_credits=4)
+        assert kinds(await batch.gather()) == ["ok", "ok", "BudgetExceeded"]
+        assert batch.statistics().credits_spent == 4
+    assert len(service.of("submit")) == 2
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_a_second_under_one_id_that_is_not_sent_leaves_the_first_reserved(
+    service: FakeService, refused: bool
+) -> None:
+    row = {"prompt": "one", "client_business_id": "mine"}
+    async with client_of(budget=4 if refused else 3) as client:
+        await client.submit(row)
+        service.on_submit.extend([refusal(409)] * refused)
+        with pytest.raises(ServiceError if refused else BudgetExceeded):
+            await client.submit(row)
+        if refused:
+            await client.submit("two")
+        with pytest.raises(BudgetExceeded):
+            await client.submit("three")
 
 
 async def test_a_single_call_does_not_wait_for_what_may_be_given_back(service: FakeService) -> None:

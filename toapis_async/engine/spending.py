@@ -45,7 +45,7 @@ class Spending:
         self, client_business_id: str, price_class: PriceClass, images: int, budgets: Sequence[Budget]
     ) -> None:
         held = self._held.get(client_business_id, [])
-        known = [each for each, _ in held]
+        known = [each for each, reservation in held if reservation.is_idle]  # another under this id is paid for anew
         taken: list[tuple[Budget, Reservation]] = []
         try:
             for budget in budgets:
@@ -57,6 +57,7 @@ class Spending:
             raise
         if taken:
             self._held[client_business_id] = [*held, *taken]
+        self.seen_to(client_business_id)
 
     def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
@@ -79,9 +80,19 @@ class Spending:
             budget.seen_to(reservation)
 
     def give_back(self, client_business_id: str) -> None:
-        """Nothing was paid: it was not accepted, or it failed."""
+        """Nothing was paid: they failed."""
         for budget, reservation in self._held.pop(client_business_id, ()):
             budget.give_back(reservation)
+        self._changed()
+
+    def give_back_latest(self, client_business_id: str) -> None:
+        """Nothing was paid: it was not accepted. Another under the same id may have been, and stays reserved."""
+        latest = dict(self._held.get(client_business_id, ()))
+        for budget, reservation in latest.items():
+            self._held[client_business_id].remove((budget, reservation))
+            budget.give_back(reservation)
+        if not self._held.get(client_business_id):
+            self._held.pop(client_business_id, None)
         self._changed()
 
     def settle(self, client_business_id: str, billed: Decimal | None = None) -> None:
