@@ -483,6 +483,21 @@ async def test_no_row_waits_for_what_an_earlier_pass_holds_and_nobody_sees_to(
     assert service.of("submit") == []
 
 
+async def test_a_failure_that_was_billed_counts_in_the_next_pass_and_one_that_was_not_does_not(
+    service: FakeService, path: Path
+) -> None:
+    for business_id, status in (("billed", "settled"), ("refunded", "refunded")):
+        billing = {"status": status, "credits": "2"}
+        told = task(f"task_{business_id}", "failed", error={"code": "bad", "message": "no luck"}, billing=billing)
+        leave(path, business_id, business_id, State.FAILED, task_id=f"task_{business_id}", answer=told, run="r")
+    async with client_of(path, prices={"*": 2}) as client:
+        batch = client.batch(["a", "b"], run="r", budget_credits=4)
+        items = await batch.gather()
+    assert [type(item.error).__name__ for item in items] == ["NoneType", "BudgetExceeded"]
+    assert batch.statistics().credits_spent == 4
+    assert batch.statistics().images == 2
+
+
 async def test_rows_wait_for_what_an_earlier_pass_left_running_once_it_is_watched(
     service: FakeService, path: Path
 ) -> None:
