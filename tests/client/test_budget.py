@@ -98,6 +98,15 @@ async def test_billing_corrects_the_price(service: FakeService) -> None:
             await client.generate("third")
 
 
+@pytest.mark.parametrize("credits_", ["-100", "1e999999999", "-0.5"])
+async def test_a_bill_that_is_none_is_taken_for_what_was_reserved(service: FakeService, credits_: str) -> None:
+    service.on_query.append(answer(200, task("t", "completed", billing={"status": "settled", "credits": credits_})))
+    async with client_of() as client:
+        batch = client.batch(["one", "two", "three"], budget_credits=4)
+        assert kinds(await batch.gather()) == ["ok", "ok", "BudgetExceeded"]
+        assert batch.statistics().credits_spent == 4
+
+
 async def test_a_refund_on_a_failure_gives_back_and_a_settled_failure_does_not(service: FakeService) -> None:
     for status, left in (("refunded", True), ("settled", False)):
         service.on_query.append(answer(200, task("t", "failed", billing={"status": status, "credits": "2"})))

@@ -53,6 +53,15 @@ def test_images_are_what_is_charged_up_front(n: object, images: int) -> None:
     assert images_of({"n": n}) == images
 
 
+def test_one_cheap_bill_does_not_open_the_purse() -> None:
+    table = any_at("2")
+    table.billed(VIP, 1, Decimal(0))
+    assert table.of(VIP) == 2
+    for credits_, price in (("1", "1"), ("3", "3"), ("0.5", "3")):
+        table.billed(VIP, 1, Decimal(credits_))
+        assert table.of(VIP) == Decimal(price)
+
+
 def test_other_models_may_be_told_in_their_metadata() -> None:
     body = {"model": "gemini", "metadata": {"resolution": "4K", "n": 3}}
     assert PriceClass.of(body).names[0] == "gemini/4K"

@@ -98,7 +98,7 @@ def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[
 
 
 def _failed(results: Path) -> Iterator[dict[str, Any]]:
-    """The failed rows of results.jsonl, which may be in the middle of being written. What is none of ours is passed over."""
+    """The failed rows of results.jsonl, which may be being written; lines that are none of ours are passed over."""
     try:
         file = results.open("rb")
     except FileNotFoundError:

@@ -126,5 +126,6 @@ class Spending:
 
 
 def billed_credits(billing: Billing | None) -> Decimal | None:
-    """What a task cost by the service's own word; None when it did not say."""
-    return billing.credits if billing is not None and billing.status == "settled" else None
+    """What a task cost by the service's own word; None when it did not say, or nothing that can be."""
+    credits_ = billing.credits if billing is not None and billing.status == "settled" else None
+    return credits_ if credits_ is not None and credits_ >= 0 else None

@@ -86,8 +86,11 @@ class Prices:
         return next((self._stated[name] for name in price_class.names if name in self._stated), None)
 
     def billed(self, price_class: PriceClass, images: int, credits_: Decimal) -> None:
-        """A task of this class was settled at so much."""
-        self._billed[price_class] = credits_ / images
+        """A task of this class was settled at so much. The dearest counts: a cheap one (a discount, or a part of its
+        images) must not let the next ones be sent for less than they may cost."""
+        price = credits_ / images
+        if price > 0:
+            self._billed[price_class] = max(price, self._billed.get(price_class, price))
 
 
 @define(eq=False)
