@@ -13,7 +13,7 @@ import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal_file import Intent, State
-from toapis_async.engine.recovery import billed_in, has_expired, to_take_up
+from toapis_async.engine.recovery import billed_in, has_expired, may_be_paid, to_take_up
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest
 from toapis_async.handle import TaskHandle
@@ -85,10 +85,12 @@ class Run:
             return
         assert self._engine.journal is not None
         async for record in self._engine.journal.paid(self._name):
+            if not may_be_paid(record):
+                continue
             body = json.loads(record.intent.request)
             body |= body.get("extra", {})
             reservation = self.budget.reserve(PriceClass.of(body), images_of(body), forced=True)
-            if record.state is State.COMPLETED:
+            if record.state in {State.COMPLETED, State.FAILED}:
                 self.budget.settle(reservation, billed_in(record))
             else:
                 self._engine.spending.hold(record.intent.client_business_id, self.budget, reservation)

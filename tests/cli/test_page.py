@@ -124,6 +124,7 @@ def test_reasons_that_only_the_results_know_are_shown() -> None:
         "error": {"type": "X", "code": None, "message": "y"},
     }
     with Path("out/results.jsonl").open("a") as file:
+        file.write('[]\n{"error": 1}\n' + "[" * 100_000 + "\n")  # none of ours
         file.write(json.dumps(early) + '\n{"index": 10, "ke')  # a row that is being written
     shown = list(rows_of(Path("out"), "1", {}))
     unsent = [row for row in told if row["error"] and row["error"]["type"] == "BudgetExceeded"]

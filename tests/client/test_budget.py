@@ -14,6 +14,7 @@ from toapis_async import (
     BudgetExceeded,
     InsufficientQuota,
     InvalidRequest,
+    ServiceError,
     Settings,
     SubmitUncertain,
     TaskFailed,
@@ -97,6 +98,15 @@ async def test_billing_corrects_the_price(service: FakeService) -> None:
             await client.generate("third")
 
 
+@pytest.mark.parametrize("credits_", ["-100", "1e999999999", "-0.5"])
+async def test_a_bill_that_is_none_is_taken_for_what_was_reserved(service: FakeService, credits_: str) -> None:
+    service.on_query.append(answer(200, task("t", "completed", billing={"status": "settled", "credits": credits_})))
+    async with client_of() as client:
+        batch = client.batch(["one", "two", "three"], budget_credits=4)
+        assert kinds(await batch.gather()) == ["ok", "ok", "BudgetExceeded"]
+        assert batch.statistics().credits_spent == 4
+
+
 async def test_a_refund_on_a_failure_gives_back_and_a_settled_failure_does_not(service: FakeService) -> None:
     for status, left in (("refunded", True), ("settled", False)):
         service.on_query.append(answer(200, task("t", "failed", billing={"status": status, "credits": "2"})))
@@ -119,6 +129,31 @@ async def test_the_client_s_budget_is_that_of_everything_it_sends(service: FakeS
             await client.submit({"prompt": "five", "client_business_id": "mine"})
         assert caught.value.client_business_id == "mine"
     assert len(service.tasks) == 3
+
+
+async def test_what_is_sent_twice_under_one_id_counts_twice(service: FakeService) -> None:
+    row = {"prompt": "one", "client_business_id": "mine"}
+    async with client_of() as client:
+        batch = client.batch([row] * 3, budget_credits=4)
+        assert kinds(await batch.gather()) == ["ok", "ok", "BudgetExceeded"]
+        assert batch.statistics().credits_spent == 4
+    assert len(service.of("submit")) == 2
+
+
+@pytest.mark.parametrize("refused", [True, False])
+async def test_a_second_under_one_id_that_is_not_sent_leaves_the_first_reserved(
+    service: FakeService, refused: bool
+) -> None:
+    row = {"prompt": "one", "client_business_id": "mine"}
+    async with client_of(budget=4 if refused else 3) as client:
+        await client.submit(row)
+        service.on_submit.extend([refusal(409)] * refused)
+        with pytest.raises(ServiceError if refused else BudgetExceeded):
+            await client.submit(row)
+        if refused:
+            await client.submit("two")
+        with pytest.raises(BudgetExceeded):
+            await client.submit("three")
 
 
 async def test_a_single_call_does_not_wait_for_what_may_be_given_back(service: FakeService) -> None:

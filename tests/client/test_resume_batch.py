@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import (
+    BudgetExceeded,
     ClientStateError,
     ContentRefused,
     ImageRequest,
@@ -466,3 +467,43 @@ async def test_leaving_a_batch_early_and_running_it_again_pays_for_each_row_once
     items = await ran(path, rows)
     assert all(item.ok for item in items)
     assert len(service.of("submit")) == len({made.client_business_id for made in service.tasks.values()}) == 60
+
+
+# ------------------------------------------------------------------------------------------- budgets
+
+
+@pytest.mark.parametrize("state", [State.INTENT, State.ACCEPTED])
+async def test_no_row_waits_for_what_an_earlier_pass_holds_and_nobody_sees_to(
+    service: FakeService, path: Path, state: State
+) -> None:
+    leave(path, "gone", "a row that is in the file no more", state, run="r", stem="gone")
+    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(5):
+        items = await client.batch(["a"], run="r", budget_credits=3).gather()
+    assert isinstance(items[0].error, BudgetExceeded)
+    assert service.of("submit") == []
+
+
+async def test_a_failure_that_was_billed_counts_in_the_next_pass_and_one_that_was_not_does_not(
+    service: FakeService, path: Path
+) -> None:
+    for business_id, status in (("billed", "settled"), ("refunded", "refunded")):
+        billing = {"status": status, "credits": "2"}
+        told = task(f"task_{business_id}", "failed", error={"code": "bad", "message": "no luck"}, billing=billing)
+        leave(path, business_id, business_id, State.FAILED, task_id=f"task_{business_id}", answer=told, run="r")
+    async with client_of(path, prices={"*": 2}) as client:
+        batch = client.batch(["a", "b"], run="r", budget_credits=4)
+        items = await batch.gather()
+    assert [type(item.error).__name__ for item in items] == ["NoneType", "BudgetExceeded"]
+    assert batch.statistics().credits_spent == 4
+    assert batch.statistics().images == 2
+
+
+async def test_rows_wait_for_what_an_earlier_pass_left_running_once_it_is_watched(
+    service: FakeService, path: Path
+) -> None:
+    made = service.accept({"prompt": "kite [fail]", "client_business_id": "left"})
+    service.service_time_s = 0.1
+    leave(path, "left", "kite [fail]", State.ACCEPTED, task_id=json.loads(made.body)["id"], run="r", stem="left")
+    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(5):
+        items = await client.batch(["kite [fail]", "b"], run="r", budget_credits=2).gather()
+    assert [type(item.error).__name__ for item in items] == ["TaskFailed", "NoneType"]

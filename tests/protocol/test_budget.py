@@ -53,6 +53,30 @@ def test_images_are_what_is_charged_up_front(n: object, images: int) -> None:
     assert images_of({"n": n}) == images
 
 
+def test_one_cheap_bill_does_not_open_the_purse() -> None:
+    table = any_at("2")
+    table.billed(VIP, 1, Decimal(0))
+    assert table.of(VIP) == 2
+    for credits_, price in (("1", "1"), ("3", "3"), ("0.5", "3")):
+        table.billed(VIP, 1, Decimal(credits_))
+        assert table.of(VIP) == Decimal(price)
+
+
+def test_other_models_may_be_told_in_their_metadata() -> None:
+    body = {"model": "gemini", "metadata": {"resolution": "4K", "n": 3}}
+    assert PriceClass.of(body).names[0] == "gemini/4K"
+    assert images_of(body) == 3
+    assert images_of({**body, "n": 2}) == 2
+    assert images_of({"model": "gemini", "n": "4"}) == 4
+    assert images_of({"model": "gemini", "metadata": {"n": "many"}}) == 1
+
+
+def test_vip_is_told_at_the_top_alone() -> None:
+    body = {"metadata": {"resolution": "4K", "n": 3}}
+    assert PriceClass.of(body) == VIP
+    assert images_of(body) == 1
+
+
 def test_a_request_that_fits_exactly_is_let_through_and_the_next_is_not() -> None:
     budget = Budget(any_at("0.1"), most_credits=Decimal("0.3"))
     for _ in range(3):

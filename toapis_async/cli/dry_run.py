@@ -18,7 +18,7 @@ from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
 from toapis_async.engine.journal_file import State
 from toapis_async.engine.journal_reader import looking_up, records
-from toapis_async.engine.recovery import billed_in, to_take_up
+from toapis_async.engine.recovery import billed_in, may_be_paid, to_take_up
 from toapis_async.errors import BudgetExceeded, InvalidRequest
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
 from toapis_async.rows import RowReader
@@ -40,7 +40,6 @@ Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
 MOST_PROMPTS_SHOWN: Final = 5
 PROMPT_COLUMNS: Final = 60
 _ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
-_MAY_BE_PAID: Final = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
 _WORDS: Final[dict[Fate, str]] = {
     "done": "done already",
     "running": "sent already, to be waited for",
@@ -105,11 +104,11 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, ways: Ways, ca
 def _count_paid(budget: Budget, known: Iterator[Record]) -> None:
     """What earlier passes paid for, or may have, counts in the budget."""
     for record in known:
-        if record.state in _MAY_BE_PAID:
+        if may_be_paid(record):
             fields: dict[str, Any] = json.loads(record.intent.request)
             fields |= fields.pop("extra", {})
             reserved = budget.reserve(PriceClass.of(fields), images_of(fields), forced=True)
-            if record.state is State.COMPLETED:
+            if record.state in {State.COMPLETED, State.FAILED}:
                 budget.settle(reserved, billed_in(record))
 
 

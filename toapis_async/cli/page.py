@@ -98,7 +98,7 @@ def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[
 
 
 def _failed(results: Path) -> Iterator[dict[str, Any]]:
-    """The failed rows of results.jsonl, which may be in the middle of being written."""
+    """The failed rows of results.jsonl, which may be being written; lines that are none of ours are passed over."""
     try:
         file = results.open("rb")
     except FileNotFoundError:
@@ -107,10 +107,18 @@ def _failed(results: Path) -> Iterator[dict[str, Any]]:
         for line in file:
             try:
                 row = json.loads(line)
-            except ValueError:
+            except (ValueError, RecursionError):
                 continue
-            if row["error"] is not None and row["error"]["type"] not in _NOT_REASONS:
-                yield row
+            match row:
+                case {
+                    "index": int(),
+                    "key": str(),
+                    "client_business_id": _,
+                    "error": {"type": kind, "code": _, "message": _},
+                } if str(kind) not in _NOT_REASONS:
+                    yield row
+                case _:
+                    pass
 
 
 def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow:

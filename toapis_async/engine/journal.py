@@ -116,8 +116,8 @@ class JournalWriter:
         return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
 
     async def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
-        """The rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
-        whose files are not on disk. A page at a time, however many they are."""
+        """The rows of a run that the service has charged, or may have, in the order they were sent; with `unsaved`,
+        those that may have images which are not on disk. A page at a time, however many they are."""
         after = 0
         while page := await self._do(partial(journal_file.paid, run=run, after=after, unsaved=unsaved)):
             for record in page:

@@ -233,11 +233,14 @@ def unfinished(db: sqlite3.Connection) -> tuple[Record, ...]:
     return tuple(record_of(db, row) for row in rows)
 
 
+_CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"
+
+
 def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
-    """The next rows of a run that were paid for or may have been, in the order they were sent; with `unsaved`, those
-    whose files are not on disk. A page of them, after the one with this number."""
-    only = f" AND NOT {SAVED}" if unsaved else ""
-    page = f"{SELECT} WHERE run = ? AND id > ? AND state IN ('intent', 'accepted', 'completed'){only} ORDER BY id"
+    """The next rows of a run that the service has charged or may have (also for a failure), in the order they were
+    sent; with `unsaved`, those that may have images which are not on disk. A page of them, after this number."""
+    only = f"state IN ('intent', 'accepted', 'completed') AND NOT {SAVED}" if unsaved else _CHARGED
+    page = f"{SELECT} WHERE run = ? AND id > ? AND {only} ORDER BY id"
     return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
 
 

@@ -118,6 +118,14 @@ def billed_in(record: Record) -> Decimal | None:
     return billed_credits(_told(record).billing)
 
 
+def may_be_paid(record: Record) -> bool:
+    """Whether the service has charged a submission, or may have; a failure only when its `billing` says so."""
+    if record.state is not State.FAILED:
+        return record.state in _MAY_BE_PAID
+    billing = _told(record).billing
+    return billing is not None and billing.status == "settled"
+
+
 def refusal_of(record: Record) -> ToAPIsError:
     """The error of a submission that was refused in an earlier session."""
     body = (record.answer or "{}").encode()

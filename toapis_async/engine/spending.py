@@ -45,7 +45,7 @@ class Spending:
         self, client_business_id: str, price_class: PriceClass, images: int, budgets: Sequence[Budget]
     ) -> None:
         held = self._held.get(client_business_id, [])
-        known = [each for each, _ in held]
+        known = [each for each, reservation in held if reservation.is_idle]  # another under this id is paid for anew
         taken: list[tuple[Budget, Reservation]] = []
         try:
             for budget in budgets:
@@ -57,22 +57,42 @@ class Spending:
             raise
         if taken:
             self._held[client_business_id] = [*held, *taken]
+        self.seen_to(client_business_id)
 
     def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
         known = [each for each, _ in self._held.get(client_business_id, ())]
         for each in (self._budget, budget):
             if each is not None and each not in known:
-                self.hold(client_business_id, each, each.reserve(price_class, images, forced=True))
+                reservation = each.reserve(price_class, images, forced=True)
+                self._held.setdefault(client_business_id, []).append((each, reservation))
+        self.seen_to(client_business_id)
 
     def hold(self, client_business_id: str, budget: Budget, reservation: Reservation) -> None:
-        """Something an earlier session sent is still under way."""
+        """Something an earlier session sent may still be under way. Until it is `seen_to`, no row waits for it: its
+        own row may be gone, or come only after those that would wait."""
+        budget.idle(reservation)
         self._held.setdefault(client_business_id, []).append((budget, reservation))
 
+    def seen_to(self, client_business_id: str) -> None:
+        """It is looked up or watched, and will be given back or settled."""
+        for budget, reservation in self._held.get(client_business_id, ()):
+            budget.seen_to(reservation)
+
     def give_back(self, client_business_id: str) -> None:
-        """Nothing was paid: it was not accepted, or it failed."""
+        """Nothing was paid: they failed."""
         for budget, reservation in self._held.pop(client_business_id, ()):
             budget.give_back(reservation)
+        self._changed()
+
+    def give_back_latest(self, client_business_id: str) -> None:
+        """Nothing was paid: it was not accepted. Another under the same id may have been, and stays reserved."""
+        latest = dict(self._held.get(client_business_id, ()))
+        for budget, reservation in latest.items():
+            self._held[client_business_id].remove((budget, reservation))
+            budget.give_back(reservation)
+        if not self._held.get(client_business_id):
+            self._held.pop(client_business_id, None)
         self._changed()
 
     def settle(self, client_business_id: str, billed: Decimal | None = None) -> None:
@@ -106,5 +126,6 @@ class Spending:
 
 
 def billed_credits(billing: Billing | None) -> Decimal | None:
-    """What a task cost by the service's own word; None when it did not say."""
-    return billing.credits if billing is not None and billing.status == "settled" else None
+    """What a task cost by the service's own word; None when it did not say, or nothing that can be."""
+    credits_ = billing.credits if billing is not None and billing.status == "settled" else None
+    return credits_ if credits_ is not None and credits_ >= 0 else None

@@ -108,6 +108,10 @@ class Submitter:
                 await self._spending.reserve(client_business_id, price_class, images, budget)
             else:  # it may be paid for, and no budget must keep its image from being found
                 self._spending.count(client_business_id, price_class, images, budget)
+        except BaseException:
+            self._permits.give_back()
+            raise
+        try:
             return await self._send(submission)
         except BaseException as error:
             if not submission.abandoned:
@@ -141,7 +145,9 @@ class Submitter:
         if record.state is State.REFUSED:
             raise refusal_of(record)
         if record.state is State.ACCEPTED:
-            return await self._poster.watch_again(record)
+            entry = await self._poster.watch_again(record)
+            self._spending.seen_to(record.intent.client_business_id)
+            return entry
         return settled_entry(record, self._poller.forecast_of(None))
 
     async def aclose(self) -> None:
@@ -193,7 +199,7 @@ class Submitter:
         if isinstance(error, SubmitUncertain) or not certain:
             self._spending.settle(submission.client_business_id)
             return
-        self._spending.give_back(submission.client_business_id)
+        self._spending.give_back_latest(submission.client_business_id)
         if self._journal is not None and submission.intended:
             state, answer = end_of(error)
             self._journal.ended(submission.client_business_id, state, answer=answer)

@@ -7,16 +7,14 @@ by no more.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from decimal import Decimal
-from typing import TYPE_CHECKING
+from typing import cast
 
 from attrs import define, frozen
 
 from toapis_async.errors import BudgetExceeded
 from toapis_async.request import DEFAULT_MODEL
-
-if TYPE_CHECKING:
-    from collections.abc import Mapping
 
 ANY = "*"
 
@@ -32,10 +30,10 @@ class PriceClass:
     @classmethod
     def of(cls, body: Mapping[str, object]) -> PriceClass:
         """The class of a request's fields. What vip is not told it takes as 1k and medium [seed]."""
-        model, resolution, quality = (body.get(name) for name in ("model", "resolution", "quality"))
-        is_vip = (model or DEFAULT_MODEL) == DEFAULT_MODEL
+        model, is_vip = body.get("model") or DEFAULT_MODEL, _is_vip(body)
+        resolution, quality = _told(body, "resolution"), _told(body, "quality")
         return cls(
-            str(model or DEFAULT_MODEL),
+            str(model),
             str(resolution) if resolution else ("1k" if is_vip else None),
             str(quality) if quality else ("medium" if is_vip else None),
         )
@@ -55,8 +53,22 @@ class PriceClass:
 
 def images_of(body: Mapping[str, object]) -> int:
     """How many images a request's fields ask for, which is what is charged up front [docs]."""
-    number = body.get("n")
+    number = _told(body, "n")
+    if isinstance(number, str) and not _is_vip(body) and number.isdecimal() and len(number) < 4:
+        number = int(number)
     return number if isinstance(number, int) and number > 0 else 1
+
+
+def _is_vip(body: Mapping[str, object]) -> bool:
+    return (body.get("model") or DEFAULT_MODEL) == DEFAULT_MODEL
+
+
+def _told(body: Mapping[str, object], name: str) -> object:
+    """A field; models other than vip read it in `metadata`, too [docs]."""
+    value, metadata = body.get(name), body.get("metadata")
+    if value is None and isinstance(metadata, Mapping) and not _is_vip(body):
+        return cast("Mapping[str, object]", metadata).get(name)
+    return value
 
 
 class Prices:
@@ -74,8 +86,11 @@ class Prices:
         return next((self._stated[name] for name in price_class.names if name in self._stated), None)
 
     def billed(self, price_class: PriceClass, images: int, credits_: Decimal) -> None:
-        """A task of this class was settled at so much."""
-        self._billed[price_class] = credits_ / images
+        """A task of this class was settled at so much. The dearest counts: a cheap one (a discount, or a part of its
+        images) must not let the next ones be sent for less than they may cost."""
+        price = credits_ / images
+        if price > 0:
+            self._billed[price_class] = max(price, self._billed.get(price_class, price))
 
 
 @define(eq=False)
@@ -85,6 +100,7 @@ class Reservation:
     price_class: PriceClass
     images: int
     credits: Decimal
+    is_idle: bool = False  #: an earlier session's, which nobody sees to yet: it may never be settled
 
 
 class Budget:
@@ -98,6 +114,7 @@ class Budget:
         self.images = 0  #: paid for
         self.reserved = Decimal(0)
         self.reserved_images = 0
+        self._idle_images = 0
 
     @property
     def is_capped(self) -> bool:
@@ -137,7 +154,18 @@ class Budget:
     def may_get_back(self, price_class: PriceClass) -> bool:
         """Whether waiting may help a request of this class that did not fit."""
         priced = self.most_credits is None or self.prices.of(price_class) is not None
-        return priced and self.reserved_images > 0
+        return priced and self.reserved_images > self._idle_images
+
+    def idle(self, reservation: Reservation) -> None:
+        """Nobody sees to it for now, so that no other request may wait for it."""
+        reservation.is_idle = True
+        self._idle_images += reservation.images
+
+    def seen_to(self, reservation: Reservation) -> None:
+        """Somebody does."""
+        if reservation.is_idle:
+            reservation.is_idle = False
+            self._idle_images -= reservation.images
 
     def settle(self, reservation: Reservation, billed: Decimal | None = None) -> None:
         """The request was paid for: as billed, or else as reserved."""
@@ -149,5 +177,6 @@ class Budget:
 
     def give_back(self, reservation: Reservation) -> None:
         """The request came to nothing."""
+        self.seen_to(reservation)
         self.reserved -= reservation.credits
         self.reserved_images -= reservation.images

@@ -20,6 +20,7 @@ JsonObject: TypeAlias = dict[str, Any]
 MAX_MESSAGE_CHARACTERS = 300
 _NAMES = (str, int)
 _NUMERIC = (str, int, float)  # made once: `str | int | float` in a function builds a new union at every call
+_MOST_DIGITS = 30
 _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link's life after it
 
 
@@ -101,7 +102,8 @@ def read_decimal(value: object) -> Decimal | None:
         number = Decimal(str(value))
     except InvalidOperation:
         return None
-    return number if number.is_finite() else None
+    # Written out, a number of 1e999999999 takes a gigabyte.
+    return number if number.is_finite() and abs(number.adjusted()) <= _MOST_DIGITS else None
 
 
 def read_code(value: object) -> str:
