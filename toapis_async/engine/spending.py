@@ -44,22 +44,20 @@ class Spending:
     def _reserve(
         self, client_business_id: str, price_class: PriceClass, images: int, budgets: Sequence[Budget]
     ) -> None:
-        held = self._held.get(client_business_id, [])
-        known = [each for each, _ in held]
         taken: list[tuple[Budget, Reservation]] = []
         try:
             for budget in budgets:
-                if budget not in known:
-                    taken += [(budget, budget.reserve(price_class, images))]
+                taken += [(budget, budget.reserve(price_class, images))]
         except BudgetExceeded:
             for budget, reservation in taken:
                 budget.give_back(reservation)
             raise
         if taken:
-            self._held[client_business_id] = [*held, *taken]
+            self._held.setdefault(client_business_id, []).extend(taken)
 
     def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
+        self.take_up(client_business_id)
         known = [each for each, _ in self._held.get(client_business_id, ())]
         for each in (self._budget, budget):
             if each is not None and each not in known:
@@ -68,6 +66,11 @@ class Spending:
     def hold(self, client_business_id: str, budget: Budget, reservation: Reservation) -> None:
         """Something an earlier session sent is still under way."""
         self._held.setdefault(client_business_id, []).append((budget, reservation))
+
+    def take_up(self, client_business_id: str) -> None:
+        """Somebody sees to what an earlier session left: from now on it is worth waiting for."""
+        for budget, reservation in self._held.get(client_business_id, ()):
+            budget.wake(reservation)
 
     def give_back(self, client_business_id: str) -> None:
         """Nothing was paid: it was not accepted, or it failed."""

@@ -85,6 +85,7 @@ class Reservation:
     price_class: PriceClass
     images: int
     credits: Decimal
+    idle: bool = False  #: left by an earlier session, and nobody sees to it yet
 
 
 class Budget:
@@ -98,13 +99,14 @@ class Budget:
         self.images = 0  #: paid for
         self.reserved = Decimal(0)
         self.reserved_images = 0
+        self._idle_images = 0  #: of those reserved
 
     @property
     def is_capped(self) -> bool:
         """Whether there is anything it refuses."""
         return self.most_credits is not None or self.most_images is not None
 
-    def reserve(self, price_class: PriceClass, images: int, *, forced: bool = False) -> Reservation:
+    def reserve(self, price_class: PriceClass, images: int, *, forced: bool = False, idle: bool = False) -> Reservation:
         """Set aside what a request may cost. Raises `BudgetExceeded` when that could pass a cap, or when there is a cap
         on credits and no price; not when `forced`, for what was paid already."""
         price = self.prices.of(price_class)
@@ -118,7 +120,8 @@ class Budget:
             self._check(credits_, images)
         self.reserved += credits_
         self.reserved_images += images
-        return Reservation(price_class, images, credits_)
+        self._idle_images += images * idle
+        return Reservation(price_class, images, credits_, idle)
 
     def _check(self, credits_: Decimal, images: int) -> None:
         committed = self.spent + self.reserved
@@ -137,7 +140,12 @@ class Budget:
     def may_get_back(self, price_class: PriceClass) -> bool:
         """Whether waiting may help a request of this class that did not fit."""
         priced = self.most_credits is None or self.prices.of(price_class) is not None
-        return priced and self.reserved_images > 0
+        return priced and self.reserved_images > self._idle_images
+
+    def wake(self, reservation: Reservation) -> None:
+        """Somebody sees to it now."""
+        self._idle_images -= reservation.images * reservation.idle
+        reservation.idle = False
 
     def settle(self, reservation: Reservation, billed: Decimal | None = None) -> None:
         """The request was paid for: as billed, or else as reserved."""
@@ -149,5 +157,6 @@ class Budget:
 
     def give_back(self, reservation: Reservation) -> None:
         """The request came to nothing."""
+        self.wake(reservation)
         self.reserved -= reservation.credits
         self.reserved_images -= reservation.images
