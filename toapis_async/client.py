@@ -12,7 +12,14 @@ from toapis_async.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal import JournalWriter
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, WaitTimeout
+from toapis_async.errors import (
+    ClientStateError,
+    InvalidRequest,
+    SessionClosed,
+    TaskNotFound,
+    ToAPIsError,
+    WaitTimeout,
+)
 from toapis_async.handle import TaskHandle
 from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.refusals import decode_error
@@ -203,7 +210,11 @@ class ToAPIs:
         return await self._submit(engine, request, request.given_business_id or mint_business_id())
 
     async def _submit(self, engine: Engine, request: ImageRequest, business_id: str) -> TaskHandle:
-        return _handle(engine, await engine.take(request, business_id))
+        try:
+            return _handle(engine, await engine.take(request, business_id))
+        except ToAPIsError as error:  # also the journal's own, before anything is submitted
+            error.concerning(client_business_id=business_id)
+            raise
 
     def attach(self, task_id: str) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.

@@ -15,7 +15,7 @@ from attrs import evolve
 from toapis_async.engine.journal_file import Intent, State
 from toapis_async.engine.recovery import billed_in, has_expired, may_be_paid, to_take_up
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest
+from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
 from toapis_async.log import logger
 from toapis_async.protocol.budget import PriceClass, images_of
@@ -140,13 +140,17 @@ class Run:
         assert row.identity is not None
         given = request.given_business_id
         row.client_business_id = given or mint_business_id()
-        if self._engine.journal is None:
-            entry = await self._engine.submit(request, row.client_business_id, budget=self.budget)
-        elif given is None:
-            entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
-        else:
-            async with self._engine.submitter.alone(given):
+        try:
+            if self._engine.journal is None:
+                entry = await self._engine.submit(request, row.client_business_id, budget=self.budget)
+            elif given is None:
                 entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
+            else:
+                async with self._engine.submitter.alone(given):
+                    entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
+        except ToAPIsError as error:  # also the journal's own, before anything is submitted
+            error.concerning(client_business_id=row.client_business_id)
+            raise
         self._engine.unclaimed.claim(row.client_business_id)
         return TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
 

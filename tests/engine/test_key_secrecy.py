@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import ToAPIs, ToAPIsError
+from toapis_async.engine.transport import _proxy_of
 
 from .kit import GENERATIONS, KEY, PNG, RawServer, fast, hang_up, raw, reply, stall, task
 
@@ -130,3 +131,7 @@ async def test_prompts_are_in_events_and_logs_only_when_asked_for(
                 await client.generate("a very private kite")
         assert ("a very private kite" in repr(events)) is asked
         assert ("a very private kite" in caplog.text) is asked
+
+
+def test_a_proxy_s_password_is_apart_from_its_address_also_without_a_name() -> None:
+    assert "secret" not in str(_proxy_of("http://:secret@127.0.0.1:1")["proxy"])

@@ -267,7 +267,7 @@ class Engine:
             self._keep_final(self.journal, entry, entry.snapshot)
         elif business_id is not None and isinstance(entry.error, TaskNotFound) and not entry.is_shown:
             watched_s = self._loop.time() - entry.since_s
-            if watched_s >= self._settings.reconcile_window_s:
+            if watched_s >= self._settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):
                 self.journal.ended(business_id, State.WITHDRAWN)
 
     def _keep_final(self, journal: JournalWriter, entry: Entry, snapshot: TaskSnapshot) -> None:

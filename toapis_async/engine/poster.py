@@ -144,6 +144,9 @@ class Poster:
                 doubt.add_note(f"sent {times + 1} times, each time not to be found for {window_s:g} s")
                 return doubt
             await self._pacer.gate.acquire(urgent=True)
+            if told() is not None:  # while the turn was awaited, which may be long
+                self._pacer.gate.give_back()
+                continue
             times += 1
             self.resubmitted += 1
             self._emit(SubmitAgain(submission.client_business_id, times))
@@ -222,6 +225,7 @@ class Poster:
         assert record.task_id is not None
         known = self._registry.get(record.task_id)
         if known is not None:
+            known.client_business_id = known.client_business_id or record.intent.client_business_id
             return known
         await self._permits.acquire()
         fresh = Entry(

@@ -127,7 +127,11 @@ class Queries:
 
     async def find(self, client_business_id: str) -> TaskSnapshot:
         """The task that was submitted with this id, under both its ids."""
-        snapshot = await self.look_up(client_business_id)
+        try:
+            snapshot = await self.look_up(client_business_id)
+        except ToAPIsError as error:
+            error.task_id, error.client_business_id = None, client_business_id
+            raise
         if snapshot.client_business_id is not None and client_business_id not in {
             snapshot.client_business_id,
             snapshot.task_id,

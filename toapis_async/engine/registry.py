@@ -170,10 +170,12 @@ class Registry:
         Race: an answer that was on the loop already when the client closed comes here afterwards. Nobody looks at its
         task any more, so its watch ends at once.
         """
-        entry = self._entries.setdefault(entry.task_id, entry)
+        watched = self._entries.setdefault(entry.task_id, entry)
+        # One that was attached by its task id learns here whose budget and which record its end is about.
+        watched.client_business_id = watched.client_business_id or entry.client_business_id
         if self._closed:
-            self._close(entry)
-        return entry
+            self._close(watched)
+        return watched
 
     def saw(self, entry: Entry, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
         """A look (whose answer was `body`), or an event, showed the task. A final state ends it; what is older than

@@ -103,11 +103,7 @@ class Submitter:
             self._poster.in_doubt(submission, lost)
         await self._permits.acquire()
         try:
-            price_class, images = PriceClass.of(body), images_of(body)
-            if submission.doubt is None:
-                await self._spending.reserve(client_business_id, price_class, images, budget)
-            else:  # it may be paid for, and no budget must keep its image from being found
-                self._spending.count(client_business_id, price_class, images, budget)
+            await self._reserve(submission, budget)
         except BaseException:
             self._permits.give_back()
             raise
@@ -118,6 +114,14 @@ class Submitter:
                 self._permits.give_back()
                 self._note_end(submission, error)
             raise
+
+    async def _reserve(self, submission: Submission, budget: Budget | None) -> None:
+        """Set aside what it may cost; what may be paid for already counts, and no budget keeps it from being found."""
+        price_class, images = PriceClass.of(submission.body), images_of(submission.body)
+        if submission.doubt is None:
+            await self._spending.reserve(submission.client_business_id, price_class, images, budget)
+        else:
+            self._spending.count(submission.client_business_id, price_class, images, budget)
 
     @asynccontextmanager
     async def alone(self, client_business_id: str) -> AsyncGenerator[None]:
@@ -140,14 +144,17 @@ class Submitter:
             await asyncio.wait(attempts)
         return bool(attempts)
 
+    def is_busy_with(self, client_business_id: str) -> bool:
+        """Whether somebody submits under this id of the caller's own, or left a POST behind."""
+        return client_business_id in self._alone or client_business_id in self._under_way.values()
+
     async def take_up(self, record: Record) -> Entry:
         """The entry of what an earlier session saw the service's word on; a refusal raises what was said."""
         if record.state is State.REFUSED:
             raise refusal_of(record)
         if record.state is State.ACCEPTED:
-            entry = await self._poster.watch_again(record)
             self._spending.seen_to(record.intent.client_business_id)
-            return entry
+            return await self._poster.watch_again(record)
         return settled_entry(record, self._poller.forecast_of(None))
 
     async def aclose(self) -> None:

@@ -260,9 +260,9 @@ def _proxy_of(url: str | None) -> dict[str, Any]:
     if url is None:
         return {}
     address = URL(url)
-    if not address.user:
+    if not address.user and not address.password:
         return {"proxy": address}
-    login = aiohttp.encode_basic_auth(address.user, address.password or "")
+    login = aiohttp.encode_basic_auth(address.user or "", address.password or "")
     return {"proxy": address.with_user(None), "proxy_headers": {"Authorization": login}}
 
 
