@@ -39,6 +39,7 @@ class Row:
     given_key: str | None = None  #: the key, if it was given
     occurrence: int = 1  #: among the rows without a key that are equal
     client_business_id: str | None = None  #: once it is being submitted
+    known_id: str | None = None  #: what an earlier pass of the run sent it as
     record: Record | None = None  #: what an earlier pass of the run left of it
     handle: TaskHandle | None = None
 

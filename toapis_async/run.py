@@ -183,11 +183,11 @@ class Run:
         if known is None:
             return None
         business_id = known.intent.client_business_id
+        row.known_id = business_id
         self._open.add(business_id)
-        ahead = self._ahead.get(business_id)
-        if ahead is not None:
-            await asyncio.wait([ahead])
-        if await self._engine.submitter.settled(business_id) or ahead is not None:
+        # A look-up is waited for here; a task that is watched already would hold up the rows behind it (see `save`).
+        looked_up = known.state is State.INTENT and await self._seen_ahead(business_id)
+        if await self._engine.submitter.settled(business_id) or looked_up:
             known = await journal.of_id(business_id)
         row.client_business_id = business_id
         by_key = row.given_key is not None and known is not None and known.intent.key == row.given_key
@@ -202,6 +202,13 @@ class Run:
                 row.client_business_id = f"{given[:500]}~{secrets.token_hex(4)}"
         return record
 
+    async def _seen_ahead(self, business_id: str) -> bool:
+        """Wait for what is seen to ahead of its row; False when there is nothing."""
+        ahead = self._ahead.get(business_id)
+        if ahead is not None:
+            await asyncio.wait([ahead])
+        return ahead is not None
+
     async def _is_lost(self, record: Record) -> bool:
         """Whether a row failed for good in that its images were not fetched before their links expired."""
         if self._folder is None or not has_expired(record):
@@ -213,18 +220,21 @@ class Run:
 
     def ended(self, row: Row) -> None:
         """The row is done with."""
-        self._open.discard(row.client_business_id or "")
+        self._open.discard(row.known_id or "")
 
     async def save(self, row: Row, generation: Generation) -> tuple[Path, ...]:
         """Fetch a row's images, unless an earlier pass has; nothing without a folder."""
         if self._folder is None:
             return ()
+        journal = self._engine.journal
+        if journal is not None and row.record is not None and await self._seen_ahead(row.client_business_id or ""):
+            row.record = await journal.of_id(row.record.intent.client_business_id)
         kept = self._files_of(self._folder, row.record)
         if len(kept) == len(generation.images) and await _are_files(kept):
             return kept
         files = await self._engine.downloads.save(generation, self._folder, row.stem)
-        if self._engine.journal is not None and row.client_business_id is not None:
-            self._engine.journal.saved(row.client_business_id, [file.name for file in files])
+        if journal is not None and row.client_business_id is not None:
+            journal.saved(row.client_business_id, [file.name for file in files])
         return files
 
 

@@ -13,7 +13,6 @@ import pytest
 from toapis_async.cli import session
 from toapis_async.engine.journal_file import JournalFile, State
 from toapis_async.events import TaskAccepted
-from toapis_async.sandbox import Sandbox
 from toapis_async.settings import Credentials, Journal
 
 from ..engine.journal_kit import MINE, leave
@@ -21,6 +20,8 @@ from .conftest import IN_A_BLINK, Ran, interrupt_at, results_of, run
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from toapis_async.sandbox import Sandbox
 
 OUT = ("--out", "out")
 JOURNAL = Path("out/journal.sqlite")
@@ -30,20 +31,6 @@ JOURNAL = Path("out/journal.sqlite")
 def no_thread_is_left() -> Iterator[None]:
     yield
     assert not [thread for thread in threading.enumerate() if thread.name == "toapis-journal"]
-
-
-@pytest.fixture
-def ledgers(monkeypatch: pytest.MonkeyPatch) -> list[Sandbox]:
-    """The sandboxes of this test, in their order: their books stay readable."""
-    started: list[Sandbox] = []
-    start = Sandbox.start
-
-    async def noted(self: Sandbox) -> None:
-        await start(self)
-        started.append(self)
-
-    monkeypatch.setattr(Sandbox, "start", noted)
-    return started
 
 
 def rows(*lines: str) -> str:
@@ -58,18 +45,18 @@ def ran(*lines: str, flags: tuple[str, ...] = ()) -> Ran:
 # ------------------------------------------------------------------------------------------- going on
 
 
-def test_rows_that_are_added_are_sent_and_the_others_are_not(ledgers: list[Sandbox]) -> None:
+def test_rows_that_are_added_are_sent_and_the_others_are_not(sandboxes: list[Sandbox]) -> None:
     assert ran('"a"', '"b"').code == 0
     again = ran('"new"', '"b"', '"a"')
     assert again.code == 0
     assert "going on with 2 rows: 2 done" in again.stderr
     assert [row["index"] for row in results_of(Path("out"))] == [0, 1, 2]
-    assert ledgers[1].requests.count("submit") == 1
-    assert len(ledgers[1].ledger) == 3
+    assert sandboxes[1].requests.count("submit") == 1
+    assert len(sandboxes[1].ledger) == 3
 
 
 def test_an_interrupted_run_goes_on_and_pays_for_each_row_once(
-    monkeypatch: pytest.MonkeyPatch, ledgers: list[Sandbox]
+    monkeypatch: pytest.MonkeyPatch, sandboxes: list[Sandbox]
 ) -> None:
     lines = [f'"kite {number}"' for number in range(30)]
     with monkeypatch.context() as patched:
@@ -78,40 +65,40 @@ def test_an_interrupted_run_goes_on_and_pays_for_each_row_once(
     again = ran(*lines)
     assert again.code == 0
     assert len(results_of(Path("out"))) == len(list(Path("out/images").iterdir())) == 30
-    assert ledgers[1].ledger.paid_twice() == ()
-    assert len(ledgers[1].ledger) == 30
+    assert sandboxes[1].ledger.paid_twice() == ()
+    assert len(sandboxes[1].ledger) == 30
 
 
-def test_failed_rows_are_sent_again_only_when_asked(ledgers: list[Sandbox]) -> None:
+def test_failed_rows_are_sent_again_only_when_asked(sandboxes: list[Sandbox]) -> None:
     lines = ('{"key": "f", "prompt": "[fail]"}', '"fine"')
     assert ran(*lines).code == 1
     assert ran(*lines).code == 1
-    assert ledgers[1].requests.count("submit") == 0
+    assert sandboxes[1].requests.count("submit") == 0
     assert ran(*lines, flags=("--retry-failed",)).code == 1
-    assert ledgers[2].requests.count("submit") == 1
-    assert len({entry.client_business_id for entry in ledgers[2].ledger}) == 3
+    assert sandboxes[2].requests.count("submit") == 1
+    assert len({entry.client_business_id for entry in sandboxes[2].ledger}) == 3
 
 
-def test_a_row_that_changed_under_its_key_is_a_failed_row(ledgers: list[Sandbox]) -> None:
+def test_a_row_that_changed_under_its_key_is_a_failed_row(sandboxes: list[Sandbox]) -> None:
     assert ran('{"key": "k", "prompt": "kite"}').code == 0
     again = ran('{"key": "k", "prompt": "dragon"}')
     assert again.code == 1
     [row] = results_of(Path("out"))
     assert row["error"]["type"] == "InvalidRequest"
     assert "give the changed one another key" in row["error"]["message"]
-    [entry] = ledgers[1].ledger
+    [entry] = sandboxes[1].ledger
     assert (row["task_id"], row["client_business_id"]) == (entry.task_id, entry.client_business_id)
 
 
 # ------------------------------------------------------------------------------------------- one process at a time
 
 
-def test_a_second_run_is_locked_out_and_touches_nothing_of_the_first(ledgers: list[Sandbox]) -> None:
+def test_a_second_run_is_locked_out_and_touches_nothing_of_the_first(sandboxes: list[Sandbox]) -> None:
     assert ran('"a"').code == 0
     part = Path("out/images/.a.part")
     part.touch()
     before = Path("out/results.jsonl").read_bytes()
-    account = Credentials(session.SANDBOX_KEY, f"{ledgers[0].base_url}/v1")
+    account = Credentials(session.SANDBOX_KEY, f"{sandboxes[0].base_url}/v1")
     with closing(JournalFile.open(JOURNAL, account, same_account=False)):
         again = ran('"a"')
         assert again.code == 2
@@ -123,14 +110,14 @@ def test_a_second_run_is_locked_out_and_touches_nothing_of_the_first(ledgers: li
     assert not part.exists()
 
 
-def test_a_folder_whose_results_cannot_be_written_sends_nothing(ledgers: list[Sandbox]) -> None:
+def test_a_folder_whose_results_cannot_be_written_sends_nothing(sandboxes: list[Sandbox]) -> None:
     Path("out").mkdir()
     leave(JOURNAL, "b1", "kite", State.WITHDRAWN, run="1")
     Path("out/results.jsonl").mkdir()
     refused = ran('"a"')
     assert refused.code == 2
     assert "error: can't write to out: Is a directory\n" in refused.stderr
-    assert ledgers == []
+    assert sandboxes == []
 
 
 # ------------------------------------------------------------------------------------------- the account
@@ -174,7 +161,7 @@ def test_the_sandbox_and_the_service_do_not_share_a_journal(monkeypatch: pytest.
         (b"SQLite format 3\0" + b"\xff" * 5000, "no journal, or a damaged one"),
     ],
 )
-def test_a_journal_that_is_none_is_refused_in_one_line(content: bytes, told: str, ledgers: list[Sandbox]) -> None:
+def test_a_journal_that_is_none_is_refused_in_one_line(content: bytes, told: str, sandboxes: list[Sandbox]) -> None:
     Path("out").mkdir()
     JOURNAL.write_bytes(content)
     for refused in (ran('"a"'), ran('"a"', flags=("--overwrite",)), run("status", "out")):
@@ -182,15 +169,15 @@ def test_a_journal_that_is_none_is_refused_in_one_line(content: bytes, told: str
         assert told in refused.stderr
         assert len(refused.stderr.splitlines()) == 1
     assert JOURNAL.read_bytes() == content
-    assert ledgers == []
+    assert sandboxes == []
 
 
-def test_a_folder_in_place_of_the_journal_is_refused(ledgers: list[Sandbox]) -> None:
+def test_a_folder_in_place_of_the_journal_is_refused(sandboxes: list[Sandbox]) -> None:
     JOURNAL.mkdir(parents=True)
     refused = ran('"a"')
     assert refused.code == 2
     assert str(JOURNAL) in refused.stderr
-    assert ledgers == []
+    assert sandboxes == []
 
 
 # ------------------------------------------------------------------------------------------- status DIR

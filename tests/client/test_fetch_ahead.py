@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from typing import TYPE_CHECKING, Any
 
 from tests.engine.kit import until
@@ -11,6 +12,8 @@ from toapis_async.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
     from pathlib import Path
+
+    import pytest
 
 KEY = "sk-ahead"
 
@@ -85,3 +88,19 @@ async def test_a_failure_ahead_is_told_by_its_row_and_ends_nothing_else(tmp_path
             items = await client.batch(["one [fail]", "two"], save_to=tmp_path, run="r").gather()
         assert [type(item.error).__name__ for item in items] == ["TaskFailed", "NoneType"]
         assert sandbox.requests.count("submit") == 2
+
+
+async def test_rows_that_still_run_hold_up_no_new_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with Sandbox(tier="svip", service_time_s=math.inf) as sandbox:
+        await leave_running(sandbox, tmp_path, ["one", "two"])
+        monkeypatch.setattr("toapis_async.batch.SUBMITTING_ROWS", 1)
+        async with client_of(sandbox, tmp_path) as client:
+            batch = client.batch(["one", "two", "new"], save_to=tmp_path, run="r")
+            reading = asyncio.ensure_future(batch.gather())
+            await until(lambda: len(sandbox.ledger) == 3)
+            for entry in sandbox.ledger:
+                sandbox.finish(entry.task_id)
+            assert [item.ok for item in await reading] == [True] * 3
+        assert len(images(tmp_path)) == 3
+        assert sandbox.requests.count("submit") == 3
+        assert client.statistics().saved_files == 3  # each image is fetched once
