@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import click
 import pytest
 
-from toapis_async.cli.output import CliError, Output, count, duration, error_record, exit_code_of, plain, reported
+from toapis_async.cli.output import CliError, Output, error_record, exit_code_of, plain, reported
 from toapis_async.errors import (
     ClientStateError,
     ContentRefused,
@@ -20,6 +20,7 @@ from toapis_async.errors import (
     ToAPIsError,
     TransportError,
 )
+from toapis_async.protocol.wording import count, duration
 
 if TYPE_CHECKING:
     from .conftest import Recorder

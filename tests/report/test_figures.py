@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.report.kit import START, row, timed
+from toapis_async.protocol.wording import duration
 from toapis_async.report import RowError
 from toapis_async.report.charts import histograms, time_line
-from toapis_async.report.figures import amount, duration, step_s, tick
+from toapis_async.report.figures import amount, step_s, tick
 from toapis_async.report.summary import Reason, Tally
 
 if TYPE_CHECKING:

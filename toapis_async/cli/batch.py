@@ -11,7 +11,7 @@ from attrs import frozen
 from toapis_async.cli.batch_view import Sight, batch_view
 from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
-from toapis_async.cli.output import ALL_DONE, SOME_FAILED, count, duration
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED
 from toapis_async.cli.page import make_page
 from toapis_async.cli.progress import shown
 from toapis_async.cli.results import IMAGES, NAME, Results
@@ -21,6 +21,7 @@ from toapis_async.cli.summary import Tally, balance_line, credits_line, section
 from toapis_async.cli.words import typed
 from toapis_async.engine.journal_reader import standing
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
+from toapis_async.protocol.wording import count, duration
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:

@@ -14,9 +14,10 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from toapis_async.cli.output import duration, plain
+from toapis_async.cli.output import plain
 from toapis_async.cli.progress import PLAIN_LINE_S, REDRAW_S, View, stderr_console
 from toapis_async.cli.summary import amount, service_s
+from toapis_async.protocol.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

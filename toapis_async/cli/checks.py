@@ -4,8 +4,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.cli.output import CliError, count
+from toapis_async.cli.output import CliError
 from toapis_async.protocol.budget import Prices
+from toapis_async.protocol.wording import count
 
 if TYPE_CHECKING:
     from toapis_async.cli.options import Caps

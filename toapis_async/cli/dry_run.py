@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from attrs import define, field
 
 from toapis_async.cli.checks import checked
-from toapis_async.cli.output import ALL_DONE, count
+from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.prompts import fields_of
 from toapis_async.cli.standing import JOURNAL, run_name
 from toapis_async.cli.summary import amount
@@ -21,6 +21,7 @@ from toapis_async.engine.journal_reader import looking_up, records
 from toapis_async.engine.recovery import billed_in, may_be_paid, to_take_up
 from toapis_async.errors import BudgetExceeded, InvalidRequest
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
+from toapis_async.protocol.wording import count
 from toapis_async.rows import RowReader
 
 if TYPE_CHECKING:

@@ -6,10 +6,11 @@ import asyncio
 import time
 from typing import TYPE_CHECKING, Any
 
-from toapis_async.cli.output import ALL_DONE, count, duration
+from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.progress import shown, task_view
 from toapis_async.cli.results import billing_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.protocol.wording import count, duration
 from toapis_async.request import ImageRequest
 
 if TYPE_CHECKING:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.cli.output import duration
 from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitRetried, Throttled
+from toapis_async.protocol.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.text import Text
 
-from toapis_async.cli.output import duration, plain
+from toapis_async.cli.output import plain
 from toapis_async.events import TaskAccepted, TaskChanged
+from toapis_async.protocol.wording import duration
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, cast
 
 from attrs import asdict
 
-from toapis_async.cli.output import ALL_DONE, CliError, count
+from toapis_async.cli.output import ALL_DONE, CliError
 from toapis_async.cli.session import SANDBOX_KEY, settings_of, start
+from toapis_async.protocol.wording import count
 from toapis_async.sandbox import Fault
 from toapis_async.sandbox.faults import KINDS
 

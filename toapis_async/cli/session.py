@@ -11,10 +11,11 @@ from attrs import evolve
 
 from toapis_async.cli.hindrances import Hindrances
 from toapis_async.cli.options import DEFAULT_SPEED
-from toapis_async.cli.output import SOME_FAILED, CliError, count
+from toapis_async.cli.output import SOME_FAILED, CliError
 from toapis_async.client import ToAPIs
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
 from toapis_async.models import TaskStatus
+from toapis_async.protocol.wording import count
 from toapis_async.settings import TIERS, Credentials, Journal, RateLimits, Settings
 
 if TYPE_CHECKING:

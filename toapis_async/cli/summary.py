@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from toapis_async.cli.output import count, duration, error_record
+from toapis_async.cli.output import error_record
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.cli.words import typed
 from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota
+from toapis_async.protocol.wording import count, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable

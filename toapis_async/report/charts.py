@@ -9,7 +9,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.report.figures import count, duration, step_s, tick
+from toapis_async.protocol.wording import count, duration
+from toapis_async.report.figures import step_s, tick
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence

@@ -1,4 +1,4 @@
-"""Numbers as people read them, and round numbers for axes."""
+"""Amounts, and round numbers for axes."""
 
 from __future__ import annotations
 
@@ -12,29 +12,11 @@ _STEPS_S: Final = tuple(
 )
 
 
-def duration(seconds: float) -> str:
-    """`0.4 s`, `12 s`, `3 min 05 s`, `2 h 10 min`."""
-    if seconds < 9.95:
-        return f"{seconds:.1f} s"
-    whole = round(seconds)
-    if whole < 60:
-        return f"{whole} s"
-    if whole < 3_600:
-        return f"{whole // 60} min {whole % 60:02} s"
-    minutes = round(seconds / 60)
-    return f"{minutes // 60:,} h {minutes % 60:02} min"
-
-
 def amount(number: float) -> str:
     """`0.38`, `12.5`, `1,746`: three digits where it is small, whole where it is large."""
     decimals = 0 if number >= 1_000 else 1 if number >= 100 else 2
     text = f"{number:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if decimals else text
-
-
-def count(number: int, noun: str) -> str:
-    """`1 image`, `1,200 images`."""
-    return f"{number:,} {noun}{'' if number == 1 else 's'}"
 
 
 def step_s(span_s: float, most: int) -> float:

@@ -17,8 +17,9 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
+from toapis_async.protocol.wording import duration
 from toapis_async.report.charts import histograms, time_line
-from toapis_async.report.figures import amount, duration
+from toapis_async.report.figures import amount
 from toapis_async.report.pictures import Pictures
 from toapis_async.report.rows import STATES
 from toapis_async.report.summary import Tally, finite

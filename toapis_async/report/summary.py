@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
 
-from toapis_async.report.figures import amount, count, duration
+from toapis_async.protocol.wording import count, duration
+from toapis_async.report.figures import amount
 
 if TYPE_CHECKING:
     from decimal import Decimal
