@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any
 from attrs import fields
 
 from toapis_async import ToAPIs
-from toapis_async.protocol import schedule as schedule_module
 from toapis_async.protocol.pacing import TokenBucket
-from toapis_async.protocol.schedule import Schedule
+from toapis_async.protocol.polling import schedule as schedule_module
+from toapis_async.protocol.polling.schedule import Schedule
 from toapis_async.settings import TIERS, RateLimits, Settings
 
 if TYPE_CHECKING:

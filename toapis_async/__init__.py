@@ -11,7 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toapis_async.batch import Batch, BatchStatistics
+    from toapis_async.batch.batch import Batch, BatchStatistics
+    from toapis_async.batch.item import BatchItem
     from toapis_async.client import ClientState, ToAPIs
     from toapis_async.engine.core import ClientStatistics
     from toapis_async.errors import (
@@ -39,22 +40,10 @@ if TYPE_CHECKING:
         WebhookRejected,
     )
     from toapis_async.handle import TaskHandle
-    from toapis_async.models import (
-        Balance,
-        BatchItem,
-        Billing,
-        GeneratedImage,
-        Generation,
-        Learned,
-        Model,
-        TaskError,
-        TaskSnapshot,
-        TaskStatus,
-        Upload,
-        WebhookOutcome,
-    )
+    from toapis_async.models import Balance, Generation, Learned, Model, Upload, WebhookOutcome
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Journal, RateLimits, Settings
+    from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
     from toapis_async.webhooks import Webhooks
 
 __version__ = "0.1.0"
@@ -107,7 +96,19 @@ __all__ = [
     "__version__",
 ]
 
-_HOMES = ("errors", "models", "request", "settings", "handle", "batch", "webhooks", "engine.core", "client")
+_HOMES = (
+    "errors",
+    "task",
+    "models",
+    "request",
+    "settings",
+    "handle",
+    "batch.item",
+    "batch.batch",
+    "webhooks",
+    "engine.core",
+    "client",
+)
 """Where the names live, the modules that are quick to import first."""
 
 

@@ -8,9 +8,9 @@ import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
-from toapis_async.batch import Batch
+from toapis_async.batch.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
-from toapis_async.engine.journal import JournalWriter
+from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import (
     ClientStateError,
@@ -35,11 +35,12 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
+    from toapis_async.batch.rows import Source
     from toapis_async.engine.registry import Entry
     from toapis_async.engine.uploads import Uploadable
-    from toapis_async.models import Balance, Generation, Learned, Model, TaskSnapshot, Upload
+    from toapis_async.models import Balance, Generation, Learned, Model, Upload
     from toapis_async.protocol.lenient import Answer
-    from toapis_async.rows import Source
+    from toapis_async.task import TaskSnapshot
 
 
 CLOSE_BOUND_S = 10.0

@@ -33,7 +33,7 @@ from typing import TYPE_CHECKING, Self
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
-    from toapis_async.models import Billing
+    from toapis_async.task import Billing
 
 
 class ToAPIsError(Exception):

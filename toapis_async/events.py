@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from toapis_async.models import TaskStatus
+    from toapis_async.task import TaskStatus
 
 
 @frozen

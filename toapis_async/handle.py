@@ -6,13 +6,14 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import ClientStateError, WaitTimeout
-from toapis_async.models import Generation, TaskSnapshot
+from toapis_async.models import Generation
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Generator
 
     from toapis_async.engine.registry import Entry
-    from toapis_async.models import Saver, TaskStatus
+    from toapis_async.models import Saver
+    from toapis_async.task import TaskSnapshot, TaskStatus
 
 
 class TaskHandle:

@@ -11,29 +11,15 @@ from typing import TYPE_CHECKING, Any, Protocol
 from attrs import asdict, evolve, field, fields, frozen
 
 from toapis_async.errors import ClientStateError
+from toapis_async.task import count_repr
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
-    from decimal import Decimal
     from os import PathLike
     from pathlib import Path
 
-    from toapis_async.errors import ToAPIsError
-    from toapis_async.request import ImageRequest
-
-
-class TaskStatus(enum.StrEnum):
-    """Where a task stands. The service's other words are folded into these; `raw_status` keeps the word itself."""
-
-    QUEUED = "queued"  #: taken, not begun (also `submitted`, `pending`)
-    IN_PROGRESS = "in_progress"  #: being made (also `processing`, and any word we don't know)
-    COMPLETED = "completed"  #: final: the images are there
-    FAILED = "failed"  #: final: there will be no image
-
-    @property
-    def is_final(self) -> bool:
-        return self in {TaskStatus.COMPLETED, TaskStatus.FAILED}
+    from toapis_async.task import Billing, GeneratedImage
 
 
 class WebhookOutcome(enum.StrEnum):
@@ -45,54 +31,6 @@ class WebhookOutcome(enum.StrEnum):
     UNKNOWN_TASK = "unknown_task"  #: no task of this client: pass it on to the process that has it
     TEST_EVENT = "test_event"  #: the console's test; nothing was done
     IGNORED = "ignored"  #: of a kind we don't know, or without a result that can be read: polling will tell
-
-
-@frozen
-class Billing:
-    """What the service says a task cost. Mostly absent on image tasks [field]: use it when it comes."""
-
-    status: str  #: "settled" or "refunded"
-    credits: Decimal | None = None  #: 200 credits are 1 USD
-    cost_usd: Decimal | None = None
-
-
-@frozen
-class TaskError:
-    """Why a task failed, in the service's words (Chinese, English, Korean or Japanese)."""
-
-    code: str  #: open-ended; "" when the service gave none
-    message: str
-
-
-@frozen
-class GeneratedImage:
-    """One finished image: its link, and when the link dies (24 hours after completion)."""
-
-    url: str
-    expires_at: datetime | None = None
-
-
-def _count(images: tuple[GeneratedImage, ...]) -> str:
-    return f"<{len(images)}>"
-
-
-@frozen
-class TaskSnapshot:
-    """A task as one answer of the service showed it. Times are aware, in UTC."""
-
-    task_id: str
-    status: TaskStatus
-    raw_status: str
-    client_business_id: str | None = None
-    model: str | None = None
-    progress: int | None = None  #: 0-100
-    created_at: datetime | None = field(default=None, repr=False)
-    completed_at: datetime | None = field(default=None, repr=False)
-    expires_at: datetime | None = field(default=None, repr=False)
-    images: tuple[GeneratedImage, ...] = field(default=(), repr=_count)
-    error: TaskError | None = None
-    billing: Billing | None = field(default=None, repr=False)
-    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)  #: the answer, as it came
 
 
 class Saver(Protocol):
@@ -108,7 +46,7 @@ class Generation:
     task_id: str
     client_business_id: str | None
     model: str | None
-    images: tuple[GeneratedImage, ...] = field(repr=_count)
+    images: tuple[GeneratedImage, ...] = field(repr=count_repr)
     created_at: datetime | None = field(default=None, repr=False)
     completed_at: datetime | None = None
     billing: Billing | None = field(default=None, repr=False)
@@ -219,23 +157,3 @@ def _amount(value: Any) -> float:
     if not 0 <= number < math.inf:
         raise ValueError(f"{value!r} is no count")
     return number
-
-
-def _told(error: ToAPIsError | None) -> object:
-    """What an error says: exceptions themselves are equal only to themselves."""
-    return error if error is None else (type(error), error.args, vars(error))
-
-
-@frozen
-class BatchItem:
-    """One row's end. `ok` means: finished, and on disk when the batch saves."""
-
-    index: int  #: the row's place in the source, from 0
-    key: str
-    request: ImageRequest | None = field(repr=False)  #: None when the row never became a request
-    ok: bool
-    generation: Generation | None = field(default=None, repr=False)
-    files: tuple[Path, ...] = ()
-    error: ToAPIsError | None = field(default=None, eq=_told)
-    task_id: str | None = None
-    client_business_id: str | None = None

@@ -14,10 +14,10 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 from PIL import Image
 
-from toapis_async.engine.journal_reader import records
+from toapis_async.engine.journal.reader import records
 
 if TYPE_CHECKING:
-    from toapis_async.engine.journal_file import Record
+    from toapis_async.engine.journal.file import Record
 
     from .machine import Ended, Round
     from .plans import Run

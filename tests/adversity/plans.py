@@ -23,7 +23,7 @@ SPEED: Final = 20.0
 LATEST_S: Final = 20.0
 """How late a task can be found at most, in the service's seconds."""
 
-_FILE, _WRITER = "toapis_async.engine.journal_file", "toapis_async.engine.journal:JournalWriter"
+_FILE, _WRITER = "toapis_async.engine.journal.file", "toapis_async.engine.journal:JournalWriter"
 _PART, _RESULTS = "toapis_async.engine.downloads:_Part", "toapis_async.cli.results:Results"
 POINTS: Final[dict[str, int]] = {
     f"{_FILE}:_create": 1,

@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 from toapis_async import ImageRequest, JournalError, RateLimits, Settings, ToAPIs, ToAPIsError
-from toapis_async.models import BatchItem
+from toapis_async.batch.item import BatchItem
 
 SINGLES = 2
 

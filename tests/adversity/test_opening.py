@@ -9,7 +9,7 @@ import time
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
-from toapis_async.engine.journal_file import JournalFile, lock_path
+from toapis_async.engine.journal.file import JournalFile, lock_path
 from toapis_async.settings import Credentials
 
 if TYPE_CHECKING:

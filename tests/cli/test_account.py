@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 from toapis_async.cli import account
-from toapis_async.models import Balance, Model, TaskSnapshot, TaskStatus
+from toapis_async.models import Balance, Model
+from toapis_async.task import TaskSnapshot, TaskStatus
 
 from .conftest import IN_A_BLINK, run
 

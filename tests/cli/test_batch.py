@@ -13,15 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli import batch as command
 from toapis_async.cli import session
 from toapis_async.cli.options import Caps, Options
 from toapis_async.cli.results import Results
 from toapis_async.cli.standing import JOURNAL
-from toapis_async.engine import journal_file
-from toapis_async.engine.journal_file import lock_path
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import lock_path
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted
-from toapis_async.models import BatchItem
 from toapis_async.sandbox import Fault, Sandbox
 
 from .conftest import IN_A_BLINK, interrupt_at, results_of, run
@@ -358,7 +358,7 @@ def test_rows_that_the_full_disk_kept_from_being_sent_need_no_flag(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as disk:
-        disk.setattr("toapis_async.engine.journal_file.put_intent", full)
+        disk.setattr("toapis_async.engine.journal.file.put_intent", full)
         assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 1
     assert len(sandboxes[0].ledger) == 0
     assert results_of(Path("out"))[0]["error"]["type"] == "JournalError"

@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toapis_async.batch import BatchStatistics
+from toapis_async.batch.batch import BatchStatistics
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli.batch_view import LAST_SHOWN, LiveBatch, PlainBatch, Sight, batch_view, packed
 from toapis_async.cli.output import Output
 from toapis_async.errors import ContentRefused
-from toapis_async.models import BatchItem, Generation
+from toapis_async.models import Generation
 from toapis_async.request import ImageRequest
 
 if TYPE_CHECKING:

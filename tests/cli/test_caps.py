@@ -9,11 +9,11 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.batch.rows import RowReader
 from toapis_async.cli import dry_run
-from toapis_async.engine.journal_file import Intent, Record, State
+from toapis_async.engine.journal.file import Intent, Record, State
 from toapis_async.errors import TransportError
 from toapis_async.protocol.budget import Budget, Prices
-from toapis_async.rows import RowReader
 from toapis_async.sandbox import Sandbox
 
 from .conftest import IN_A_BLINK, results_of, run

@@ -6,12 +6,13 @@ from pathlib import Path
 
 import pytest
 
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
 from toapis_async.cli.session import Pending, Session, settings_of
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
-from toapis_async.models import BatchItem, TaskStatus
 from toapis_async.settings import TIERS, Settings
+from toapis_async.task import TaskStatus
 
 from .conftest import IN_A_BLINK, run
 

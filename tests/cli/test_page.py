@@ -15,7 +15,7 @@ import pytest
 
 from toapis_async.cli import page
 from toapis_async.cli.page import row_of, rows_of
-from toapis_async.engine.journal_file import Intent, Record, State
+from toapis_async.engine.journal.file import Intent, Record, State
 from toapis_async.events import TaskAccepted
 from toapis_async.protocol.budget import Prices
 from toapis_async.report import ReportRow, RowError

@@ -9,7 +9,7 @@ import pytest
 from toapis_async.cli.output import Output
 from toapis_async.cli.progress import LiveTask, PlainTask, shown, task_view
 from toapis_async.events import TaskAccepted, TaskChanged
-from toapis_async.models import TaskStatus
+from toapis_async.task import TaskStatus
 
 
 async def test_a_view_is_refreshed_while_the_body_runs_and_then_closed() -> None:

@@ -8,10 +8,12 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli.output import CliError
 from toapis_async.cli.results import Results, billing_record, time_record
 from toapis_async.errors import TaskFailed
-from toapis_async.models import BatchItem, Billing, Generation
+from toapis_async.models import Generation
+from toapis_async.task import Billing
 
 from .conftest import results_of
 

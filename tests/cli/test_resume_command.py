@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.cli import session
-from toapis_async.engine.journal_file import JournalFile, State
+from toapis_async.engine.journal.file import JournalFile, State
 from toapis_async.events import TaskAccepted
 from toapis_async.settings import Credentials, Journal
 

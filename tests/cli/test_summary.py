@@ -8,11 +8,12 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli.summary import Tally, amount, balance_line, section
 from toapis_async.cli.table import aligned, cut
 from toapis_async.cli.words import typed
 from toapis_async.errors import BudgetExceeded, InsufficientQuota, InvalidRequest, SubmitUncertain, TaskFailed
-from toapis_async.models import Balance, BatchItem, Generation
+from toapis_async.models import Balance, Generation
 from toapis_async.protocol.budget import Budget, PriceClass, Prices
 from toapis_async.request import ImageRequest
 

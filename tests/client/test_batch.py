@@ -213,7 +213,7 @@ async def test_generate_inside_the_loop_with_one_permit_does_not_deadlock(servic
 
 @pytest.mark.looptime
 async def test_a_slow_consumer_slows_the_source_down(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toapis_async.batch.BUFFER_ITEMS", 5)
+    monkeypatch.setattr("toapis_async.batch.batch.BUFFER_ITEMS", 5)
     source = Source()
     async with client_of(service, max_in_flight=3) as client:
         batch = client.batch(source)
@@ -309,7 +309,7 @@ async def test_leaving_during_the_posts_loses_no_task(service: FakeService) -> N
 async def test_a_bare_break_stops_at_the_buffer_and_is_reported_at_closing(
     service: FakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr("toapis_async.batch.BUFFER_ITEMS", 3)
+    monkeypatch.setattr("toapis_async.batch.batch.BUFFER_ITEMS", 3)
     source = Source()
     async with client_of(service, max_in_flight=2) as client:
         async for _ in client.batch(source):
@@ -466,7 +466,7 @@ async def test_stop_ends_the_iteration_after_what_runs(service: FakeService, pau
 async def test_stop_while_the_buffer_is_full_ends_the_iteration(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toapis_async.batch.BUFFER_ITEMS", 2)
+    monkeypatch.setattr("toapis_async.batch.batch.BUFFER_ITEMS", 2)
     async with client_of(service, max_in_flight=2) as client:
         batch = client.batch(Source())
         aiter(batch)

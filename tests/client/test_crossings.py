@@ -11,8 +11,8 @@ import pytest
 from tests.engine.journal_kit import ADDRESS, leave, state_of
 from tests.engine.kit import KEY, FakeService, Hold, answer, lost, not_sent, refusal, task, until
 from toapis_async import BudgetExceeded, JournalError, Settings, TaskNotFound, ToAPIs, TransportError, WebhookOutcome
-from toapis_async.engine import journal_file
-from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import State
 
 from .events import SECRET, URL, deliver, event
 

@@ -93,7 +93,7 @@ async def test_a_failure_ahead_is_told_by_its_row_and_ends_nothing_else(tmp_path
 async def test_rows_that_still_run_hold_up_no_new_row(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with Sandbox(tier="svip", service_time_s=math.inf) as sandbox:
         await leave_running(sandbox, tmp_path, ["one", "two"])
-        monkeypatch.setattr("toapis_async.batch.SUBMITTING_ROWS", 1)
+        monkeypatch.setattr("toapis_async.batch.batch.SUBMITTING_ROWS", 1)
         async with client_of(sandbox, tmp_path) as client:
             batch = client.batch(["one", "two", "new"], save_to=tmp_path, run="r")
             reading = asyncio.ensure_future(batch.gather())

@@ -25,10 +25,10 @@ from toapis_async import (
     TaskOverdue,
     ToAPIs,
 )
-from toapis_async.engine import journal_file
 from toapis_async.engine.fingerprint import fingerprint
-from toapis_async.engine.journal import JournalWriter
-from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.poller import Poller
 
 from ..engine.journal_kit import ADDRESS, journal_threads, leave, opened, record, state_of

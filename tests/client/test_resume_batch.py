@@ -23,8 +23,8 @@ from toapis_async import (
     TaskFailed,
     ToAPIs,
 )
-from toapis_async.engine import journal_file
-from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import State
 from toapis_async.sandbox import Fault, Limits, Sandbox
 
 from ..engine.journal_kit import ADDRESS, journal_threads, leave, opened, state_of

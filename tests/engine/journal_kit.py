@@ -8,9 +8,9 @@ from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 from toapis_async import ImageRequest
-from toapis_async.engine import journal_file
 from toapis_async.engine.fingerprint import _fingerprint
-from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import Intent, JournalFile, Record, State
 from toapis_async.settings import Credentials
 
 from .kit import KEY, task

@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import JournalError, JournalLocked, SessionClosed
-from toapis_async.engine import journal as journal_module
-from toapis_async.engine import journal_file
-from toapis_async.engine.journal import JournalWriter
-from toapis_async.engine.journal_file import JournalFile, State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal import writer as journal_module
+from toapis_async.engine.journal.file import JournalFile, State
+from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.settings import Journal
 
 from .journal_kit import MINE, an_intent, journal_threads, record, state_of
@@ -301,7 +301,7 @@ def test_a_loop_that_was_closed_is_no_harm_to_the_thread(path: Path) -> None:
 UNCLOSED = """
 import asyncio, sys
 from toapis_async import ToAPIs
-from toapis_async.engine.journal_file import Intent
+from toapis_async.engine.journal.file import Intent
 
 async def main():
     global client

@@ -13,8 +13,9 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import JournalError, JournalLocked
-from toapis_async.engine import journal_file, journal_reader
-from toapis_async.engine.journal_file import JournalFile, State, lock_path
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal import reader as journal_reader
+from toapis_async.engine.journal.file import JournalFile, State, lock_path
 from toapis_async.settings import Credentials
 
 from .journal_kit import ADDRESS, MINE, an_intent, opened
@@ -194,7 +195,7 @@ def test_it_is_one_journal_by_whatever_name_it_is_opened(path: Path, monkeypatch
 
 HOLD = """
 import sys, pathlib
-from toapis_async.engine.journal_file import JournalFile
+from toapis_async.engine.journal.file import JournalFile
 from toapis_async.settings import Credentials
 held = JournalFile.open(pathlib.Path(sys.argv[1]), Credentials(sys.argv[2], sys.argv[3]), same_account=False)
 print("held", flush=True)

@@ -13,7 +13,7 @@ from toapis_async.engine.limiter import RateGate
 from toapis_async.engine.poller import Poller
 from toapis_async.engine.registry import Entry, Registry
 from toapis_async.protocol.pacing import TokenBucket
-from toapis_async.protocol.schedule import Schedule
+from toapis_async.protocol.polling.schedule import Schedule
 
 from .kit import answer, task
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from toapis_async.protocol.backstop import LEAST, Backstop
-from toapis_async.protocol.schedule import Schedule
+from toapis_async.protocol.polling.backstop import LEAST, Backstop
+from toapis_async.protocol.polling.schedule import Schedule
 
 
 def after(*by_event: bool) -> float:

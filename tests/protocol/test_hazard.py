@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toapis_async.protocol.hazard import BINS, PRIOR_TASKS, Hazard, edges_of
+from toapis_async.protocol.polling.hazard import BINS, PRIOR_TASKS, Hazard, edges_of
 
 ages = st.floats(0.0, 2_000.0)
 

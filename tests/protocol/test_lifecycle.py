@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toapis_async.models import TaskStatus
 from toapis_async.protocol.lifecycle import WORDS, may_become, status_of
+from toapis_async.task import TaskStatus
 
 QUEUED, IN_PROGRESS, COMPLETED, FAILED = TaskStatus
 LEGAL = {

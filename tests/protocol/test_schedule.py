@@ -13,9 +13,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toapis_async.models import Evidence, Learned
-from toapis_async.protocol.forecast import Forecast
-from toapis_async.protocol.hazard import BINS
-from toapis_async.protocol.schedule import LONGEST_WAIT, MOST_CLASSES, Schedule
+from toapis_async.protocol.polling.forecast import Forecast
+from toapis_async.protocol.polling.hazard import BINS
+from toapis_async.protocol.polling.schedule import LONGEST_WAIT, MOST_CLASSES, Schedule
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 
 from toapis_async import TaskStatus, WebhookRejected
-from toapis_async.models import GeneratedImage, TaskError
 from toapis_async.protocol.webhook import WebhookEvent, decode_event
+from toapis_async.task import GeneratedImage, TaskError
 
 URL = "https://files.toapis.com/generated/a.jpg"
 DATA: dict[str, Any] = {

@@ -14,10 +14,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from toapis_async.errors import UnreadableAnswer
-from toapis_async.models import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request, with_id
 from toapis_async.request import ImageRequest
+from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 from .kit import answer, json_objects, json_values, nested, task
 

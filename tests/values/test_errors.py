@@ -36,7 +36,7 @@ from toapis_async.errors import (
     WaitTimeout,
     WebhookRejected,
 )
-from toapis_async.models import Billing
+from toapis_async.task import Billing
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,26 +15,15 @@ import attrs
 import pytest
 
 from toapis_async import events
+from toapis_async.batch.item import BatchItem
 from toapis_async.errors import ClientStateError, InvalidRequest
-from toapis_async.models import (
-    Balance,
-    BatchItem,
-    Billing,
-    Evidence,
-    GeneratedImage,
-    Generation,
-    Learned,
-    Model,
-    TaskError,
-    TaskSnapshot,
-    TaskStatus,
-    Upload,
-)
+from toapis_async.models import Balance, Evidence, Generation, Learned, Model, Upload
 from toapis_async.protocol.filetype import PNG
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.pacing import TokenBucket
 from toapis_async.request import ImageRequest
 from toapis_async.settings import RateLimits, Settings
+from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
     from os import PathLike

@@ -9,10 +9,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from toapis_async.batch.rows import Row, RowReader
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.naming import digest, file_stem
 from toapis_async.request import ImageRequest
-from toapis_async.rows import Row, RowReader
 
 if TYPE_CHECKING:
     from pathlib import Path

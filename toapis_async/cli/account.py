@@ -19,7 +19,8 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
-    from toapis_async.models import Balance, Model, TaskSnapshot, Upload
+    from toapis_async.models import Balance, Model, Upload
+    from toapis_async.task import TaskSnapshot
 
 Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")

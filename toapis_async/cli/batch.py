@@ -6,8 +6,6 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final
 
-from attrs import frozen
-
 from toapis_async.cli.batch_view import Sight, batch_view
 from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
@@ -19,7 +17,7 @@ from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.cli.standing import JOURNAL, run_name, tell_standing
 from toapis_async.cli.summary import Tally, balance_line, credits_line, section
 from toapis_async.cli.words import typed
-from toapis_async.engine.journal_reader import standing
+from toapis_async.engine.journal.reader import standing
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.protocol.wording import count, duration
 from toapis_async.settings import Journal
@@ -27,38 +25,29 @@ from toapis_async.settings import Journal
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from toapis_async.batch import Batch
-    from toapis_async.cli.options import Caps, Options
+    from toapis_async.batch.batch import Batch
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.cli.options import BatchOptions, Caps, Options
     from toapis_async.cli.output import Output
     from toapis_async.cli.prompts import PromptFile
     from toapis_async.client import ToAPIs
-    from toapis_async.models import BatchItem
 
 BALANCE_S: Final = 5.0
 """How long the account is asked for its balance, which nothing depends on."""
 
 
-@frozen
-class Ways:
-    """How a batch is to go about its rows."""
-
-    overwrite: bool = False  #: begin anew
-    retry_failed: bool = False
-    same_account: bool = False
-    dry_run: bool = False
-    page: bool = True
-
-
-async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path, *, ways: Ways, caps: Caps) -> int:
+async def batch(
+    options: Options, out: Output, prompts: PromptFile, folder: Path, *, how: BatchOptions, caps: Caps
+) -> int:
     """Check everything, then send what was not sent yet."""
-    if ways.dry_run:
-        return await dry_run(out, prompts, folder, ways, caps)
+    if how.dry_run:
+        return await dry_run(out, prompts, folder, how, caps)
     journal = folder / JOURNAL
-    name = run_name(folder, overwrite=ways.overwrite)
+    name = run_name(folder, overwrite=how.overwrite)
     rows = (await checked(out, prompts, caps)).rows
     session = Session(options, out, caps.prices)
     results = Results(folder)
-    run = _Run(rows, folder, name, caps, retry_failed=ways.retry_failed)
+    run = _Run(rows, folder, name, caps, retry_failed=how.retry_failed)
     if journal.exists():
         earlier = standing(journal, name)
         tell_standing(out, earlier)
@@ -66,14 +55,14 @@ async def batch(options: Options, out: Output, prompts: PromptFile, folder: Path
     try:
         with results.opened():
             try:
-                async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=ways.same_account)):
+                async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=how.same_account)):
                     _clear_parts(folder / IMAGES)
                     await run.send(session, prompts, results)
             finally:
                 await run.leave(session, results)
     finally:
         run.summarise(out, results)
-        if ways.page:
+        if how.page:
             await run.show(out)
     return SOME_FAILED if run.failed else ALL_DONE
 

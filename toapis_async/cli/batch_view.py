@@ -25,9 +25,9 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from toapis_async.batch import BatchStatistics
+    from toapis_async.batch.batch import BatchStatistics
+    from toapis_async.batch.item import BatchItem
     from toapis_async.cli.output import Output
-    from toapis_async.models import BatchItem
 
 LAST_SHOWN: Final = 4
 _MOST_CHARACTERS: Final = 300  #: of a prompt, which is cut to the terminal's width later

@@ -14,7 +14,7 @@ import click
 
 from toapis_async import __version__
 from toapis_async.cli.misuse import Commands
-from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, SPEED, Caps, Options, service_options
+from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, SPEED, BatchOptions, Caps, Options, service_options
 from toapis_async.cli.output import Output, interruptible, reported
 from toapis_async.settings import TIERS
 
@@ -115,7 +115,7 @@ def batch(
     budget_credits: Decimal | None,
     max_images: int | None,
     prices: dict[str, Decimal],
-    **ways: bool,
+    **how: bool,
 ) -> None:
     """Make images from every row of FILE (- for stdin).
 
@@ -150,7 +150,6 @@ def batch(
     passes of a run count in its budget; rows that do not fit are not sent.
     """
     with reported(speaking := _output(options)):
-        from toapis_async.cli.batch import Ways
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
@@ -158,7 +157,7 @@ def batch(
             speaking.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
             caps = Caps(budget_credits, max_images, prices)
-            _run(speaking, body(options, speaking, prompts, out, ways=Ways(**ways), caps=caps))
+            _run(speaking, body(options, speaking, prompts, out, how=BatchOptions(**how), caps=caps))
 
 
 @main.command(short_help="Make the page of a batch.")

@@ -10,30 +10,29 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import define, field
 
+from toapis_async.batch.rows import RowReader
 from toapis_async.cli.checks import checked
 from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.prompts import fields_of
 from toapis_async.cli.standing import JOURNAL, run_name
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
-from toapis_async.engine.journal_file import State
-from toapis_async.engine.journal_reader import looking_up, records
-from toapis_async.engine.recovery import billed_in, may_be_paid, to_take_up
+from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal.reader import looking_up, records
+from toapis_async.engine.journal.resume import billed_in, may_be_paid, to_take_up
 from toapis_async.errors import BudgetExceeded, InvalidRequest
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
 from toapis_async.protocol.wording import count
-from toapis_async.rows import RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
     from pathlib import Path
 
-    from toapis_async.cli.batch import Ways
-    from toapis_async.cli.options import Caps
+    from toapis_async.batch.rows import Row
+    from toapis_async.cli.options import BatchOptions, Caps
     from toapis_async.cli.output import Output
     from toapis_async.cli.prompts import PromptFile
-    from toapis_async.engine.journal_file import Record
-    from toapis_async.rows import Row
+    from toapis_async.engine.journal.file import Record
 
 Fate: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
@@ -78,9 +77,9 @@ class Plan:
                 self.prompts.append((row.key, str(fields["prompt"])))
 
 
-async def dry_run(out: Output, prompts: PromptFile, folder: Path, ways: Ways, caps: Caps) -> int:
+async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOptions, caps: Caps) -> int:
     """Tell what would be sent. Needs no key, makes nothing and asks nothing of anybody."""
-    name = run_name(folder, overwrite=ways.overwrite)
+    name = run_name(folder, overwrite=how.overwrite)
     await checked(out, prompts, caps)
     journal = folder / JOURNAL
     budget = Budget(Prices(caps.prices), most_credits=caps.budget_credits, most_images=caps.max_images)
@@ -95,7 +94,7 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, ways: Ways, ca
             row = await reader.read(raw)
             assert row.request is not None  # all were checked
             fields = fields_of(row.request)
-            fate = _fate(row, fields, find, budget, retry_failed=ways.retry_failed)
+            fate = _fate(row, fields, find, budget, retry_failed=how.retry_failed)
             plan.add(row, fields, fate)
             out.record(_record(row, fields, fate, budget))
     _tell(out, plan, budget)

@@ -11,10 +11,10 @@ import shlex
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Final, Literal, cast
 
+from toapis_async.batch.rows import KEY_COLUMN
 from toapis_async.cli.output import CliError
 from toapis_async.protocol.lenient import shorten
 from toapis_async.request import FIELD_NAMES
-from toapis_async.rows import KEY_COLUMN
 
 if TYPE_CHECKING:
     from collections.abc import Iterator

@@ -46,6 +46,17 @@ class Options:
 
 
 @frozen
+class BatchOptions:
+    """How a batch is to go about its rows."""
+
+    overwrite: bool = False  #: begin anew
+    retry_failed: bool = False
+    same_account: bool = False
+    dry_run: bool = False
+    page: bool = True
+
+
+@frozen
 class Caps:
     """What a batch may come to, and what an image costs."""
 

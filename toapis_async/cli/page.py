@@ -13,9 +13,9 @@ from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import IMAGES, NAME
 from toapis_async.cli.standing import JOURNAL
 from toapis_async.cli.summary import service_s
-from toapis_async.engine.journal_file import State
-from toapis_async.engine.journal_reader import latest_run, records
-from toapis_async.engine.recovery import error_of_record
+from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal.reader import latest_run, records
+from toapis_async.engine.journal.resume import error_of_record
 from toapis_async.engine.spending import billed_credits
 from toapis_async.protocol.budget import PriceClass, Prices, images_of
 from toapis_async.protocol.lenient import Answer
@@ -28,9 +28,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.cli.output import Output
-    from toapis_async.engine.journal_file import Record
-    from toapis_async.models import TaskSnapshot
+    from toapis_async.engine.journal.file import Record
     from toapis_async.report.rows import State as Shown
+    from toapis_async.task import TaskSnapshot
 
 TOLD_AFTER_S: Final = 2.0
 _LATE_S: Final = 10.0

@@ -19,12 +19,12 @@ from typing import IO, TYPE_CHECKING, Any, Final, cast
 
 from attrs import field, frozen
 
+from toapis_async.batch.rows import RowReader
 from toapis_async.cli.formats import COLUMNS, Format, format_of, texts, unknown_column
 from toapis_async.cli.output import CliError
 from toapis_async.cli.words import typed
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
-from toapis_async.rows import RowReader
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from toapis_async.models import BatchItem, Billing
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.task import Billing
 
 NAME: Final = "results.jsonl"
 IMAGES: Final = "images"

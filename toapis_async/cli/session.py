@@ -14,19 +14,19 @@ from toapis_async.cli.options import DEFAULT_SPEED
 from toapis_async.cli.output import SOME_FAILED, CliError
 from toapis_async.client import ToAPIs
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
-from toapis_async.models import TaskStatus
 from toapis_async.protocol.wording import count
 from toapis_async.settings import TIERS, Credentials, Journal, RateLimits, Settings
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Iterable, Mapping
     from decimal import Decimal
     from pathlib import Path
 
+    from toapis_async.batch.item import BatchItem
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
     from toapis_async.events import Event
-    from toapis_async.models import BatchItem
     from toapis_async.sandbox import Sandbox
     from toapis_async.sandbox import Tier as SandboxTier
 

@@ -7,17 +7,17 @@ from typing import TYPE_CHECKING, Any, Final
 from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import NAME
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
-from toapis_async.engine.journal_file import State
-from toapis_async.engine.journal_reader import latest_run, records, standing
-from toapis_async.engine.recovery import error_of_record
+from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal.reader import latest_run, records, standing
+from toapis_async.engine.journal.resume import error_of_record
 from toapis_async.protocol.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.cli.output import Output
-    from toapis_async.engine.journal_file import Record
-    from toapis_async.engine.journal_reader import Standing
+    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.reader import Standing
 
 JOURNAL: Final = "journal.sqlite"
 FIRST_RUN: Final = "1"

@@ -17,7 +17,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
     from decimal import Decimal
 
-    from toapis_async.models import Balance, BatchItem, Generation, TaskSnapshot
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.models import Balance, Generation
+    from toapis_async.task import TaskSnapshot
 
 MOST_REASONS: Final = 5
 MOST_SLOW: Final = 3

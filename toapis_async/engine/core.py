@@ -11,13 +11,13 @@ from attrs import frozen
 from toapis_async.engine.downloads import Downloads
 from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.engine.inbox import Inbox
-from toapis_async.engine.journal_file import Intent, State
+from toapis_async.engine.journal.file import Intent, State
+from toapis_async.engine.journal.resume import answer_of, to_take_up
 from toapis_async.engine.limiter import Gate, Permits, RateGate
 from toapis_async.engine.poller import Poller
 from toapis_async.engine.poster import Poster
 from toapis_async.engine.queries import Pacer, Queries
 from toapis_async.engine.reconciler import Reconciler
-from toapis_async.engine.recovery import answer_of, to_take_up
 from toapis_async.engine.registry import Entry, Registry
 from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter, mint_business_id
@@ -26,20 +26,20 @@ from toapis_async.engine.unclaimed import Unclaimed
 from toapis_async.engine.uploads import Uploads
 from toapis_async.errors import ClientStateError, InvalidRequest, SessionClosed, TaskNotFound, ToAPIsError
 from toapis_async.log import logger
-from toapis_async.models import TaskStatus
 from toapis_async.protocol.budget import Budget, Prices
 from toapis_async.protocol.pacing import PacingStatistics, TokenBucket
-from toapis_async.protocol.schedule import Schedule
+from toapis_async.protocol.polling.schedule import Schedule
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from toapis_async.engine.journal import JournalWriter
-    from toapis_async.engine.journal_file import Record
+    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.events import Event
-    from toapis_async.models import TaskSnapshot
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Credentials, Settings
+    from toapis_async.task import TaskSnapshot
 
 
 @frozen

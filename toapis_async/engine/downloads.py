@@ -32,8 +32,9 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.transport import Transport
     from toapis_async.events import Event
-    from toapis_async.models import GeneratedImage, Generation
+    from toapis_async.models import Generation
     from toapis_async.settings import Settings
+    from toapis_async.task import GeneratedImage
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")

@@ -15,9 +15,9 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toapis_async.engine.registry import Entry, Registry
-    from toapis_async.models import TaskSnapshot
-    from toapis_async.protocol.schedule import Schedule
+    from toapis_async.protocol.polling.schedule import Schedule
     from toapis_async.protocol.webhook import WebhookEvent
+    from toapis_async.task import TaskSnapshot
 
 MOST_REMEMBERED: Final = 10_000
 """Ids of handled events, of ended tasks and of submissions under way that are kept, each; the oldest go first."""

@@ -17,12 +17,12 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.queries import StatusPort
     from toapis_async.engine.registry import Entry, Registry
-    from toapis_async.models import TaskSnapshot
-    from toapis_async.protocol.forecast import Forecast
     from toapis_async.protocol.lenient import Answer
-    from toapis_async.protocol.schedule import Schedule
+    from toapis_async.protocol.polling.forecast import Forecast
+    from toapis_async.protocol.polling.schedule import Schedule
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
+    from toapis_async.task import TaskSnapshot
 
 
 UNREADABLE_LOOKS = 3

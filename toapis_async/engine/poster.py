@@ -19,16 +19,16 @@ from toapis_async.errors import (
     UnreadableAnswer,
 )
 from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitLost, TaskAccepted
-from toapis_async.models import TaskStatus
 from toapis_async.protocol.retry import Fate, fate_of
 from toapis_async.protocol.wire import decode_task, decode_task_id
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toapis_async.engine.inbox import Inbox
-    from toapis_async.engine.journal import JournalWriter
-    from toapis_async.engine.journal_file import Intent, Record
+    from toapis_async.engine.journal.file import Intent, Record
+    from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.limiter import Gate, Permits
     from toapis_async.engine.poller import Poller
     from toapis_async.engine.queries import Pacer
@@ -37,10 +37,10 @@ if TYPE_CHECKING:
     from toapis_async.engine.transport import Transport
     from toapis_async.engine.unclaimed import Unclaimed
     from toapis_async.events import Event
-    from toapis_async.models import TaskSnapshot
     from toapis_async.protocol.lenient import Answer, JsonObject
     from toapis_async.request import ImageRequest
     from toapis_async.settings import Settings
+    from toapis_async.task import TaskSnapshot
 
 SUBMIT_PATH = "/images/generations"
 RESUBMISSIONS = 3

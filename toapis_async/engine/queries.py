@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from toapis_async.engine.transport import Transport
     from toapis_async.errors import ServiceError
     from toapis_async.events import Event
-    from toapis_async.models import TaskSnapshot
     from toapis_async.protocol.lenient import Answer
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Settings
+    from toapis_async.task import TaskSnapshot
 
 
 class Pacer:

@@ -10,7 +10,7 @@ from toapis_async.protocol.retry import look_up_gaps_s
 
 if TYPE_CHECKING:
     from toapis_async.engine.queries import Queries
-    from toapis_async.models import TaskSnapshot
+    from toapis_async.task import TaskSnapshot
 
 
 class Reconciler:

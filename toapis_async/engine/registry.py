@@ -14,18 +14,18 @@ from attrs import define, field
 
 from toapis_async.errors import SessionClosed, TaskFailed, TaskNotFound, TaskOverdue
 from toapis_async.events import TaskChanged, TaskEnded
-from toapis_async.models import TaskError, TaskSnapshot, TaskStatus
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import may_become
 from toapis_async.protocol.packing import packed, unpacked
 from toapis_async.protocol.wire import decode_task, with_id
+from toapis_async.task import TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from toapis_async.errors import ToAPIsError, UnreadableAnswer
     from toapis_async.events import Event
-    from toapis_async.protocol.forecast import Forecast
+    from toapis_async.protocol.polling.forecast import Forecast
 
 
 Waiters: TypeAlias = "asyncio.Future[None] | list[asyncio.Future[None]] | None"

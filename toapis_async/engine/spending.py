@@ -6,15 +6,15 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import BudgetExceeded
-from toapis_async.models import TaskStatus
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
     from toapis_async.engine.registry import Entry
-    from toapis_async.models import Billing
     from toapis_async.protocol.budget import Budget, PriceClass, Reservation
+    from toapis_async.task import Billing
 
 
 class Spending:

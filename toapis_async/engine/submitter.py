@@ -8,9 +8,9 @@ import uuid
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING
 
-from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal.resume import end_of, refusal_of, settled_entry
 from toapis_async.engine.poster import Submission
-from toapis_async.engine.recovery import end_of, refusal_of, settled_entry
 from toapis_async.engine.registry import Entry
 from toapis_async.errors import (
     ServiceError,
@@ -26,8 +26,8 @@ from toapis_async.protocol.wire import encode_request
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
 
-    from toapis_async.engine.journal import JournalWriter
-    from toapis_async.engine.journal_file import Intent, Record
+    from toapis_async.engine.journal.file import Intent, Record
+    from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.limiter import Gate, Permits
     from toapis_async.engine.poller import Poller
     from toapis_async.engine.poster import Poster

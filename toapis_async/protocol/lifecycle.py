@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from types import MappingProxyType
 
-from toapis_async.models import TaskStatus
+from toapis_async.task import TaskStatus
 
 WORDS = MappingProxyType(
     {

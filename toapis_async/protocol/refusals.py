@@ -12,8 +12,8 @@ from toapis_async.errors import (
     ServiceError,
     TaskNotFound,
 )
-from toapis_async.models import TaskError
 from toapis_async.protocol.lenient import Answer, as_object, json_of, read_code, shorten
+from toapis_async.task import TaskError
 
 _TITLE = re.compile(r"<title[^>]{0,200}>(.{0,1000}?)</title", re.IGNORECASE | re.DOTALL)
 # Bounded: with plain stars a page of 64 kB of open titles takes seconds of the event loop.

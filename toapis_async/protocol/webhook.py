@@ -9,13 +9,13 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 
 from toapis_async.errors import UnreadableAnswer, WebhookRejected
-from toapis_async.models import TaskStatus
 from toapis_async.protocol.lenient import Answer, JsonObject, as_object, json_of, read_text, read_text_or_none
 from toapis_async.protocol.lifecycle import status_of
 from toapis_async.protocol.wire import decode_task
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
-    from toapis_async.models import TaskSnapshot
+    from toapis_async.task import TaskSnapshot
 
 TEST_TYPE: Final = "endpoint.test"
 _STATUS_BY_TYPE: Final = {"generation.completed": "completed", "generation.failed": "failed"}

@@ -10,16 +10,7 @@ from attrs import define, evolve, fields
 from cattrs.gen import make_dict_structure_fn, override
 
 from toapis_async.errors import ServiceError
-from toapis_async.models import (
-    Balance,
-    Billing,
-    GeneratedImage,
-    Model,
-    TaskError,
-    TaskSnapshot,
-    TaskStatus,
-    Upload,
-)
+from toapis_async.models import Balance, Model, Upload
 from toapis_async.protocol.lenient import (
     Answer,
     JsonObject,
@@ -36,6 +27,7 @@ from toapis_async.protocol.lenient import (
 from toapis_async.protocol.lifecycle import status_of
 from toapis_async.protocol.refusals import error_of
 from toapis_async.request import is_http_url
+from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence

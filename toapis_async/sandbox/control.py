@@ -12,7 +12,7 @@ import json
 import math
 from collections import deque
 from importlib.resources import files
-from typing import TYPE_CHECKING, Final, cast
+from typing import TYPE_CHECKING, Final, Protocol, cast
 
 from aiohttp import web
 from yarl import URL
@@ -23,9 +23,11 @@ from toapis_async.sandbox.tasks import Failure
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
-    from toapis_async.sandbox.ledger import LedgerEntry
-    from toapis_async.sandbox.server import Sandbox
+    from toapis_async.sandbox.faults import FaultPlan
+    from toapis_async.sandbox.ledger import Ledger, LedgerEntry
+    from toapis_async.sandbox.traffic import RequestLog
     from toapis_async.sandbox.validation import JsonObject
+    from toapis_async.sandbox.webhooks import Webhooks
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -54,11 +56,26 @@ class _RefusedError(Exception):
         self.status = status
 
 
+class Controlled(Protocol):
+    """What can be seen and done of a sandbox from outside."""
+
+    ledger: Ledger
+    requests: RequestLog
+    faults: FaultPlan
+    webhooks: Webhooks
+
+    def now(self) -> float: ...
+    def finish(self, task_id: str) -> None: ...
+    def fail(self, task_id: str, code: str, message: str) -> None: ...
+    def advance(self, seconds: float) -> None: ...
+    def reset(self) -> None: ...
+
+
 class Control:
     """Handlers over one sandbox. The requests that come here are not the service's: they are neither counted nor met by
     faults."""
 
-    def __init__(self, sandbox: Sandbox) -> None:
+    def __init__(self, sandbox: Controlled) -> None:
         self._sandbox = sandbox
 
     def routes(self) -> list[web.RouteDef]:

@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import frozen
 
+from toapis_async.batch.item import BatchItem
+from toapis_async.batch.rows import Row, RowReader
+from toapis_async.batch.run import Run
 from toapis_async.errors import (
     AuthenticationFailed,
     ClientStateError,
@@ -19,9 +22,6 @@ from toapis_async.errors import (
     ToAPIsError,
 )
 from toapis_async.log import logger
-from toapis_async.models import BatchItem
-from toapis_async.rows import Row, RowReader
-from toapis_async.run import Run
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -30,10 +30,10 @@ if TYPE_CHECKING:
     from pathlib import Path
     from types import TracebackType
 
+    from toapis_async.batch.rows import Source
     from toapis_async.engine.core import Engine
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
-    from toapis_async.rows import Source
 
 BUFFER_ITEMS: Final = 100
 """Finished items that may wait for a slow consumer before no more rows are taken from the source; a consumer that

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 from attrs import evolve
 
-from toapis_async.engine.journal_file import Intent, State
-from toapis_async.engine.recovery import billed_in, has_expired, may_be_paid, to_take_up
+from toapis_async.engine.journal.file import Intent, State
+from toapis_async.engine.journal.resume import billed_in, has_expired, may_be_paid, to_take_up
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
@@ -23,15 +23,15 @@ from toapis_async.protocol.budget import PriceClass, images_of
 if TYPE_CHECKING:
     from os import PathLike
 
+    from toapis_async.batch.rows import Row
     from toapis_async.engine.core import Engine
     from toapis_async.engine.fingerprint import Fingerprint
-    from toapis_async.engine.journal import JournalWriter
-    from toapis_async.engine.journal_file import Record
+    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.registry import Entry
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
     from toapis_async.request import ImageRequest
-    from toapis_async.rows import Row
 
 MOST_AHEAD: Final = 1_000
 """Rows of earlier passes that are seen to at once before they come."""

@@ -17,8 +17,8 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import frozen
 
-from toapis_async.engine import journal_file
-from toapis_async.engine.journal_file import Intent, JournalFile, Record, State
+from toapis_async.engine.journal import file as journal_file
+from toapis_async.engine.journal.file import Intent, JournalFile, Record, State
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import JournalError, SessionClosed
 from toapis_async.log import logger

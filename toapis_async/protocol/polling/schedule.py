@@ -10,9 +10,9 @@ import math
 from typing import TYPE_CHECKING, Any, Final, Generic, Protocol, TypeVar
 
 from toapis_async.models import Learned
-from toapis_async.protocol.backstop import Backstop
-from toapis_async.protocol.forecast import Forecast
-from toapis_async.protocol.hazard import Hazard
+from toapis_async.protocol.polling.backstop import Backstop
+from toapis_async.protocol.polling.forecast import Forecast
+from toapis_async.protocol.polling.hazard import Hazard
 from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 from attrs import evolve
 
-from toapis_async.engine.journal_file import State
+from toapis_async.engine.journal.file import State
 from toapis_async.engine.registry import Entry, task_failure
 from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
@@ -21,9 +21,9 @@ if TYPE_CHECKING:
     from collections.abc import Collection
     from decimal import Decimal
 
-    from toapis_async.engine.journal_file import Record
-    from toapis_async.models import TaskSnapshot
-    from toapis_async.protocol.forecast import Forecast
+    from toapis_async.engine.journal.file import Record
+    from toapis_async.protocol.polling.forecast import Forecast
+    from toapis_async.task import TaskSnapshot
 
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
 

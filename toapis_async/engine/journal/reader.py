@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.engine.journal_file import (
+from toapis_async.engine.journal.file import (
     SAVED,
     SELECT,
     Record,

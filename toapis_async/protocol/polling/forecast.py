@@ -11,7 +11,7 @@ from __future__ import annotations
 import math
 from typing import TYPE_CHECKING, Final, Protocol
 
-from toapis_async.protocol.hazard import Hazard
+from toapis_async.protocol.polling.hazard import Hazard
 
 if TYPE_CHECKING:
     from toapis_async.models import Evidence

@@ -1,0 +1,1 @@
+"""What outlives the process: every submission, from before its POST to its files."""
