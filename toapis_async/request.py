@@ -152,6 +152,10 @@ class ImageRequest:
         values = {a.name: getattr(self, a.name) for a in fields(type(self))}
         return {name: value for name, value in values.items() if value is not None and value not in ((), {})}
 
+    def body(self) -> dict[str, Any]:
+        """The fields as they are sent; local files among the references still stand as what they are."""
+        return body_of(self.given())
+
     def __repr__(self) -> str:
         rest = {k: v for k, v in self.given().items() if k not in {"prompt", "reference_images", "metadata", "extra"}}
         if self.model == DEFAULT_MODEL:
@@ -171,6 +175,12 @@ class ImageRequest:
         inner: object = (self.metadata or {}).get("client_business_id")
         # One that is no id is left alone: the service prefers ours, at the top level.
         return check_task_id(inner, "client_business_id") if isinstance(inner, str) and inner else None
+
+
+def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
+    """The fields of a request (`ImageRequest.given()`, or what a journal kept of it) as they are sent: `extra` over
+    the others."""
+    return {name: value for name, value in given.items() if name != "extra"} | dict(given.get("extra") or {})
 
 
 FIELD_NAMES = (*(a.name for a in fields(ImageRequest)), "image_urls")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import json
 import pickle
 from pathlib import Path
 from types import MappingProxyType
@@ -17,6 +18,7 @@ from toapis_async.request import (
     FIELD_NAMES,
     RATIOS,
     ImageRequest,
+    body_of,
     check_task_id,
     unknown_field,
 )
@@ -417,3 +419,16 @@ def test_what_can_not_be_a_segment_of_a_url_is_no_id(task_id: object) -> None:
         check_task_id(task_id, "my_id")
     assert caught.value.field == "my_id"
     assert len(str(caught.value)) < 100
+
+
+def test_extra_goes_over_the_fields_in_one_place_for_a_request_and_for_what_a_journal_kept_of_it() -> None:
+    request = ImageRequest("a", n=2, metadata={"x": 1}, extra={"n": "2", "sede": 5})
+    assert request.body() == {
+        "prompt": "a",
+        "model": "gpt-image-2-vip",
+        "n": "2",
+        "metadata": {"x": 1},
+        "sede": 5,
+    }
+    assert body_of(json.loads(json.dumps(request.given()))) == request.body()
+    assert request.given()["n"] == 2

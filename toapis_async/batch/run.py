@@ -19,6 +19,7 @@ from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
 from toapis_async.log import logger
 from toapis_async.protocol.budget import PriceClass, images_of
+from toapis_async.request import body_of
 
 if TYPE_CHECKING:
     from os import PathLike
@@ -87,8 +88,7 @@ class Run:
         async for record in self._engine.journal.paid(self._name):
             if not may_be_paid(record):
                 continue
-            body = json.loads(record.intent.request)
-            body |= body.get("extra", {})
+            body = body_of(json.loads(record.intent.request))
             reservation = self.budget.reserve(PriceClass.of(body), images_of(body), forced=True)
             if record.state in {State.COMPLETED, State.FAILED}:
                 self.budget.settle(reservation, billed_in(record))

@@ -13,7 +13,6 @@ from attrs import define, field
 from toapis_async.batch.rows import RowReader
 from toapis_async.cli.checks import checked
 from toapis_async.cli.output import ALL_DONE
-from toapis_async.cli.prompts import fields_of
 from toapis_async.cli.standing import JOURNAL, run_name
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
@@ -23,6 +22,7 @@ from toapis_async.engine.journal.resume import billed_in, may_be_paid, to_take_u
 from toapis_async.errors import BudgetExceeded, InvalidRequest
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
 from toapis_async.protocol.wording import count
+from toapis_async.request import body_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -93,7 +93,7 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
         for raw in prompts.rows():
             row = await reader.read(raw)
             assert row.request is not None  # all were checked
-            fields = fields_of(row.request)
+            fields = row.request.body()
             fate = _fate(row, fields, find, budget, retry_failed=how.retry_failed)
             plan.add(row, fields, fate)
             out.record(_record(row, fields, fate, budget))
@@ -105,8 +105,7 @@ def _count_paid(budget: Budget, known: Iterator[Record]) -> None:
     """What earlier passes paid for, or may have, counts in the budget."""
     for record in known:
         if may_be_paid(record):
-            fields: dict[str, Any] = json.loads(record.intent.request)
-            fields |= fields.pop("extra", {})
+            fields = body_of(json.loads(record.intent.request))
             reserved = budget.reserve(PriceClass.of(fields), images_of(fields), forced=True)
             if record.state in {State.COMPLETED, State.FAILED}:
                 budget.settle(reserved, billed_in(record))

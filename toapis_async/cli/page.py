@@ -21,6 +21,7 @@ from toapis_async.protocol.budget import PriceClass, Prices, images_of
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.wire import decode_task
 from toapis_async.report import ReportRow, RowError, write_report
+from toapis_async.request import body_of
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -123,8 +124,7 @@ def _failed(results: Path) -> Iterator[dict[str, Any]]:
 
 def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow:
     """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
-    fields: dict[str, Any] = json.loads(record.intent.request)
-    fields |= fields.pop("extra", {})
+    fields = body_of(json.loads(record.intent.request))
     task = _task(record)
     state, error = _state(record, reason)
     cost = None

@@ -87,7 +87,7 @@ class PromptFile:
         for rows, line in enumerate(self.lines(), 1):
             problem, request = (line.problem, None) if line.problem else await _read(reader, line.row)
             if request is not None:
-                classes[PriceClass.of(fields_of(request))] += 1
+                classes[PriceClass.of(request.body())] += 1
             if problem:
                 bad += 1
                 if bad <= MOST_SHOWN:
@@ -125,13 +125,6 @@ async def _read(reader: RowReader, row: Any) -> tuple[str | None, ImageRequest |
         if isinstance(reference, Path) and not reference.is_file():
             return f"reference_images[{place}]: there is no file {reference} (nor is it an http(s) URL)", None
     return None, read.request
-
-
-def fields_of(request: ImageRequest) -> dict[str, Any]:
-    """The fields of a request as they are sent."""
-    fields = request.given()
-    fields.pop("extra", None)
-    return {**fields, **request.extra}
 
 
 def _plain_lines(file: IO[bytes]) -> Iterator[Line]:

@@ -26,7 +26,7 @@ from toapis_async.protocol.lenient import (
 )
 from toapis_async.protocol.lifecycle import status_of
 from toapis_async.protocol.refusals import error_of
-from toapis_async.request import is_http_url
+from toapis_async.request import body_of, is_http_url
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
@@ -43,12 +43,9 @@ LINK_LIFE = timedelta(hours=24)
 
 def encode_request(request: ImageRequest, references: Sequence[object], client_business_id: str) -> JsonObject:
     """The body of a submission; `references` are the request's, with local files replaced by their URLs."""
-    body = request.given()
-    extra = body.pop("extra", {})
-    if references:
-        body["reference_images"] = list(references)
+    links = {"reference_images": list(references)} if references else {}
     # The id comes last: what is sent must be what is tracked, whatever `extra` holds.
-    return {**body, **extra, "client_business_id": client_business_id}
+    return {**body_of({**request.given(), **links}), "client_business_id": client_business_id}
 
 
 # ---------------------------------------------------------------------------------------------- tasks
