@@ -88,7 +88,7 @@ def test_a_balance_without_limit_or_figures_is_told_too(
     monkeypatch.setattr("toapis_async.client.ToAPIs.balance", unlimited)
     assert run("balance", "--sandbox").stdout == "left  unlimited\nused           12.50 credits\n"
     monkeypatch.setattr("toapis_async.client.ToAPIs.balance", silent)
-    assert run("balance", "--sandbox").stdout == "left  not told\nused  not told\n"
+    assert run("balance", "--sandbox").stdout == "left  not stated\nused  not stated\n"
 
 
 def test_pictures_become_addresses(task_id: str) -> None:

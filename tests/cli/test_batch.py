@@ -18,7 +18,7 @@ from toapis_async.cli import batch as command
 from toapis_async.cli import session
 from toapis_async.cli.options import Caps, Options
 from toapis_async.cli.results import Results
-from toapis_async.cli.standing import JOURNAL
+from toapis_async.cli.run_status import JOURNAL
 from toapis_async.engine.journal import file as journal_file
 from toapis_async.engine.journal.file import lock_path
 from toapis_async.events import SubmitLost, SubmitRetried, TaskAccepted

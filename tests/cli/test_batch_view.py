@@ -10,7 +10,7 @@ import pytest
 
 from toapis_async.batch.batch import BatchStatistics
 from toapis_async.batch.item import BatchItem
-from toapis_async.cli.batch_view import LAST_SHOWN, LiveBatch, PlainBatch, Sight, batch_view, packed
+from toapis_async.cli.batch_view import LAST_SHOWN, BatchProgress, LiveBatch, PlainBatch, batch_view, wrapped
 from toapis_async.cli.output import Output
 from toapis_async.errors import ContentRefused
 from toapis_async.models import Generation
@@ -40,8 +40,8 @@ def statistics(
     )
 
 
-def sight(total: int, now: BatchStatistics, saved: int = 0, **more: Any) -> Sight:
-    return Sight(total, lambda: now, lambda: saved, **more)
+def progress(total: int, now: BatchStatistics, saved: int = 0, **more: Any) -> BatchProgress:
+    return BatchProgress(total, lambda: now, lambda: saved, **more)
 
 
 def item(prompt: str, error: ToAPIsError | None = None, took_s: float = 23.0) -> BatchItem:
@@ -58,9 +58,9 @@ def wide(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_the_figures_keep_their_places() -> None:
     told = [
-        "  ".join(sight(1_000, statistics(), 0).figures()),
-        "  ".join(sight(1_000, statistics(40, 10, 400, 30.0), 60).figures()),
-        "  ".join(sight(1_000, statistics(990, 10, 0, 600.0), 990).figures()),
+        "  ".join(progress(1_000, statistics(), 0).figures()),
+        "  ".join(progress(1_000, statistics(40, 10, 400, 30.0), 60).figures()),
+        "  ".join(progress(1_000, statistics(990, 10, 0, 600.0), 990).figures()),
     ]
     assert told == [
         "    0/1,000 done      0 failed      0 in flight      0 images/min",
@@ -71,9 +71,9 @@ def test_the_figures_keep_their_places() -> None:
 
 def test_rows_of_an_earlier_pass_do_not_make_the_rest_look_short() -> None:
     now = statistics(done=500, elapsed_s=10.0)
-    assert "10 s left" in sight(1_000, now).figures()
-    assert not any("left" in figure for figure in sight(1_000, now, ended_earlier=500).figures())
-    assert "50 s left" in sight(1_000, now, ended_earlier=400).figures()
+    assert "10 s left" in progress(1_000, now).figures()
+    assert not any("left" in figure for figure in progress(1_000, now, ended_earlier=500).figures())
+    assert "50 s left" in progress(1_000, now, ended_earlier=400).figures()
 
 
 @pytest.mark.parametrize(
@@ -81,19 +81,19 @@ def test_rows_of_an_earlier_pass_do_not_make_the_rest_look_short() -> None:
     [("12.50", None, "12.5 credits"), ("0", "1000", "0/1,000 credits"), ("1200", "1500.5", "1,200/1,500.5 credits")],
 )
 def test_credits_are_told_when_they_are_known(spent: str, budget: str | None, told: str) -> None:
-    shown = sight(10, statistics(credits_spent=spent), budget_credits=Decimal(budget) if budget else None)
+    shown = progress(10, statistics(credits_spent=spent), budget_credits=Decimal(budget) if budget else None)
     assert shown.figures()[-1] == told
 
 
 def test_figures_are_broken_between_them_where_the_terminal_is_narrow() -> None:
     figures = ["12/60 done", "1 failed", "20 in flight"]
-    assert packed(figures, 80) == ["12/60 done  1 failed  20 in flight"]
-    assert packed(figures, 20) == ["12/60 done  1 failed", "20 in flight"]
-    assert packed(figures, 5) == figures
+    assert wrapped(figures, 80) == ["12/60 done  1 failed  20 in flight"]
+    assert wrapped(figures, 20) == ["12/60 done  1 failed", "20 in flight"]
+    assert wrapped(figures, 5) == figures
 
 
 async def test_plain_lines_where_stderr_is_no_terminal(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
-    view = batch_view(out, sight(60, statistics(12, 1, 20, 6.0), 12))
+    view = batch_view(out, progress(60, statistics(12, 1, 20, 6.0), 12))
     assert isinstance(view, PlainBatch)
     view.show()
     view.close()
@@ -102,7 +102,7 @@ async def test_plain_lines_where_stderr_is_no_terminal(out: Output, capsys: pyte
 
 @pytest.mark.usefixtures("on_terminal")
 async def test_quiet_means_no_live_display(capsys: pytest.CaptureFixture[str]) -> None:
-    view = batch_view(Output(json=False, quiet=True), sight(1, statistics()))
+    view = batch_view(Output(json=False, quiet=True), progress(1, statistics()))
     assert isinstance(view, PlainBatch)
     view.show()
     assert capsys.readouterr() == ("", "")
@@ -112,7 +112,7 @@ async def test_quiet_means_no_live_display(capsys: pytest.CaptureFixture[str]) -
 async def test_a_live_display_shows_a_bar_figures_and_the_last_prompts(
     out: Output, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    seen = sight(60, statistics(12, 1, 20, 6.0), 12)
+    seen = progress(60, statistics(12, 1, 20, 6.0), 12)
     for number in range(LAST_SHOWN + 1):
         seen.note(item(f"kite number {number}"))
     seen.note(item("[bold]a very long prompt of\n\x1b[2J" + "many words " * 30, ContentRefused("not this", status=422)))
@@ -142,7 +142,7 @@ async def test_colours_are_left_out_when_nobody_wants_them(
 ) -> None:
     if not wanted:
         monkeypatch.setenv("NO_COLOR", "1")
-    seen = sight(60, statistics(12, 1, 20, 6.0), 12)
+    seen = progress(60, statistics(12, 1, 20, 6.0), 12)
     seen.note(item("a kite"))
     view = batch_view(out, seen)
     view.show()

@@ -159,7 +159,7 @@ def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[S
 
 
 @pytest.mark.parametrize(
-    ("state", "files", "fate"),
+    ("state", "files", "outcome"),
     [
         (State.INTENT, (), "look up"),
         (State.WITHDRAWN, (), "send"),
@@ -170,15 +170,15 @@ def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[S
         (State.FAILED, (), "failed"),
     ],
 )
-async def test_what_an_earlier_pass_left_of_a_row_decides(state: State, files: tuple[str, ...], fate: str) -> None:
+async def test_what_an_earlier_pass_left_of_a_row_decides(state: State, files: tuple[str, ...], outcome: str) -> None:
     reader = RowReader(None)
     row = await reader.read("a kite")
     reader.close()
     assert row.identity is not None
     intent = Intent("b1", row.identity.digest, row.identity.text, run="1")
     known = Record(intent, state, "t1", "t1", None, 1.0, 2.0, 3.0, 1, files)
-    found = dry_run._fate(row, {"prompt": "a kite"}, lambda *_: known, Budget(Prices({})), retry_failed=False)
-    assert found == fate
+    found = dry_run._outcome(row, {"prompt": "a kite"}, lambda *_: known, Budget(Prices({})), retry_failed=False)
+    assert found == outcome
 
 
 def test_a_dry_run_names_a_row_that_was_changed_since(rows: str) -> None:

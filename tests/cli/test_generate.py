@@ -131,7 +131,7 @@ def test_the_way_to_ask_can_be_pasted(
     monkeypatch.setattr("toapis_async.settings.Credentials.resolve", lambda *_: None)
     session = Session(options, out)
     session._state_dir = state_dir
-    assert session.ask() == told
+    assert session.status_command() == told
 
 
 def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
@@ -189,7 +189,7 @@ def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys:
     pending.note(SubmitLost("b5", "no answer"))
     pending.note(SubmitLost("b6", "no answer"))
     pending.settled(None, "b6")
-    pending.tell(out, "toapis status ID")
+    pending.warn(out, "toapis status ID")
     assert capsys.readouterr().err.splitlines() == [
         "  t2",
         "  t4  b4",

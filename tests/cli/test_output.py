@@ -153,8 +153,8 @@ def test_an_error_is_told_to_machines_with_its_ids(capsys: pytest.CaptureFixture
 
 
 def test_an_error_about_one_of_several_names_it_once(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
-    out.failure(TransportError("no route"), asked="kite.png")
-    out.failure(InvalidRequest("kite.png is no picture"), asked="kite.png")
+    out.failure(TransportError("no route"), name="kite.png")
+    out.failure(InvalidRequest("kite.png is no picture"), name="kite.png")
     assert capsys.readouterr().err == "error: kite.png: no route\nerror: kite.png is no picture\n"
 
 

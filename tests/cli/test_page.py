@@ -56,7 +56,7 @@ def done(**answer: Any) -> dict[str, Any]:
 
 def test_a_finished_record_is_told_in_full() -> None:
     row = row_of(record(State.COMPLETED, done(), files=("a.png", "b.png"), saved_at=NOON_S + 31), UNPRICED, None)
-    assert (row.index, row.key, row.state, row.prompt, row.model) == (3, "a-kite~1", "done", "a kite", "m")
+    assert (row.index, row.key, row.status, row.prompt, row.model) == (3, "a-kite~1", "done", "a kite", "m")
     assert (row.size, row.quality, row.resolution, row.n) == ("16:9", "high", None, 2)
     assert row.files == ("images/a.png", "images/b.png")
     assert (row.service_s, row.credits) == (23.0, None)
@@ -111,7 +111,7 @@ def test_each_state_is_shown_as_what_it_means(
     state: State, answer: dict[str, Any] | None, reason: RowError | None, shown: str, error: RowError | None
 ) -> None:
     row = row_of(record(state, answer), UNPRICED, reason)
-    assert (row.state, row.error) == (shown, error)
+    assert (row.status, row.error) == (shown, error)
 
 
 def test_reasons_that_only_the_results_know_are_shown() -> None:
@@ -129,7 +129,7 @@ def test_reasons_that_only_the_results_know_are_shown() -> None:
     shown = list(rows_of(Path("out"), "1", {}))
     unsent = [row for row in told if row["error"] and row["error"]["type"] == "BudgetExceeded"]
     assert len(shown) == 3 - len(unsent) + 1
-    assert (shown[-1].key, shown[-1].state, shown[-1].error) == ("early", "failed", RowError("X", "", "y"))
+    assert (shown[-1].key, shown[-1].status, shown[-1].error) == ("early", "failed", RowError("X", "", "y"))
 
 
 # ---------------------------------------------------------------------------------------------- the command
@@ -205,7 +205,7 @@ def test_ctrl_c_while_the_page_is_made_leaves_it_and_the_batch_went_well(monkeyp
         os.kill(os.getpid(), signal.SIGINT)
         given_up_s = time.monotonic() + 10
         while time.monotonic() < given_up_s:
-            yield ReportRow(index=0, key="k", state="running", prompt="a kite")
+            yield ReportRow(index=0, key="k", status="running", prompt="a kite")
 
     monkeypatch.setattr(page, "rows_of", endless)
     ran = run("batch", rows("a kite"), "--out", "out", *IN_A_BLINK)

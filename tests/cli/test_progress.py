@@ -7,7 +7,7 @@ import asyncio
 import pytest
 
 from toapis_async.cli.output import Output
-from toapis_async.cli.progress import LiveTask, PlainTask, shown, task_view
+from toapis_async.cli.progress import LiveTask, PlainTask, refreshing, task_view
 from toapis_async.events import TaskAccepted, TaskChanged
 from toapis_async.task import TaskStatus
 
@@ -20,16 +20,16 @@ async def test_a_view_is_refreshed_while_the_body_runs_and_then_closed() -> None
         every_s = 0.001
 
         def show(self) -> None:
-            seen.append("shown")
+            seen.append("refreshing")
             if len(seen) == 3:
                 enough.set()
 
         def close(self) -> None:
             seen.append("closed")
 
-    async with shown(Counting()):
+    async with refreshing(Counting()):
         await enough.wait()
-    assert seen[:3] == ["shown"] * 3
+    assert seen[:3] == ["refreshing"] * 3
     assert seen[-1] == "closed"
 
 
@@ -44,9 +44,9 @@ async def test_one_task_is_shown_with_its_state_and_progress(out: Output, capsys
     view = task_view(out)
     assert isinstance(view, LiveTask)
     view.show()
-    view.heard(TaskAccepted("task_1", "b1", None))
-    view.heard(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
-    view.heard(TaskChanged("task_1", TaskStatus.IN_PROGRESS, None))
+    view.on_event(TaskAccepted("task_1", "b1", None))
+    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
+    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, None))
     view.show()
     view.print_above("a line")
     view.close()
@@ -57,8 +57,8 @@ async def test_one_task_is_shown_with_its_state_and_progress(out: Output, capsys
 
 def test_elsewhere_one_task_is_told_once(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainTask(out)
-    view.heard(TaskAccepted("task_1", "b1", None))
-    view.heard(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
+    view.on_event(TaskAccepted("task_1", "b1", None))
+    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
     view.show()
     view.close()
     assert capsys.readouterr().err == "accepted as task_1\n"

@@ -209,7 +209,7 @@ def test_status_tells_every_row_that_is_not_done_and_why() -> None:
 
 
 def test_a_long_list_is_cut(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("toapis_async.cli.standing.MOST_SHOWN", 2)
+    monkeypatch.setattr("toapis_async.cli.run_status.MOST_SHOWN", 2)
     Path("out").mkdir()
     for number in range(4):
         leave(JOURNAL, f"b{number}", f"kite {number}", State.INTENT, run="1", place=number)

@@ -29,13 +29,13 @@ if TYPE_CHECKING:
 @pytest.fixture
 def stopped_when_ready(monkeypatch: pytest.MonkeyPatch) -> None:
     """Ctrl-C arrives as soon as the sandbox has said where it is."""
-    tell: Callable[[Output, Sandbox, Options], None] = command._tell
+    printed: Callable[[Output, Sandbox, Options], None] = command._print_address
 
-    def told(out: Output, sandbox: Sandbox, served: Options) -> None:
-        tell(out, sandbox, served)
+    def printed_and_stopped(out: Output, sandbox: Sandbox, served: Options) -> None:
+        printed(out, sandbox, served)
         os.kill(os.getpid(), signal.SIGINT)
 
-    monkeypatch.setattr(command, "_tell", told)
+    monkeypatch.setattr(command, "_print_address", printed_and_stopped)
 
 
 @pytest.mark.usefixtures("stopped_when_ready")

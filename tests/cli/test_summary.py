@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.batch.item import BatchItem
-from toapis_async.cli.summary import Tally, amount, balance_line, section
+from toapis_async.cli.summary import BatchSummary, amount, balance_line, section
 from toapis_async.cli.table import aligned, cut
-from toapis_async.cli.words import typed
+from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import BudgetExceeded, InsufficientQuota, InvalidRequest, SubmitUncertain, TaskFailed
 from toapis_async.models import Balance, Generation
 from toapis_async.protocol.budget import Budget, PriceClass, Prices
@@ -33,18 +33,18 @@ def done(index: int, took_s: float | None) -> BatchItem:
 
 
 def test_the_slowest_rows_are_told_slowest_first() -> None:
-    tally = Tally()
+    summary = BatchSummary()
     for index, took_s in enumerate([3, 200, None, 7, 45, 7]):
-        tally.note(done(index, took_s))
-    assert tally.slowest() == ["3 min 20 s  k1", "      45 s  k4", "       7 s  k3"]
+        summary.note(done(index, took_s))
+    assert summary.slowest() == ["3 min 20 s  k1", "      45 s  k4", "       7 s  k3"]
 
 
 def test_rows_that_failed_alike_are_one_reason() -> None:
-    tally = Tally()
+    summary = BatchSummary()
     for number in range(5):
-        tally.note(failed(f"a{number}", TaskFailed("no luck", task_id=f"t{number}", code="generation_failed")))
-    tally.note(failed("b", TaskFailed("too big", task_id="t", code="other")))
-    assert tally.failed() == [
+        summary.note(failed(f"a{number}", TaskFailed("no luck", task_id=f"t{number}", code="generation_failed")))
+    summary.note(failed("b", TaskFailed("too big", task_id="t", code="other")))
+    assert summary.failed() == [
         "5 rows: no luck (generation_failed)",
         "  a0",
         "  a1",
@@ -55,20 +55,20 @@ def test_rows_that_failed_alike_are_one_reason() -> None:
 
 
 def test_many_reasons_are_cut() -> None:
-    tally = Tally()
+    summary = BatchSummary()
     for number in range(8):
-        tally.note(failed(f"a{number}", TaskFailed("no luck", task_id="t", code=f"c{number}")))
-    assert tally.failed()[-1] == "3 rows for other reasons"
-    assert len(tally.failed()) == 6
+        summary.note(failed(f"a{number}", TaskFailed("no luck", task_id="t", code=f"c{number}")))
+    assert summary.failed()[-1] == "3 rows for other reasons"
+    assert len(summary.failed()) == 6
 
 
 def test_what_was_not_sent_is_no_failure_of_its_own() -> None:
-    tally = Tally()
-    tally.note(failed("a", BudgetExceeded("could pass")))
-    tally.note(failed("b", BudgetExceeded("could pass, too")))
-    tally.note(failed("c", InsufficientQuota("empty", status=402)))
-    assert (tally.failed(), tally.rows_stopped) == ([], 1)
-    assert tally.past_budget() == ["2 rows not sent; the first, a: could pass"]
+    summary = BatchSummary()
+    summary.note(failed("a", BudgetExceeded("could pass")))
+    summary.note(failed("b", BudgetExceeded("could pass, too")))
+    summary.note(failed("c", InsufficientQuota("empty", status=402)))
+    assert (summary.failed(), summary.rows_stopped) == ([], 1)
+    assert summary.past_budget() == ["2 rows not sent; the first, a: could pass"]
 
 
 def test_a_section_has_its_name_once() -> None:
@@ -103,7 +103,7 @@ def test_a_balance_that_says_nothing_is_not_told() -> None:
 def told_by(**fields: object) -> str:
     with pytest.raises(InvalidRequest) as caught:
         ImageRequest.of({"prompt": "x", **fields})
-    return typed(str(caught.value))
+    return in_cli_terms(str(caught.value))
 
 
 def test_errors_speak_the_terms_of_the_command_line() -> None:
@@ -111,7 +111,7 @@ def test_errors_speak_the_terms_of_the_command_line() -> None:
     assert "give the name of a local file, and it is uploaded for you" in told_by(reference_images=["data:image/png"])
     assert "give the name of a local file, and it is uploaded for you" in told_by(reference_images=["kite"])
     doubt = SubmitUncertain("ask client.find('ta-1') before sending it again", client_business_id="ta-1")
-    assert typed(str(doubt)) == "ask `toapis status ta-1` before sending it again"
+    assert in_cli_terms(str(doubt)) == "ask `toapis status ta-1` before sending it again"
     with pytest.raises(BudgetExceeded) as caught:
         Budget(Prices({}), most_credits=Decimal(1)).reserve(PriceClass("m", "1k"), 1)
-    assert typed(str(caught.value)).endswith("state it in credits an image with --price m/1k=…")
+    assert in_cli_terms(str(caught.value)).endswith("state it in credits an image with --price m/1k=…")

@@ -427,21 +427,23 @@ def test_a_standing_counts_every_row_once_by_its_newest_record(path: Path) -> No
         journal_file.put_intent(db, an_intent("other run", run="s"), 4.0)
         journal_file.put_intent(db, an_intent("plain"), 4.0)
         # while its writer is at work
-        now = journal_reader.standing(path, "r")
+        now = journal_reader.run_status(path, "r")
         listed = [known.intent.client_business_id for known in journal_reader.records(path, "r")]
         assert journal_reader.latest_run(path) == "s"
-    assert now == journal_reader.Standing(saved=1, completed=1, failed=0, refused=1, running=1, in_doubt=2, withdrawn=1)
+    assert now == journal_reader.RunStatus(
+        saved=1, completed=1, failed=0, refused=1, running=1, in_doubt=2, withdrawn=1
+    )
     assert now.rows == 7
     assert listed == ["again", "b1", "b2", "b3", "b4", "equal", "equal2"]
 
 
 def test_looking_changes_nothing_and_a_journal_that_is_not_there_is_told(path: Path) -> None:
     with pytest.raises(JournalError, match="there is no journal"):
-        journal_reader.standing(path, "r")
+        journal_reader.run_status(path, "r")
     assert journal_reader.latest_run(path) is None
     path.touch()
     assert journal_reader.latest_run(path) is None
-    assert journal_reader.standing(path, "r").rows == 0
+    assert journal_reader.run_status(path, "r").rows == 0
     assert list(journal_reader.records(path, "r")) == []
     assert [file.name for file in path.parent.iterdir()] == [path.name]
     path.write_text("milk and bread, and then some more of it")

@@ -40,7 +40,7 @@ NAMES = (
 
 
 def row(index: int = 0, **changes: Any) -> ReportRow:
-    fields: dict[str, Any] = {"key": f"row-{index}", "state": "done", "prompt": f"prompt {index}"}
+    fields: dict[str, Any] = {"key": f"row-{index}", "status": "done", "prompt": f"prompt {index}"}
     return ReportRow(index=index, **(fields | changes))
 
 

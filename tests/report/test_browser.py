@@ -87,10 +87,10 @@ def run(tmp_path: Path) -> Path:
         ),
         timed(5, 5, 10, files=("images/gone.png",), prompt="a red kite"),
         *(timed(i, i, 10, files=(draw(images / f"{i}.png"),), prompt=f"凧 {i}") for i in (6, 7)),
-        timed(8, 8, 9, state="failed", error=RowError("TaskFailed", "generation_failed", "no image <b>today</b>")),
-        timed(9, 9, 9, state="failed", files=pair[:1], error=RowError("DownloadFailed", "", "503")),
-        timed(10, 10, None, state="running", prompt="a red lantern"),
-        row(11, state="waiting", prompt="later"),
+        timed(8, 8, 9, status="failed", error=RowError("TaskFailed", "generation_failed", "no image <b>today</b>")),
+        timed(9, 9, 9, status="failed", files=pair[:1], error=RowError("DownloadFailed", "", "503")),
+        timed(10, 10, None, status="running", prompt="a red lantern"),
+        row(11, status="waiting", prompt="later"),
     ]
     return write_report(tmp_path, rows, title=f"Kites {HOSTILE[1]}")
 

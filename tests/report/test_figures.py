@@ -15,7 +15,7 @@ from toapis_async.protocol.wording import duration
 from toapis_async.report import RowError
 from toapis_async.report.charts import histograms, time_line
 from toapis_async.report.figures import amount, step_s, tick
-from toapis_async.report.summary import Reason, Tally
+from toapis_async.report.summary import Reason, RunTotals
 
 if TYPE_CHECKING:
     from toapis_async.report import ReportRow
@@ -23,15 +23,15 @@ if TYPE_CHECKING:
 NOW = START.timestamp() + 1_000
 
 
-def tally(*rows: ReportRow) -> Tally:
-    total = Tally()
+def totals(*rows: ReportRow) -> RunTotals:
+    total = RunTotals()
     for one in rows:
         total.add(one)
     return total
 
 
 def shown(*rows: ReportRow) -> dict[str, tuple[str, str]]:
-    return {figure.name: (figure.value, figure.note) for figure in tally(*rows).figures()}
+    return {figure.name: (figure.value, figure.note) for figure in totals(*rows).figures()}
 
 
 # ----------------------------------------------------------------------------------------------------------- summary
@@ -41,8 +41,8 @@ def test_the_summary_of_a_run() -> None:
     figures = shown(
         timed(0, 0, 20, files=("a", "b"), credits=Decimal("1.5")),
         timed(1, 10, 50, files=("c",), credits=Decimal("2.25")),
-        timed(2, 60, 60, state="failed", error=RowError("TaskFailed", "x", "y")),
-        row(3, state="waiting"),
+        timed(2, 60, 60, status="failed", error=RowError("TaskFailed", "x", "y")),
+        row(3, status="waiting"),
     )
     assert figures == {
         "Pictures": ("3", "from 4 rows"),
@@ -59,8 +59,8 @@ def test_what_is_not_known_is_not_told_as_nought() -> None:
 
 
 def test_failures_are_told_by_reason_the_commonest_first_and_at_most_eight() -> None:
-    rows = [row(i, state="failed", error=RowError("T", f"code {min(i // 2, 10)}", f"message {i}")) for i in range(23)]
-    reasons = tally(*rows).reasons()
+    rows = [row(i, status="failed", error=RowError("T", f"code {min(i // 2, 10)}", f"message {i}")) for i in range(23)]
+    reasons = totals(*rows).reasons()
     assert reasons[0] == Reason(3, "code 10", "message 20")
     assert reasons[1] == Reason(2, "code 0", "message 0")
     assert reasons[-1] == Reason(23 - 3 - 7 * 2, "", "other reasons")
@@ -104,7 +104,7 @@ def heights(points: str) -> list[float]:
 
 
 def test_the_time_line_counts_what_was_submitted_running_and_done() -> None:
-    line = time_line(tally(timed(0, 0, 50), timed(1, 25, 75), timed(2, 50, 25, state="failed")), NOW)
+    line = time_line(totals(timed(0, 0, 50), timed(1, 25, 75), timed(2, 50, 25, status="failed")), NOW)
     assert line is not None
     assert (line.most, line.most_running) == (3, 2)
     submitted, running, done = heights(line.submitted), heights(line.running), heights(line.done)
@@ -125,21 +125,21 @@ def test_the_time_line_counts_what_was_submitted_running_and_done() -> None:
 
 
 def test_a_task_that_runs_runs_until_now() -> None:
-    line = time_line(tally(timed(0, 0, 10), timed(1, 0, None, state="running")), NOW)
+    line = time_line(totals(timed(0, 0, 10), timed(1, 0, None, status="running")), NOW)
     assert line is not None
     assert heights(line.running)[-1] == 50
-    assert "16 min 40 s" in line.told
+    assert "16 min 40 s" in line.description
 
 
 def test_no_task_ends_before_it_began_whatever_the_clock_of_the_service_says() -> None:
-    line = time_line(tally(timed(0, 0, 100), timed(1, 50, -40)), NOW)
+    line = time_line(totals(timed(0, 0, 100), timed(1, 50, -40)), NOW)
     assert line is not None
     assert heights(line.running)[round(240 * 20 / 100)] == 50  # the first of two; the second did not end at 10 s
 
 
-@pytest.mark.parametrize("rows", [(), (row(),), (timed(0, 0, 0),), (timed(0, 0, None, state="failed"),)])
+@pytest.mark.parametrize("rows", [(), (row(),), (timed(0, 0, 0),), (timed(0, 0, None, status="failed"),)])
 def test_there_is_no_time_line_of_nothing(rows: tuple[ReportRow, ...]) -> None:
-    assert time_line(tally(*rows), NOW) is None
+    assert time_line(totals(*rows), NOW) is None
 
 
 # --------------------------------------------------------------------------------------------------------- histograms
@@ -148,7 +148,7 @@ def test_there_is_no_time_line_of_nothing(rows: tuple[ReportRow, ...]) -> None:
 def test_there_is_a_histogram_a_class_above_one_axis() -> None:
     quick = [timed(i, i, 10 + i % 3, quality="low") for i in range(9)]
     slow = [timed(i, i, 40.0, quality="high", resolution="4k") for i in range(4)]
-    drawn = histograms(tally(*slow, *quick))
+    drawn = histograms(totals(*slow, *quick))
     assert drawn is not None
     assert drawn.common == "m"
     assert [(one.name, one.short) for one in drawn.classes] == [
@@ -159,21 +159,21 @@ def test_there_is_a_histogram_a_class_above_one_axis() -> None:
     (bar,) = drawn.classes[1].bars
     assert bar.height == 100
     assert bar.x <= 100 * 40 / 50 < bar.x + bar.width
-    assert bar.told.endswith(": 4 rows")
+    assert bar.description.endswith(": 4 rows")
 
 
 def test_the_last_bar_collects_what_is_far_out() -> None:
-    drawn = histograms(tally(*(timed(i, 0, 10.0) for i in range(400)), timed(400, 0, 100_000)))
+    drawn = histograms(totals(*(timed(i, 0, 10.0) for i in range(400)), timed(400, 0, 100_000)))
     assert drawn is not None
     (one,) = drawn.classes
-    assert one.bars[-1].told.endswith("and more: 1 row")
-    assert "slowest 27 h 47 min" in one.told
+    assert one.bars[-1].description.endswith("and more: 1 row")
+    assert "slowest 27 h 47 min" in one.description
     assert drawn.ticks[-1].text in {"10 s", "12 s", "15 s"}
 
 
 def test_many_classes_are_the_busiest_five_and_the_others() -> None:
     rows = [timed(i, 0, 5.0, model=f"m{i % 9}") for i in range(60)]
-    drawn = histograms(tally(*rows))
+    drawn = histograms(totals(*rows))
     assert drawn is not None
     assert drawn.common == ""
     assert [one.name for one in drawn.classes] == ["m0", "m1", "m2", "m3", "m4", "4 other classes"]
@@ -181,10 +181,10 @@ def test_many_classes_are_the_busiest_five_and_the_others() -> None:
 
 
 def test_a_class_that_asked_for_nothing_has_a_name_and_no_time_is_no_histogram() -> None:
-    drawn = histograms(tally(row(service_s=0.0)))
+    drawn = histograms(totals(row(service_s=0.0)))
     assert drawn is not None
     assert [one.name for one in drawn.classes] == ["default"]
-    assert histograms(tally(row(service_s=-1.0), row(service_s=float("nan")))) is None
+    assert histograms(totals(row(service_s=-1.0), row(service_s=float("nan")))) is None
 
 
 # ------------------------------------------------------------------------------------------------------------ colours

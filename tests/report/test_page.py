@@ -48,7 +48,7 @@ def test_a_hostile_text_is_data_wherever_it_stands(tmp_path: Path, text: str) ->
     }
     (record,) = rows_of(page)
     assert {record[name] for name in ("prompt", "key", "model", "task")} == {text}
-    assert record["error"] == {"type": text, "code": text, "told": text}
+    assert record["error"] == {"type": text, "code": text, "message": text}
 
 
 def test_the_rows_hold_nothing_that_html_or_javascript_would_read(tmp_path: Path) -> None:
@@ -218,5 +218,5 @@ def test_a_page_is_made_of_no_rows(tmp_path: Path) -> None:
 
 
 def test_a_run_that_goes_on_says_so(tmp_path: Path) -> None:
-    assert "Not finished yet" in words_of(write_report(tmp_path, [row(), row(1, state="running")], title="t"))
-    assert "Not finished yet" not in words_of(write_report(tmp_path, [row(), row(1, state="failed")], title="t"))
+    assert "Not finished yet" in words_of(write_report(tmp_path, [row(), row(1, status="running")], title="t"))
+    assert "Not finished yet" not in words_of(write_report(tmp_path, [row(), row(1, status="failed")], title="t"))

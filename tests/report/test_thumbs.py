@@ -190,7 +190,7 @@ def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
             may_end.set()
             super().shutdown(wait)
 
-    def look(_: Pictures, file: str) -> Picture:
+    def inspect(_: Pictures, file: str) -> Picture:
         looked.append(file)
         begun.set()
         assert may_end.wait(10)
@@ -201,7 +201,7 @@ def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
         assert begun.wait(10)
         raise KeyError("nobody waits")
 
-    monkeypatch.setattr(Pictures, "look", look)
+    monkeypatch.setattr(Pictures, "inspect", inspect)
     monkeypatch.setattr(pictures_module, "ThreadPoolExecutor", Pool)
     with pytest.raises(KeyError):
         list(Pictures(tmp_path).of(rows()))

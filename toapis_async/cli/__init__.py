@@ -1,6 +1,6 @@
 """The command line: `toapis`.
 
-Floors within this room: `commands` declares what can be typed and imports nothing heavy, so that help is instant; the
+`commands` declares commands and options and imports nothing heavy, so that `--help` is fast; the modules with their
 bodies (`generate`, `batch`, `account`, `sandbox`) are imported when a command runs.
 """
 

@@ -1,4 +1,4 @@
-"""`toapis status`, `balance`, `upload` and `models`: one question each, or one a name."""
+"""`toapis status`, `balance`, `upload` and `models`: one request each, or one per name."""
 
 from __future__ import annotations
 
@@ -22,23 +22,23 @@ if TYPE_CHECKING:
     from toapis_async.models import Balance, Model, Upload
     from toapis_async.task import TaskSnapshot
 
-Asked = TypeVar("Asked")
-Answer = TypeVar("Answer")
+Name = TypeVar("Name")
+Found = TypeVar("Found")
 
 
 async def status(options: Options, out: Output, task_ids: tuple[str, ...]) -> int:
-    """One question and one line a task."""
+    """Print one line per task."""
 
-    def told(_: str, snapshot: TaskSnapshot) -> None:
+    def show(_: str, snapshot: TaskSnapshot) -> None:
         out.result(_status_line(snapshot))
         out.record(_status_record(snapshot))
 
     async with Session(options, out).opened(_known_sandbox()) as session:
-        return await _each(out, task_ids, session.client.status, told)
+        return await _each(out, task_ids, session.client.status, show)
 
 
 async def balance(options: Options, out: Output, scope: Literal["key", "user"]) -> int:
-    """What is left."""
+    """Print the balance of the key or the account."""
     async with Session(options, out).opened(_known_sandbox()) as session:
         found = await session.client.balance(scope)
     for line in _balance_lines(found):
@@ -48,18 +48,18 @@ async def balance(options: Options, out: Output, scope: Literal["key", "user"]) 
 
 
 async def upload(options: Options, out: Output, files: tuple[Path, ...]) -> int:
-    """Send pictures and print their addresses."""
+    """Upload files and print their URLs."""
     async with Session(options, out).opened(Path(SANDBOX_FOLDER)) as session:
 
-        def told(file: Path, sent: Upload) -> None:
+        def show(file: Path, sent: Upload) -> None:
             out.result(sent.url)
             out.record({"file": str(file), **asdict(sent)})
 
-        return await _each(out, files, session.client.upload, told)
+        return await _each(out, files, session.client.upload, show)
 
 
 async def models(options: Options, out: Output, kind: str) -> int:
-    """What the service offers."""
+    """Print the models that the service offers."""
     async with Session(options, out).opened(_known_sandbox()) as session:
         found = await session.client.models(kind)
     for model, line in zip(found, aligned([_model_line(model) for model in found]), strict=True):
@@ -72,25 +72,28 @@ async def models(options: Options, out: Output, kind: str) -> int:
 
 async def _each(
     out: Output,
-    names: tuple[Asked, ...],
-    ask: Callable[[Asked], Awaitable[Answer]],
-    told: Callable[[Asked, Answer], None],
+    names: tuple[Name, ...],
+    query: Callable[[Name], Awaitable[Found]],
+    show: Callable[[Name, Found], None],
 ) -> int:
-    """Ask about all at once, tell in order; an error is told in its place and never the end of the others."""
+    """Run `query` for all names at once and show the results in their order; an error is printed in its place.
 
-    async def answer(name: Asked) -> Answer | ToAPIsError:
+    Returns the exit code.
+    """
+
+    async def found_or_error(name: Name) -> Found | ToAPIsError:
         try:
-            return await ask(name)
+            return await query(name)
         except ToAPIsError as error:
             return error
 
     exit_code = ALL_DONE
-    for name, answered in zip(names, await asyncio.gather(*map(answer, names)), strict=True):
-        if isinstance(answered, ToAPIsError):
-            out.failure(answered, asked=str(name))
-            exit_code = max(exit_code, exit_code_of(answered))
+    for name, found in zip(names, await asyncio.gather(*map(found_or_error, names)), strict=True):
+        if isinstance(found, ToAPIsError):
+            out.failure(found, name=str(name))
+            exit_code = max(exit_code, exit_code_of(found))
         else:
-            told(name, answered)
+            show(name, found)
     return exit_code
 
 
@@ -103,8 +106,8 @@ def _known_sandbox() -> Path | None:
 def _model_line(model: Model) -> tuple[str, str, str]:
     """Its id, who made it, and which requests it takes, where the service says."""
     owner, kinds = model.raw.get("owned_by"), model.raw.get("supported_endpoint_types")
-    told = ", ".join(map(str, cast("list[object]", kinds))) if isinstance(kinds, list) else ""
-    return model.id, owner if isinstance(owner, str) else "", told
+    requests = ", ".join(map(str, cast("list[object]", kinds))) if isinstance(kinds, list) else ""
+    return model.id, owner if isinstance(owner, str) else "", requests
 
 
 def _status_line(snapshot: TaskSnapshot) -> str:
@@ -141,6 +144,6 @@ def _balance_lines(balance: Balance) -> list[str]:
 
 def _amount(credits_: float | None, per_usd: float | None) -> str:
     if credits_ is None:
-        return "not told"
+        return "not stated"
     usd = f"  (${credits_ / per_usd:,.2f})" if per_usd else ""
     return f"{credits_:>14,.2f} credits{usd}"

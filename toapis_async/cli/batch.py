@@ -6,18 +6,18 @@ import asyncio
 import sys
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.cli.batch_view import Sight, batch_view
+from toapis_async.cli.batch_view import BatchProgress, batch_view
 from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED
 from toapis_async.cli.page import make_page
-from toapis_async.cli.progress import shown
+from toapis_async.cli.progress import refreshing
 from toapis_async.cli.results import IMAGES, NAME, Results
+from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
-from toapis_async.cli.standing import JOURNAL, run_name, tell_standing
-from toapis_async.cli.summary import Tally, balance_line, credits_line, section
-from toapis_async.cli.words import typed
-from toapis_async.engine.journal.reader import standing
+from toapis_async.cli.summary import BatchSummary, balance_line, credits_line, section
+from toapis_async.cli.terms import in_cli_terms
+from toapis_async.engine.journal.reader import run_status
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.protocol.wording import count, duration
 from toapis_async.settings import Journal
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from toapis_async.client import ToAPIs
 
 BALANCE_S: Final = 5.0
-"""How long the account is asked for its balance, which nothing depends on."""
+"""Time-out of the balance query, which only the summary shows."""
 
 
 async def batch(
@@ -49,8 +49,8 @@ async def batch(
     results = Results(folder)
     run = _Run(rows, folder, name, caps, retry_failed=how.retry_failed)
     if journal.exists():
-        earlier = standing(journal, name)
-        tell_standing(out, earlier)
+        earlier = run_status(journal, name)
+        note_earlier_passes(out, earlier)
         run.ended_earlier = earlier.saved + earlier.failed + earlier.refused
     try:
         with results.opened():
@@ -68,7 +68,7 @@ async def batch(
 
 
 class _Run:
-    """One pass over checked prompts, and what is told of it at its end."""
+    """One pass over checked prompts, and its summary at the end."""
 
     def __init__(self, total: int, folder: Path, name: str, caps: Caps, *, retry_failed: bool) -> None:
         self.total = total
@@ -77,10 +77,10 @@ class _Run:
         self._name = name
         self._caps = caps
         self._retry_failed = retry_failed
-        self._tally = Tally()
+        self._summary = BatchSummary()
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
-        self._sight: Sight | None = None
+        self._progress: BatchProgress | None = None
         self._balances: list[str] = []
 
     @property
@@ -101,14 +101,14 @@ class _Run:
             max_images=caps.max_images,
         ) as batch:
             self._client, self._batch = client, batch
-            self._sight = Sight(
+            self._progress = BatchProgress(
                 total=self.total,
                 ended_earlier=self.ended_earlier,
                 budget_credits=caps.budget_credits,
                 statistics=batch.statistics,
                 saved=lambda: client.statistics().saved_files,
             )
-            async with shown(batch_view(out, self._sight)):
+            async with refreshing(batch_view(out, self._progress)):
                 async for item in batch:
                     self._note(item, session, results)
         await self._ask_balance(client, "after")
@@ -118,23 +118,23 @@ class _Run:
         out = session.out
         out.record(results.add(item))
         session.pending.settled(item.task_id, item.client_business_id)
-        self._tally.note(item)
-        if self._sight is not None:
-            self._sight.note(item)
+        self._summary.note(item)
+        if self._progress is not None:
+            self._progress.note(item)
         if out.live is None or not sys.stdout.isatty():  # the view shows what is done
             for file in item.files:
                 out.result(str(file))
         if self._batch.stopped_by is not None and item.error is self._batch.stopped_by:
-            out.error(f"stopped, for each further row would meet the same: {typed(str(item.error))}")
+            out.error(f"stopped, for each further row would meet the same: {in_cli_terms(str(item.error))}")
 
     async def _ask_balance(self, client: ToAPIs, when: str) -> None:
-        """The account's own word, if it comes soon; nothing depends on it."""
+        """Keep the account's balance for the summary, if it comes within `BALANCE_S`."""
         try:
             async with asyncio.timeout(BALANCE_S):
-                told = balance_line(await client.balance(), when)
+                line = balance_line(await client.balance(), when)
         except (ToAPIsError, TimeoutError):
             return
-        self._balances += [told] if told else []
+        self._balances += [line] if line else []
 
     async def leave(self, session: Session, results: Results) -> None:
         """Write down what was sent and has no row yet, after a run that was left early and its client's closing."""
@@ -145,19 +145,19 @@ class _Run:
                 self._note(await anext(self._batch), session, results)
             left = session.pending.sent(self._batch.running())
             for item in left:
-                session.out.record(results.add_running(item, _standing(item)))
+                session.out.record(results.add_running(item, _running_message(item)))
                 session.pending.settled(item.task_id, item.client_business_id)
             if left:
-                session.out.warn(_left(left))
+                session.out.warn(_left_message(left))
         finally:
-            session.pending.tell(session.out, session.ask())  # what could not be written
+            session.pending.warn(session.out, session.status_command())  # what could not be written
 
     def summarise(self, out: Output, results: Results) -> None:
-        """How it went; also when it was interrupted."""
+        """Print the summary, also of a pass that was interrupted."""
         if self._batch is None or self._client is None:
             return
         now = self._batch.statistics()
-        unsent = self._tally.rows_over_budget + self._tally.rows_stopped
+        unsent = self._summary.rows_over_budget + self._summary.rows_stopped
         failed, missing = now.failed - unsent, self.total - now.done - now.failed
         stopped = self._batch.stopped_by is not None
         unsent += missing if stopped else 0
@@ -169,16 +169,16 @@ class _Run:
 
     def _lines(self, client: ToAPIs, results: Results) -> list[str]:
         assert self._batch is not None
-        now, counts, tally = self._batch.statistics(), client.statistics(), self._tally
+        now, counts, summary = self._batch.statistics(), client.statistics(), self._summary
         size = f"  ({count(counts.saved_files, 'new file')}, {counts.saved_bytes / 1e6:,.1f} MB)"
         throttled = counts.throttled_submits + counts.throttled_queries
         times = "once" if throttled == 1 else f"{throttled:,} times"
         spent = credits_line(now.credits_spent, self._caps.budget_credits)
         return [
-            *section("slowest", tally.slowest()),
-            *section("failed", tally.failed()),
+            *section("slowest", summary.slowest()),
+            *section("failed", summary.failed()),
             *section("stopped", self._why_stopped()),
-            *section("budget", tally.past_budget()),
+            *section("budget", summary.past_budget()),
             *([f"  the service said 429 (too fast) {times}"] if throttled else []),
             *section("credits", [spent] if now.credits_spent else []),
             *section("balance", self._balances if len(self._balances) == 2 else []),
@@ -192,7 +192,7 @@ class _Run:
         if error is None:
             return []
         way_out = "see to the key" if isinstance(error, AuthenticationFailed) else "top the account up"
-        return [typed(str(error)), f"{way_out}; the same command then sends the rest"]
+        return [in_cli_terms(str(error)), f"{way_out}; the same command then sends the rest"]
 
     async def show(self, out: Output) -> None:
         """Make the page, unless Ctrl-C came twice. Whatever becomes of it, the batch went as it went."""
@@ -219,17 +219,17 @@ def _clear_parts(images: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _left(left: list[BatchItem]) -> str:
+def _left_message(left: list[BatchItem]) -> str:
     lost = sum(item.task_id is None for item in left)
     parts = {
         f"{count(len(left) - lost, 'task')} still running or not fetched yet, and paid for": len(left) - lost,
         f"{count(lost, 'submission')} perhaps accepted, nobody knows": lost,
     }
-    told = "; ".join(part for part, number in parts.items() if number)
-    return f"{told}: the same command picks them up"
+    message = "; ".join(part for part, number in parts.items() if number)
+    return f"{message}: the same command picks them up"
 
 
-def _standing(item: BatchItem) -> str:
+def _running_message(item: BatchItem) -> str:
     if item.task_id is not None:
         return "interrupted while the service worked on it; still paid for: the same command picks it up"
     return "interrupted while it was submitted; nobody knows whether it was accepted: the same command looks it up"

@@ -34,8 +34,8 @@ _MOST_CHARACTERS: Final = 300  #: of a prompt, which is cut to the terminal's wi
 
 
 @define
-class Sight:
-    """What a view looks at."""
+class BatchProgress:
+    """The figures of a batch that a view shows."""
 
     total: int
     statistics: Callable[[], BatchStatistics]
@@ -54,7 +54,7 @@ class Sight:
         return now.done + now.failed
 
     def figures(self) -> list[str]:
-        """How it stands, each figure in a place that stays while it grows."""
+        """The figures as texts, in a fixed order, padded so that they keep their width."""
         now, width = self.statistics(), len(f"{self.total:,}")
         rate = f"{60 * self.saved() / now.elapsed_s:,.0f}" if now.elapsed_s else "0"
         figures = [
@@ -78,8 +78,8 @@ class Sight:
         return now.elapsed_s * (self.total - ended) / own if own > 0 and ended < self.total else None
 
 
-def packed(figures: list[str], width: int) -> list[str]:
-    """Figures in as few lines as they fit into, whole."""
+def wrapped(figures: list[str], width: int) -> list[str]:
+    """The figures joined into as few lines of at most `width` columns as possible; no figure is split."""
     lines: list[str] = []
     for figure in figures:
         if lines and cell_len(lines[-1]) + 2 + cell_len(figure) <= width:
@@ -94,12 +94,12 @@ class PlainBatch:
 
     every_s = PLAIN_LINE_S
 
-    def __init__(self, out: Output, sight: Sight) -> None:
+    def __init__(self, out: Output, progress: BatchProgress) -> None:
         self._out = out
-        self._sight = sight
+        self._progress = progress
 
     def show(self) -> None:
-        self._out.note("  ".join(self._sight.figures()))
+        self._out.note("  ".join(self._progress.figures()))
 
     def close(self) -> None:
         pass
@@ -110,9 +110,9 @@ class LiveBatch:
 
     every_s = REDRAW_S
 
-    def __init__(self, out: Output, sight: Sight) -> None:
+    def __init__(self, out: Output, progress: BatchProgress) -> None:
         self._out = out
-        self._sight = sight
+        self._progress = progress
         self._console = stderr_console()
         self._live = Live(
             get_renderable=self._drawn,
@@ -136,21 +136,21 @@ class LiveBatch:
         self._live.stop()
 
     def _drawn(self) -> RenderableType:
-        sight, width = self._sight, self._console.width - 1
-        bar = ProgressBar(total=sight.total, completed=sight.ended, width=width)
-        figures = Text("\n".join(packed(sight.figures(), width)), no_wrap=True)
-        return Group(_last(sight), Padding(bar), figures)
+        progress, width = self._progress, self._console.width - 1
+        bar = ProgressBar(total=progress.total, completed=progress.ended, width=width)
+        figures = Text("\n".join(wrapped(progress.figures(), width)), no_wrap=True)
+        return Group(_last(progress), Padding(bar), figures)
 
 
-def _last(sight: Sight) -> Table:
+def _last(progress: BatchProgress) -> Table:
     """The rows that ended last, the newest at the bottom: their prompts, and how long they took or what went wrong."""
     table = Table.grid(padding=(0, 2, 0, 0), expand=True)
     table.add_column(width=6, no_wrap=True)
     table.add_column(ratio=2, no_wrap=True, overflow="ellipsis")
-    if any(not item.ok for item in sight.last):
+    if any(not item.ok for item in progress.last):
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True, min_width=7)
-    for item in sight.last:
+    for item in progress.last:
         prompt = item.request.prompt if item.request else item.key
         took_s = service_s(item.generation)
         cells = [
@@ -164,6 +164,6 @@ def _last(sight: Sight) -> Table:
     return table
 
 
-def batch_view(out: Output, sight: Sight) -> View:
+def batch_view(out: Output, progress: BatchProgress) -> View:
     """The view that suits where stderr goes."""
-    return LiveBatch(out, sight) if out.on_terminal and not out.quiet else PlainBatch(out, sight)
+    return LiveBatch(out, progress) if out.on_terminal and not out.quiet else PlainBatch(out, progress)

@@ -1,4 +1,4 @@
-"""What can be typed. Nothing heavy is imported here, nor anywhere above a command's body."""
+"""The commands and their options. Heavy imports happen inside the commands only."""
 
 # ruff: noqa: PLC0415  (a body's imports take 0.3 s: `toapis --help` must not wait for aiohttp and rich)
 
@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from toapis_async import __version__
-from toapis_async.cli.misuse import Commands
+from toapis_async.cli.click_errors import Commands
 from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, SPEED, BatchOptions, Caps, Options, service_options
 from toapis_async.cli.output import Output, interruptible, reported
 from toapis_async.settings import TIERS
@@ -76,14 +76,14 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
     With --sandbox its state is kept in .sandbox of --out, and `toapis status --sandbox ID` in that folder knows the
     task.
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         from toapis_async.cli.generate import generate as body
         from toapis_async.cli.prompts import reference
 
         given = {name: value for name, value in fields.items() if value is not None}
         if references:
             given["reference_images"] = [reference(text, Path()) for text in references]
-        _run(speaking, body(options, speaking, given, out, timeout_s))
+        _run(output, body(options, output, given, out, timeout_s))
 
 
 @main.command(short_help="Make images from every row of a file.")
@@ -149,15 +149,15 @@ def batch(
     The service publishes no reliable prices, so a budget goes by those you state, corrected by what it bills. Earlier
     passes of a run count in its budget; rows that do not fit are not sent.
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
         if file == "-" and sys.stdin.isatty():
-            speaking.note("reading prompts, one a line; end with Ctrl-D")
+            output.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
             caps = Caps(budget_credits, max_images, prices)
-            _run(speaking, body(options, speaking, prompts, out, how=BatchOptions(**how), caps=caps))
+            _run(output, body(options, output, prompts, out, how=BatchOptions(**how), caps=caps))
 
 
 @main.command(short_help="Make the page of a batch.")
@@ -172,10 +172,10 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
     \b
       toapis report out
     """
-    with reported(speaking := Output(json=json, quiet=quiet)):
+    with reported(output := Output(json=json, quiet=quiet)):
         from toapis_async.cli.page import report as body
 
-        _run(speaking, body(speaking, folder, prices))
+        _run(output, body(output, folder, prices))
 
 
 @main.command(short_help="Tell how tasks, or a batch, stand.")
@@ -191,16 +191,16 @@ def status(options: Options, task_ids: tuple[str, ...]) -> None:
 
     With --sandbox the one of this folder is asked (see `toapis generate --help`).
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         folder = Path(task_ids[0])
         if len(task_ids) == 1 and folder.is_dir():
-            from toapis_async.cli.standing import status as body
+            from toapis_async.cli.run_status import status as body
 
-            raise click.exceptions.Exit(body(speaking, folder))
+            raise click.exceptions.Exit(body(output, folder))
 
         from toapis_async.cli import account
 
-        _run(speaking, account.status(options, speaking, task_ids))
+        _run(output, account.status(options, output, task_ids))
 
 
 @main.command()
@@ -212,11 +212,11 @@ def balance(options: Options, user: bool) -> None:
     \b
       toapis balance --user
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         from toapis_async.cli import account
 
         scope: Literal["key", "user"] = "user" if user else "key"
-        _run(speaking, account.balance(options, speaking, scope))
+        _run(output, account.balance(options, output, scope))
 
 
 @main.command(short_help="Upload pictures and print their URLs.")
@@ -234,10 +234,10 @@ def upload(options: Options, files: tuple[Path, ...]) -> None:
     \b
       toapis upload kite.png dragon.webp
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         from toapis_async.cli import account
 
-        _run(speaking, account.upload(options, speaking, files))
+        _run(output, account.upload(options, output, files))
 
 
 @main.command()
@@ -249,10 +249,10 @@ def models(options: Options, kind: str) -> None:
     \b
       toapis models --type image
     """
-    with reported(speaking := _output(options)):
+    with reported(output := _output(options)):
         from toapis_async.cli import account
 
-        _run(speaking, account.models(options, speaking, kind))
+        _run(output, account.models(options, output, kind))
 
 
 def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
@@ -320,7 +320,7 @@ def sandbox(
     Its address in a browser shows its tasks, charges and faults; docs/testing.md tells how to script it from any
     language.
     """
-    with reported(speaking := Output(json=json, quiet=quiet)):
+    with reported(output := Output(json=json, quiet=quiet)):
         from toapis_async.cli.sandbox import add_fault, add_receiver, serve
         from toapis_async.sandbox import Clock, Sandbox
 
@@ -329,7 +329,7 @@ def sandbox(
             add_fault(service.faults, fault)
         if webhook_url is not None:
             add_receiver(service, webhook_url)
-        _run(speaking, serve(speaking, service, Options(sandbox=True, speed=speed, tier=tier)))
+        _run(output, serve(output, service, Options(sandbox=True, speed=speed, tier=tier)))
 
 
 @main.command(short_help="Print the completion of a shell.")

@@ -13,7 +13,7 @@ from attrs import define, field
 from toapis_async.batch.rows import RowReader
 from toapis_async.cli.checks import checked
 from toapis_async.cli.output import ALL_DONE
-from toapis_async.cli.standing import JOURNAL, run_name
+from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
 from toapis_async.engine.journal.file import State
@@ -34,13 +34,13 @@ if TYPE_CHECKING:
     from toapis_async.cli.prompts import PromptFile
     from toapis_async.engine.journal.file import Record
 
-Fate: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
+Outcome: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
 
 MOST_PROMPTS_SHOWN: Final = 5
 PROMPT_COLUMNS: Final = 60
 _ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
-_WORDS: Final[dict[Fate, str]] = {
+_TEXTS: Final[dict[Outcome, str]] = {
     "done": "done already",
     "running": "sent already, to be waited for",
     "fetch": "done already, to be fetched",
@@ -63,13 +63,13 @@ class Costs:
 class Plan:
     """What would be sent, gathered row by row."""
 
-    fates: Counter[Fate] = field(factory=Counter)
+    outcomes: Counter[Outcome] = field(factory=Counter)
     classes: dict[PriceClass, Costs] = field(factory=dict)
     prompts: list[tuple[str, str]] = field(factory=list)  #: key and prompt of the first few
 
-    def add(self, row: Row, fields: dict[str, Any], fate: Fate) -> None:
-        self.fates[fate] += 1
-        if fate == "send":
+    def add(self, row: Row, fields: dict[str, Any], outcome: Outcome) -> None:
+        self.outcomes[outcome] += 1
+        if outcome == "send":
             costs = self.classes.setdefault(PriceClass.of(fields), Costs())
             costs.rows += 1
             costs.images += images_of(fields)
@@ -94,10 +94,10 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
             row = await reader.read(raw)
             assert row.request is not None  # all were checked
             fields = row.request.body()
-            fate = _fate(row, fields, find, budget, retry_failed=how.retry_failed)
-            plan.add(row, fields, fate)
-            out.record(_record(row, fields, fate, budget))
-    _tell(out, plan, budget)
+            outcome = _outcome(row, fields, find, budget, retry_failed=how.retry_failed)
+            plan.add(row, fields, outcome)
+            out.record(_record(row, fields, outcome, budget))
+    _print_plan(out, plan, budget)
     return ALL_DONE
 
 
@@ -111,7 +111,7 @@ def _count_paid(budget: Budget, known: Iterator[Record]) -> None:
                 budget.settle(reserved, billed_in(record))
 
 
-def _fate(row: Row, fields: dict[str, Any], find: Find | None, budget: Budget, *, retry_failed: bool) -> Fate:
+def _outcome(row: Row, fields: dict[str, Any], find: Find | None, budget: Budget, *, retry_failed: bool) -> Outcome:
     assert row.identity is not None
     assert row.request is not None
     digest = row.identity.digest
@@ -128,17 +128,17 @@ def _fate(row: Row, fields: dict[str, Any], find: Find | None, budget: Budget, *
         return "send"
     if record.state is State.COMPLETED:
         return "done" if record.files else "fetch"
-    fates: dict[State, Fate] = {State.INTENT: "look up", State.ACCEPTED: "running"}
-    return fates.get(record.state, "failed")
+    outcomes: dict[State, Outcome] = {State.INTENT: "look up", State.ACCEPTED: "running"}
+    return outcomes.get(record.state, "failed")
 
 
-def _record(row: Row, fields: dict[str, Any], fate: Fate, budget: Budget) -> dict[str, Any]:
+def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) -> dict[str, Any]:
     kind = PriceClass.of(fields)
     price = budget.prices.of(kind)
     return {
         "index": row.index,
         "key": row.key,
-        "would": fate,
+        "would": outcome,
         "prompt": fields["prompt"],
         "class": str(kind),
         "images": images_of(fields),
@@ -146,19 +146,19 @@ def _record(row: Row, fields: dict[str, Any], fate: Fate, budget: Budget) -> dic
     }
 
 
-def _tell(out: Output, plan: Plan, budget: Budget) -> None:
-    rows, sent = plan.fates.total(), plan.fates["send"]
+def _print_plan(out: Output, plan: Plan, budget: Budget) -> None:
+    rows, sent = plan.outcomes.total(), plan.outcomes["send"]
     images = sum(costs.images for costs in plan.classes.values())
     lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
     known = [price * costs.images for _, costs, price in lines if price is not None]
     cost = f", {amount(sum(known, Decimal(0)))} credits" if known else ""
     unknown = " and what has no price" if known and len(known) < len(lines) else ""
     out.result(f"{sent:,} of {count(rows, 'row')} would be sent: {count(images, 'image')}{cost}{unknown}")
-    others = [(f"  {plan.fates[fate]:,}", words) for fate, words in _WORDS.items() if plan.fates[fate]]
+    others = [(f"  {plan.outcomes[outcome]:,}", text) for outcome, text in _TEXTS.items() if plan.outcomes[outcome]]
     for line in aligned(others, right={0}):
         out.result(line)
     if lines:
-        _tell_classes(out, lines)
+        _print_classes(out, lines)
         out.result("")
         for line in aligned([(f"  {key}", cut(prompt, PROMPT_COLUMNS)) for key, prompt in plan.prompts]):
             out.result(line)
@@ -167,7 +167,7 @@ def _tell(out: Output, plan: Plan, budget: Budget) -> None:
     out.note("a dry run: nothing was sent")
 
 
-def _tell_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]]) -> None:
+def _print_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]]) -> None:
     table = [["  class", "rows", "images", "each", "credits"]]
     for kind, costs, price in lines:
         each, all_ = ("?", "?") if price is None else (amount(price), amount(price * costs.images))

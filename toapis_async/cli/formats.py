@@ -1,5 +1,5 @@
-"""What a prompt file holds: as told, else by its name, else by its first line. What would be misread is refused: every
-line that is taken for a prompt by mistake is paid for."""
+"""The format of a prompt file: as stated, else by its name, else by its first line. Files that would be misread are
+refused, since every line taken for a prompt by mistake is paid for."""
 
 from __future__ import annotations
 
@@ -35,10 +35,10 @@ def format_of(path: Path, given: str | None, source: str) -> Format:
         file.seek(0)
         first = next((text.strip() for _, text, _ in texts(file) if text.strip()), "")
     suffix = Path(source).suffix.lower()
-    told = cast("Format | None", given) or _BY_SUFFIX.get(suffix)
-    if told in {None, "csv"}:
+    stated = cast("Format | None", given) or _BY_SUFFIX.get(suffix)
+    if stated in {None, "csv"}:
         _refuse_separators(first, name)
-    found = told or _sniffed(first)
+    found = stated or _sniffed(first)
     literal = given is not None or suffix == ".txt"  # whoever says text means it: `[cinematic] a kite` is a prompt
     if not literal and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
         raise CliError(_not_row_by_row(first, source, name))

@@ -7,7 +7,7 @@ import time
 from typing import TYPE_CHECKING, Any
 
 from toapis_async.cli.output import ALL_DONE
-from toapis_async.cli.progress import shown, task_view
+from toapis_async.cli.progress import refreshing, task_view
 from toapis_async.cli.results import billing_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.protocol.wording import count, duration
@@ -29,12 +29,12 @@ async def generate(options: Options, out: Output, fields: dict[str, Any], folder
     try:
         async with session.opened(folder / SANDBOX_FOLDER):
             view = task_view(out)
-            session.watch = view.heard
-            async with shown(view):
+            session.watch = view.on_event
+            async with refreshing(view):
                 generation = await session.client.generate(request, timeout_s=timeout_s)
                 files = await generation.save(folder)
     except (Exception, asyncio.CancelledError):
-        session.pending.tell(out, session.ask())
+        session.pending.warn(out, session.status_command())
         raise
     out.note(f"{count(len(files), 'image')} in {duration(time.monotonic() - started_s)}")
     for file in files:

@@ -111,9 +111,9 @@ _OPTIONS = (
         type=click.IntRange(1, 1_000_000),
         help="Tasks the service works on for us at once.  [default: 2000]",
     ),
-    click.option("--first-poll-s", type=_SECONDS, help="Wait before the first look at a task.  [default: 5 s]"),
+    click.option("--first-poll-s", type=_SECONDS, help="Wait before the first poll of a task.  [default: 5 s]"),
     click.option(
-        "--min-poll-interval-s", type=_SECONDS, help="Least wait between two looks at a task.  [default: 5 s]"
+        "--min-poll-interval-s", type=_SECONDS, help="Least wait between two polls of a task.  [default: 5 s]"
     ),
     click.option(
         "--reconcile-window-s",

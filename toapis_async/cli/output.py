@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Protocol, TextIO
 
 import click
 
-from toapis_async.cli.words import typed
+from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
@@ -76,12 +76,12 @@ class Output:
         """What went wrong, in one line."""
         self.warn(f"error: {text}")
 
-    def failure(self, error: ToAPIsError, asked: str | None = None) -> None:
-        """An error of the library, for people and for machines; `asked` is which of several it is about."""
-        text = typed(str(error))
-        self.error(f"{asked}: {text}" if asked and asked not in text else text)
+    def failure(self, error: ToAPIsError, name: str | None = None) -> None:
+        """An error of the library, for people and for machines; `name` says which of several it is about."""
+        text = in_cli_terms(str(error))
+        self.error(f"{name}: {text}" if name and name not in text else text)
         ids = {"task_id": error.task_id, "client_business_id": error.client_business_id}
-        self.record({"ok": False, "asked": asked, **ids, "error": error_record(error)})
+        self.record({"ok": False, "asked": name, **ids, "error": error_record(error)})
 
     def _print(self, stream: TextIO, line: str) -> None:
         if self.live is not None and stream.isatty():

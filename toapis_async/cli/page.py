@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import IMAGES, NAME
-from toapis_async.cli.standing import JOURNAL
+from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
 from toapis_async.engine.journal.file import State
 from toapis_async.engine.journal.reader import latest_run, records
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.output import Output
     from toapis_async.engine.journal.file import Record
-    from toapis_async.report.rows import State as Shown
+    from toapis_async.report.rows import RowStatus
     from toapis_async.task import TaskSnapshot
 
 TOLD_AFTER_S: Final = 2.0
@@ -95,7 +95,7 @@ def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[
         known = reasons.pop(record.intent.client_business_id, None)
         yield row_of(record, stated, _reason(known["error"]) if known else None)
     for row in reasons.values():  # what failed before it could be sent
-        yield ReportRow(index=row["index"], key=row["key"], state="failed", prompt="", error=_reason(row["error"]))
+        yield ReportRow(index=row["index"], key=row["key"], status="failed", prompt="", error=_reason(row["error"]))
 
 
 def _failed(results: Path) -> Iterator[dict[str, Any]]:
@@ -126,16 +126,16 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
     """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
     fields = body_of(json.loads(record.intent.request))
     task = _task(record)
-    state, error = _state(record, reason)
+    status, error = _status(record, reason)
     cost = None
-    if state == "done":
+    if status == "done":
         price = prices.of(PriceClass.of(fields))
         cost = billed_credits(task.billing if task else None)
         cost = price * images_of(fields) if cost is None and price is not None else cost
     return ReportRow(
         index=record.intent.place or 0,
         key=record.intent.key or record.intent.stem or record.intent.client_business_id,
-        state=state,
+        status=status,
         prompt=str(fields.get("prompt", "")),
         **{name: _text(fields.get(name)) for name in ("model", "size", "resolution", "quality")},
         n=fields.get("n") if isinstance(fields.get("n"), int) else None,
@@ -157,7 +157,7 @@ def _task(record: Record) -> TaskSnapshot | None:
     return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
 
 
-def _state(record: Record, reason: RowError | None) -> tuple[Shown, RowError | None]:
+def _status(record: Record, reason: RowError | None) -> tuple[RowStatus, RowError | None]:
     if record.state is State.COMPLETED and record.files:
         return "done", None
     own = error_of_record(record)

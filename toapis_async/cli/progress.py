@@ -37,7 +37,7 @@ class View(Protocol):
 
 
 @asynccontextmanager
-async def shown(view: View) -> AsyncGenerator[None]:
+async def refreshing(view: View) -> AsyncGenerator[None]:
     """Keep a view up to date while the body runs."""
 
     async def refresh() -> None:
@@ -74,7 +74,7 @@ class PlainTask:
     def __init__(self, out: Output) -> None:
         self._out = out
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if isinstance(event, TaskAccepted):
             self._out.note(f"accepted as {event.task_id}")
 
@@ -109,7 +109,7 @@ class LiveTask:
         out.live = self
         self._progress.start()
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if isinstance(event, TaskAccepted):
             self._task_id, self._state = f"{event.task_id}  ", "queued"
         elif isinstance(event, TaskChanged):

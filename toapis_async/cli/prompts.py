@@ -22,7 +22,7 @@ from attrs import field, frozen
 from toapis_async.batch.rows import RowReader
 from toapis_async.cli.formats import COLUMNS, Format, format_of, texts, unknown_column
 from toapis_async.cli.output import CliError
-from toapis_async.cli.words import typed
+from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
 
@@ -119,7 +119,7 @@ async def _read(reader: RowReader, row: Any) -> tuple[str | None, ImageRequest |
     """What is wrong with a row, and its request."""
     read = await reader.read(row)
     if read.error is not None:
-        return typed(str(read.error)), None
+        return in_cli_terms(str(read.error)), None
     assert read.request is not None
     for place, reference in enumerate(read.request.reference_images):
         if isinstance(reference, Path) and not reference.is_file():
@@ -239,7 +239,7 @@ def _with_files(line: Line, folder: Path) -> Line:
 
 
 def reference(text: Any, folder: Path) -> Any:
-    """A reference image as typed: what looks like an address stays one, the rest is a file."""
+    """A reference image as the user wrote it: URLs and texts that can't be paths unchanged, others as a `Path`."""
     if not isinstance(text, str) or "://" in text or text.startswith("data:") or len(text) > 2048:
         return text
     return folder / Path(text).expanduser()

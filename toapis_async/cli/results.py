@@ -71,12 +71,12 @@ class Results:
         """Append a row that has ended; returns it."""
         return self._append(item, error_record(item.error) if item.error else None)
 
-    def add_running(self, item: BatchItem, told: str) -> dict[str, Any]:
+    def add_running(self, item: BatchItem, message: str) -> dict[str, Any]:
         """Append a row that was left before its end; returns it."""
-        return self._append(item, {"type": "StillRunning", "code": "", "message": told})
+        return self._append(item, {"type": "StillRunning", "code": "", "message": message})
 
     def _append(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
-        if self._file is None:  # not before: until there is something to tell, what an earlier run told stays
+        if self._file is None:  # not before: until the first row, an earlier run's results stay
             self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
             self._file = self._path.open("w+b")
         row = self._row(item, error)

@@ -30,7 +30,7 @@ async def serve(out: Output, sandbox: Sandbox, served: Options) -> int:
     try:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, stop.set)
-        _tell(out, sandbox, served)
+        _print_address(out, sandbox, served)
         await stop.wait()
     finally:
         await sandbox.aclose()
@@ -79,7 +79,7 @@ def _what_is_wrong(name: str) -> str:
     return f"did you mean {near[0]}?" if near else f"known are {', '.join(known)}"
 
 
-def _tell(out: Output, sandbox: Sandbox, served: Options) -> None:
+def _print_address(out: Output, sandbox: Sandbox, served: Options) -> None:
     out.result(f"export TOAPIS_BASE_URL={sandbox.base_url}")
     out.result(f"export TOAPIS_API_KEY={SANDBOX_KEY}")
     out.record({"base_url": sandbox.base_url, "files_url": sandbox.files_url, "api_key": SANDBOX_KEY})

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
 
-from toapis_async.cli.hindrances import Hindrances
+from toapis_async.cli.notices import Notices
 from toapis_async.cli.options import DEFAULT_SPEED
 from toapis_async.cli.output import SOME_FAILED, CliError
 from toapis_async.client import ToAPIs
@@ -51,7 +51,7 @@ class Pending:
             self._doubtful[event.client_business_id] = None
 
     def settled(self, task_id: str | None, client_business_id: str | None = None) -> None:
-        """The command has told its user about this one."""
+        """The command has printed this one."""
         self._accepted.pop(task_id or "", None)
         self._doubtful.pop(client_business_id or "", None)
 
@@ -61,32 +61,33 @@ class Pending:
         known = [evolve(row, task_id=row.task_id or late.get(row.client_business_id or "")) for row in rows]
         return [row for row in known if row.task_id or row.client_business_id in self._doubtful]
 
-    def tell(self, out: Output, ask: str) -> None:
-        """Name every task that is left, so that nothing paid for is lost."""
+    def warn(self, out: Output, command: str) -> None:
+        """Print the ids of all that is left, with the command that queries them."""
         for task_id, business_id in self._accepted.items():
             out.warn(f"  {task_id}  {business_id or ''}".rstrip())
         if self._accepted:
             tasks = count(len(self._accepted), "task")
-            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to ask: {ask}")
+            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to ask: {command}")
         for business_id in self._doubtful:
             out.warn(f"  {business_id}")
         if self._doubtful:
             submissions = count(len(self._doubtful), "submission")
-            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to ask: {ask}")
+            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to ask: {command}")
 
 
 class Session:
-    """What a command works with. Made at once or not at all: a missing key or a wrong setting raises here."""
+    """An open client for one command. Making it raises for a missing key (`ClientStateError`) or a wrong setting
+    (`CliError`)."""
 
     def __init__(self, options: Options, out: Output, prices: Mapping[str, Decimal] | None = None) -> None:
-        self._settings = evolve(settings_of(options, self._heard), prices=prices or {})
+        self._settings = evolve(settings_of(options, self._on_event), prices=prices or {})
         if not options.sandbox:
             Credentials.resolve(None, options.base_url)
         self.options = options
         self.out = out
         self.pending = Pending()
         self.watch: Callable[[Event], None] | None = None
-        self._hindrances = Hindrances(out, self._settings.submit_retry_s)
+        self._notices = Notices(out, self._settings.submit_retry_s)
         self._state_dir: Path | None = None
         self._client: ToAPIs | None = None
 
@@ -115,20 +116,20 @@ class Session:
             async with client:
                 yield self
 
-    def ask(self, name: str = "ID") -> str:
-        """What to type to ask how a task stands."""
-        words = ["toapis", "status"]
+    def status_command(self, name: str = "ID") -> str:
+        """The command that prints the status of a task."""
+        command = ["toapis", "status"]
         if self.options.sandbox:
-            words.append("--sandbox")
+            command.append("--sandbox")
         if self.options.base_url:
-            words += ["--base-url", self.options.base_url]
+            command += ["--base-url", self.options.base_url]
         folder = str(self._state_dir.parent) if self.options.sandbox and self._state_dir else "."
         entered = "" if folder == "." else f"cd {shlex.quote(folder)} && "
-        return f"{entered}{shlex.join([*words, name])}"
+        return f"{entered}{shlex.join([*command, name])}"
 
-    def _heard(self, event: Event) -> None:
+    def _on_event(self, event: Event) -> None:
         self.pending.note(event)
-        self._hindrances.heard(event)
+        self._notices.on_event(event)
         if self.watch is not None:
             self.watch(event)
 

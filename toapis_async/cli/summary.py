@@ -1,4 +1,4 @@
-"""What is told of a batch when it has ended: how it went, what was slow, what failed and why."""
+"""The summary of a batch that has ended: the slowest rows, and the failed ones by reason."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from attrs import define, field
 
 from toapis_async.cli.output import error_record
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
-from toapis_async.cli.words import typed
+from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota
 from toapis_async.protocol.wording import count, duration
 
@@ -27,10 +27,10 @@ _MOST_NAMED: Final = 3  #: rows that failed for one reason
 
 
 @define
-class Reason:
-    """Rows that failed alike."""
+class FailureGroup:
+    """Rows that failed with the same error type and code."""
 
-    message: str  #: what the first was told
+    message: str  #: of the first row
     keys: list[str] = field(factory=list)  #: of the first few
     rows: int = 0
 
@@ -44,14 +44,14 @@ class Reason:
         return ["  …"] if self.rows > len(self.keys) else []
 
 
-class Tally:
-    """What the items of a batch come to; holds a few of them."""
+class BatchSummary:
+    """Totals of a batch's items, collected one by one; keeps only a few items."""
 
     def __init__(self) -> None:
         self.over_budget: BatchItem | None = None  #: the first
         self.rows_over_budget = 0
         self.rows_stopped = 0  #: met the 401 or 402 themselves
-        self._reasons: dict[tuple[str, str], Reason] = {}
+        self._reasons: dict[tuple[str, str], FailureGroup] = {}
         self._slowest: list[tuple[float, int, str]] = []
 
     def note(self, item: BatchItem) -> None:
@@ -68,10 +68,10 @@ class Tally:
 
     def _note_failure(self, item: BatchItem) -> None:
         assert item.error is not None
-        told = error_record(item.error)
-        code = f" ({told['code']})" if told["code"] else ""
-        kind = told["type"], told["code"] or ""
-        reason = self._reasons.setdefault(kind, Reason(typed(f"{told['message']}{code}")))
+        record = error_record(item.error)
+        code = f" ({record['code']})" if record["code"] else ""
+        kind = record["type"], record["code"] or ""
+        reason = self._reasons.setdefault(kind, FailureGroup(in_cli_terms(f"{record['message']}{code}")))
         reason.rows += 1
         if len(reason.keys) < _MOST_NAMED:
             reason.keys.append(item.key)
@@ -84,12 +84,12 @@ class Tally:
     def failed(self) -> list[str]:
         """Why rows failed, the most frequent reason first."""
         reasons = sorted(self._reasons.values(), key=lambda reason: -reason.rows)
-        shown, others = reasons[:MOST_REASONS], sum(reason.rows for reason in reasons[MOST_REASONS:])
-        lines = [line for reason in shown for line in reason.lines()]
+        largest, others = reasons[:MOST_REASONS], sum(reason.rows for reason in reasons[MOST_REASONS:])
+        lines = [line for reason in largest for line in reason.lines()]
         return [*lines, f"{count(others, 'row')} for other reasons"] if others else lines
 
     def past_budget(self) -> list[str]:
-        """How many rows did not fit, and what the first was told."""
+        """How many rows did not fit into the budget, and the error of the first."""
         if self.over_budget is None:
             return []
         rows = count(self.rows_over_budget, "row")
@@ -115,13 +115,13 @@ def credits_line(spent: Decimal, budget: Decimal | None) -> str:
 
 
 def balance_line(balance: Balance, when: str) -> str | None:
-    """The account's own word; None when it has none."""
+    """The account's balance as the service states it; None when it states none."""
     if balance.unlimited_quota:
         return f"unlimited {when}"
     return None if balance.remain_credits is None else f"{balance.remain_credits:,.2f} credits {when}"
 
 
 def amount(credits_: Decimal) -> str:
-    """Credits as people read them, exactly: `1,024`, `0.38`."""
+    """Credits with thousands separators and without trailing zeros: `1,024`, `0.38`."""
     text = f"{credits_:,f}"
     return text.rstrip("0").rstrip(".") if "." in text else text

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from toapis_async.report.rows import RequestClass
-    from toapis_async.report.summary import Tally
+    from toapis_async.report.summary import RunTotals
 
 _SAMPLES: Final = 240
 _BINS: Final = 36
@@ -42,7 +42,7 @@ class TimeLine:
     most: int
     most_running: int
     ticks: tuple[Tick, ...]
-    told: str  #: the chart in words
+    description: str  #: the chart in words
 
 
 @frozen
@@ -50,7 +50,7 @@ class Bar:
     x: float
     width: float
     height: float
-    told: str
+    description: str
 
 
 @frozen
@@ -59,7 +59,7 @@ class Histogram:
 
     name: str
     short: str  #: the class in few words
-    told: str  #: … and in more
+    description: str  #: … and in more
     bars: tuple[Bar, ...]
     median_x: float
 
@@ -73,11 +73,11 @@ class Histograms:
     ticks: tuple[Tick, ...]
 
 
-def time_line(tally: Tally, now: float) -> TimeLine | None:
+def time_line(totals: RunTotals, now: float) -> TimeLine | None:
     """The run over time; None when too little is known to draw a line."""
-    if not tally.starts:
+    if not totals.starts:
         return None
-    starts, ends, good = sorted(tally.starts), sorted(tally.ends), sorted(tally.good_ends)
+    starts, ends, good = sorted(totals.starts), sorted(totals.ends), sorted(totals.good_ends)
     begin = starts[0]
     end = max(now, begin) if ends[-1] == math.inf else ends[-1]
     if end <= begin:
@@ -94,18 +94,18 @@ def time_line(tally: Tally, now: float) -> TimeLine | None:
         most=most,
         most_running=max(running),
         ticks=_ticks(end - begin),
-        told=f"{count(most, 'row')} submitted, at most {max(running):,} running at once, {done[-1]:,} done, "
+        description=f"{count(most, 'row')} submitted, at most {max(running):,} running at once, {done[-1]:,} done, "
         f"in {duration(end - begin)}",
     )
 
 
-def histograms(tally: Tally) -> Histograms | None:
+def histograms(totals: RunTotals) -> Histograms | None:
     """Service times by class; None when none is known."""
-    if not tally.service:
+    if not totals.service:
         return None
-    models = {model for model, _, _ in tally.service}
+    models = {model for model, _, _ in totals.service}
     common = models.pop() if len(models) == 1 else None
-    classes = [(name, sorted(times)) for name, times in _busiest(tally.service, bool(common))]
+    classes = [(name, sorted(times)) for name, times in _busiest(totals.service, bool(common))]
     span_s = _span_s(sorted(seconds for _, times in classes for seconds in times))
     return Histograms(
         common=common or "",
@@ -139,13 +139,13 @@ def _histogram(name: str, times: Sequence[float], span_s: float) -> Histogram:
     return Histogram(
         name=name,
         short=f"{count(len(times), 'row')}, median {duration(middle)}",
-        told=f"{count(len(times), 'row')}, median {duration(middle)}, slowest {duration(times[-1])}",
+        description=f"{count(len(times), 'row')}, median {duration(middle)}, slowest {duration(times[-1])}",
         bars=tuple(
             Bar(
                 x=100 * i / _BINS,
                 width=100 / _BINS,
                 height=100 * number / max(counts),
-                told=f"{_interval(i, width_s)}: {count(number, 'row')}",
+                description=f"{_interval(i, width_s)}: {count(number, 'row')}",
             )
             for i, number in enumerate(counts)
             if number

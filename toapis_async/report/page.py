@@ -21,8 +21,8 @@ from toapis_async.protocol.wording import duration
 from toapis_async.report.charts import histograms, time_line
 from toapis_async.report.figures import amount
 from toapis_async.report.pictures import Pictures
-from toapis_async.report.rows import STATES
-from toapis_async.report.summary import Tally, finite
+from toapis_async.report.rows import ROW_STATUSES
+from toapis_async.report.summary import RunTotals, finite
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterable, Iterator, Mapping
@@ -53,13 +53,13 @@ def write_report(folder: Path, rows: Iterable[ReportRow], *, title: str) -> Path
     page = folder / NAME
     _refuse_another(page)
     pictures = Pictures(folder)
-    tally = Tally()
+    totals = RunTotals()
     with tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
-        for row, seen in pictures.of(rows):
-            lines.write(("," if tally.rows else "") + _line(row, seen) + "\n")
-            tally.add(row)
+        for row, found in pictures.of(rows):
+            lines.write(("," if totals.rows else "") + _line(row, found) + "\n")
+            totals.add(row)
         lines.seek(0)
-        facts = _facts(tally) | {"title": title, "have_thumbnails": pictures.have_thumbnails}
+        facts = _facts(totals) | {"title": title, "have_thumbnails": pictures.have_thumbnails}
         with _replacing(page) as file:
             stream = _environment().get_template("page.html").stream(facts, lines=_marked(lines))
             stream.enable_buffering(200)
@@ -67,17 +67,17 @@ def write_report(folder: Path, rows: Iterable[ReportRow], *, title: str) -> Path
     return page
 
 
-def _facts(tally: Tally) -> dict[str, Any]:
+def _facts(totals: RunTotals) -> dict[str, Any]:
     """What the template shows of the run as a whole."""
     now = datetime.now(UTC)
     return {
         "as_of": now,
-        "states": {state: tally.states[state] for state in STATES},
-        "total": tally.rows,
-        "figures": tally.figures(),
-        "reasons": tally.reasons(),
-        "time_line": time_line(tally, now.timestamp()),
-        "histograms": histograms(tally),
+        "statuses": {state: totals.statuses[state] for state in ROW_STATUSES},
+        "total": totals.rows,
+        "figures": totals.figures(),
+        "reasons": totals.reasons(),
+        "time_line": time_line(totals, now.timestamp()),
+        "histograms": histograms(totals),
         "page_rows": PAGE_ROWS,
         **{name: _inline(f"page.{name}") for name in ("css", "js")},
     }
@@ -114,7 +114,7 @@ def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
         {
             "index": row.index,
             "key": row.key,
-            "state": row.state,
+            "state": row.status,
             "prompt": row.prompt[:MOST_PROMPT_CHARACTERS],
             "cut": max(len(row.prompt) - MOST_PROMPT_CHARACTERS, 0),
             "model": row.model,
@@ -129,7 +129,8 @@ def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
             "saved": _unix_ms(row.saved_at),
             "task": row.task_id,
             "business": row.client_business_id,
-            "error": row.error and _known({"type": row.error.type, "code": row.error.code, "told": row.error.message}),
+            "error": row.error
+            and _known({"type": row.error.type, "code": row.error.code, "message": row.error.message}),
             "pictures": [_known(_picture(picture)) for picture in pictures],
         }
     )

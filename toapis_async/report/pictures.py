@@ -37,7 +37,7 @@ class Picture:
 
 
 class Pictures:
-    """Looks at the files of one folder, with Pillow when it is installed."""
+    """Inspects the files of one folder, with Pillow when it is installed."""
 
     def __init__(self, folder: Path) -> None:
         self._folder = folder
@@ -53,15 +53,15 @@ class Pictures:
         try:
             ahead: deque[tuple[ReportRow, list[Future[Picture]]]] = deque()
             for row in rows:
-                ahead.append((row, [pool.submit(self.look, file) for file in row.files]))
+                ahead.append((row, [pool.submit(self.inspect, file) for file in row.files]))
                 if len(ahead) > _ROWS_AHEAD:
-                    yield _seen(*ahead.popleft())
+                    yield _resolved(*ahead.popleft())
             while ahead:
-                yield _seen(*ahead.popleft())
+                yield _resolved(*ahead.popleft())
         finally:  # `rows` may raise to end it: what was begun is finished, and no more
             pool.shutdown(cancel_futures=True)
 
-    def look(self, file: str) -> Picture:
+    def inspect(self, file: str) -> Picture:
         """One file, whatever it is. Blocks."""
         name = PurePosixPath(file).name
         if not _stays_inside(file):
@@ -82,7 +82,7 @@ class Pictures:
         return Picture(name, _link(file), _link(small) if seen.made else None, seen.width, seen.height)
 
 
-def _seen(row: ReportRow, pictures: list[Future[Picture]]) -> tuple[ReportRow, list[Picture]]:
+def _resolved(row: ReportRow, pictures: list[Future[Picture]]) -> tuple[ReportRow, list[Picture]]:
     return row, [picture.result() for picture in pictures]
 
 

@@ -10,10 +10,10 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
-State: TypeAlias = Literal["done", "failed", "running", "waiting"]
+RowStatus: TypeAlias = Literal["done", "failed", "running", "waiting"]
 RequestClass: TypeAlias = tuple[str | None, str | None, str | None]
 """Model, resolution and quality: what decides how long a request takes."""
-STATES: Final[tuple[State, ...]] = get_args(State)
+ROW_STATUSES: Final[tuple[RowStatus, ...]] = get_args(RowStatus)
 
 
 @frozen
@@ -31,7 +31,7 @@ class ReportRow:
 
     index: int
     key: str
-    state: State
+    status: RowStatus
     prompt: str
     model: str | None = None
     size: str | None = None

@@ -16,7 +16,7 @@ from toapis_async.report.figures import amount
 if TYPE_CHECKING:
     from decimal import Decimal
 
-    from toapis_async.report.rows import ReportRow, RequestClass, State
+    from toapis_async.report.rows import ReportRow, RequestClass, RowStatus
 
 _MOST_REASONS: Final = 8
 NOT_KNOWN: Final = "—"
@@ -33,7 +33,7 @@ class Figure:
 
 @frozen
 class Reason:
-    """Rows that failed for the same reason, and what the first of them was told."""
+    """Rows that failed with the same code, and the message of the first."""
 
     rows: int
     code: str
@@ -41,10 +41,10 @@ class Reason:
 
 
 @define
-class Tally:
+class RunTotals:
     """What the rows so far come to. Holds a few numbers a row."""
 
-    states: Counter[State] = field(factory=Counter)
+    statuses: Counter[RowStatus] = field(factory=Counter)
     images: int = 0
     credits: float = 0.0
     priced: int = 0  #: rows whose credits are known
@@ -58,7 +58,7 @@ class Tally:
     _messages: dict[str, str] = field(factory=dict)
 
     def add(self, row: ReportRow) -> None:
-        self.states[row.state] += 1
+        self.statuses[row.status] += 1
         self.images += len(row.files)
         price = finite(row.credits)
         if price is not None:
@@ -79,19 +79,19 @@ class Tally:
             return
         self.first, self.last = min(self.first, *moments), max(self.last, *moments)
         end = row.completed_at or row.saved_at
-        if row.submitted_at is None or (end is None and row.state != "running"):
+        if row.submitted_at is None or (end is None and row.status != "running"):
             return
         start = row.submitted_at.timestamp()
         # The service's clock is not ours: no task ends before it began.
         finish = math.inf if end is None else max(start, end.timestamp())
         self.starts.append(start)
         self.ends.append(finish)
-        if row.state == "done":
+        if row.status == "done":
             self.good_ends.append(finish)
 
     @property
     def rows(self) -> int:
-        return self.states.total()
+        return self.statuses.total()
 
     @property
     def wall_s(self) -> float | None:
@@ -123,9 +123,9 @@ class Tally:
     def reasons(self) -> list[Reason]:
         """Why rows failed, the most frequent first; a last one for the rest."""
         common = self._reasons.most_common(_MOST_REASONS)
-        told = [Reason(rows, code, self._messages[code]) for code, rows in common]
-        rest = self._reasons.total() - sum(reason.rows for reason in told)
-        return [*told, Reason(rest, "", "other reasons")] if rest else told
+        largest = [Reason(rows, code, self._messages[code]) for code, rows in common]
+        rest = self._reasons.total() - sum(reason.rows for reason in largest)
+        return [*largest, Reason(rest, "", "other reasons")] if rest else largest
 
 
 def finite(number: Decimal | float | None) -> float | None:

@@ -32,7 +32,7 @@ _LATEST: Final = (
 
 
 @frozen
-class Standing:
+class RunStatus:
     """How many rows of a run stand where."""
 
     saved: int  #: completed, and its files are on disk
@@ -87,11 +87,11 @@ def looking_up(path: Path, run: str) -> Generator[Callable[[str | None, str, int
         yield find
 
 
-def standing(path: Path, run: str) -> Standing:
+def run_status(path: Path, run: str) -> RunStatus:
     """The rows of a run, counted."""
     with _looking(path) as db:
         if db is None:
-            return Standing(0, 0, 0, 0, 0, 0, 0)
+            return RunStatus(0, 0, 0, 0, 0, 0, 0)
         counted: dict[tuple[str, int], int] = {
             (state, saved): number
             for state, saved, number in db.execute(
@@ -104,7 +104,7 @@ def standing(path: Path, run: str) -> Standing:
     def number(state: State) -> int:
         return counted.get((state.value, 0), 0) + counted.get((state.value, 1), 0)
 
-    return Standing(
+    return RunStatus(
         saved=counted.get((State.COMPLETED.value, 1), 0),
         completed=counted.get((State.COMPLETED.value, 0), 0),
         failed=number(State.FAILED),

@@ -19,7 +19,7 @@
   const number = (n) => n.toLocaleString("en");
   const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
   const moment = (ms) => new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
-  const reason = (error) => [error.told || error.type, error.code && `(${error.code})`].filter(Boolean).join(" ");
+  const reason = (error) => [error.message || error.type, error.code && `(${error.code})`].filter(Boolean).join(" ");
   const asked = (row) => [row.size, row.resolution, row.quality].filter(Boolean);
 
   // ------------------------------------------------------------------------------------------------------- finding

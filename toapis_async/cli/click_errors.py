@@ -1,4 +1,4 @@
-"""Misuse told as every other error is: one line that begins with `error:`."""
+"""Usage errors of click, printed as every other error: one line that begins with `error:`."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ if TYPE_CHECKING:
 
 
 class Commands(click.Group):
-    """A group whose usage errors, and those of its commands, have our style instead of click's."""
+    """A group that prints its usage errors, and those of its commands, in one line."""
 
     def make_context(self, *args: Any, **settings: Any) -> click.Context:
-        with _in_our_style():
+        with _one_line_errors():
             return super().make_context(*args, **settings)
 
     def invoke(self, ctx: click.Context) -> Any:
-        with _in_our_style():
+        with _one_line_errors():
             return super().invoke(ctx)
 
 
 @contextmanager
-def _in_our_style() -> Generator[None]:
+def _one_line_errors() -> Generator[None]:
     try:
         yield
     except click.UsageError as error:

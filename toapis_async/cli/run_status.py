@@ -1,4 +1,4 @@
-"""How a batch's folder stands, as its journal tells: `toapis status DIR`, and what a run begins with."""
+"""The status of a batch's folder by its journal: `toapis status DIR`, and the line that a further pass begins with."""
 
 from __future__ import annotations
 
@@ -8,7 +8,7 @@ from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import NAME
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.engine.journal.file import State
-from toapis_async.engine.journal.reader import latest_run, records, standing
+from toapis_async.engine.journal.reader import latest_run, records, run_status
 from toapis_async.engine.journal.resume import error_of_record
 from toapis_async.protocol.wording import count
 
@@ -17,13 +17,13 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.output import Output
     from toapis_async.engine.journal.file import Record
-    from toapis_async.engine.journal.reader import Standing
+    from toapis_async.engine.journal.reader import RunStatus
 
 JOURNAL: Final = "journal.sqlite"
 FIRST_RUN: Final = "1"
 MOST_SHOWN: Final = 10  #: of those that failed, and of those that have not ended
 _ENDED_BADLY: Final = frozenset({State.FAILED, State.REFUSED})
-_WORDS: Final = {State.INTENT: "in doubt", State.WITHDRAWN: "not accepted", State.ACCEPTED: "running"}
+_STATE_NAMES: Final = {State.INTENT: "in doubt", State.WITHDRAWN: "not accepted", State.ACCEPTED: "running"}
 
 
 def run_name(folder: Path, *, overwrite: bool) -> str:
@@ -40,27 +40,30 @@ def run_name(folder: Path, *, overwrite: bool) -> str:
     return latest or FIRST_RUN
 
 
-def tell_standing(out: Output, now: Standing) -> None:
-    """What is taken up, before it is."""
+def note_earlier_passes(out: Output, now: RunStatus) -> None:
+    """Print what earlier passes of the run did."""
     if now.rows:
         out.note(f"going on with {count(now.rows, 'row')}: {_parts(now)}")
 
 
 def status(out: Output, folder: Path) -> int:
-    """Tell how a run stands, from its journal alone; nothing is asked of the service."""
+    """Print the status of the latest run in `folder`, from its journal alone; no request is sent.
+
+    Returns the exit code. Raises `CliError` when there is no run, `JournalError` when the journal can't be read.
+    """
     name = latest_run(folder / JOURNAL)
     if name is None:
         raise CliError(f"{folder} holds no run: there is no journal {folder / JOURNAL}")
-    now = standing(folder / JOURNAL, name)
+    now = run_status(folder / JOURNAL, name)
     out.result(f"{count(now.rows, 'row')} sent: {_parts(now)}")
-    shown: dict[str, list[tuple[str, str, str]]] = {"failed": [], "open": []}
+    lines_of: dict[str, list[tuple[str, str, str]]] = {"failed": [], "open": []}
     for record in records(folder / JOURNAL, name):
         out.record(_record(record))
         if record.state is not State.COMPLETED:
-            kind = shown["failed" if record.state in _ENDED_BADLY else "open"]
+            kind = lines_of["failed" if record.state in _ENDED_BADLY else "open"]
             if len(kind) < MOST_SHOWN:
                 kind.append(_line(record))
-    lines = [*shown["failed"], *shown["open"]]
+    lines = [*lines_of["failed"], *lines_of["open"]]
     for line in aligned(lines):
         out.result(f"  {line}")
     others = now.rows - now.saved - now.completed - len(lines)
@@ -71,8 +74,8 @@ def status(out: Output, folder: Path) -> int:
     return ALL_DONE
 
 
-def _parts(now: Standing) -> str:
-    words = {
+def _parts(now: RunStatus) -> str:
+    parts = {
         "done": now.saved,
         "to fetch": now.completed,
         "running": now.running,
@@ -81,15 +84,15 @@ def _parts(now: Standing) -> str:
         "failed": now.failed,
         "refused": now.refused,
     }
-    return ", ".join(f"{number:,} {word}" for word, number in words.items() if number) or "none"
+    return ", ".join(f"{number:,} {name}" for name, number in parts.items() if number) or "none"
 
 
 def _line(record: Record) -> tuple[str, str, str]:
     error = error_of_record(record)
-    told = "" if error is None else error_record(error)["message"]
-    state = _WORDS.get(record.state, record.state.value)
+    message = "" if error is None else error_record(error)["message"]
+    state = _STATE_NAMES.get(record.state, record.state.value)
     name = record.intent.key or record.intent.stem or record.intent.client_business_id
-    return state, cut(name, KEY_COLUMNS), told or record.task_id or record.intent.client_business_id
+    return state, cut(name, KEY_COLUMNS), message or record.task_id or record.intent.client_business_id
 
 
 def _record(record: Record) -> dict[str, Any]:

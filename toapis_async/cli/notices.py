@@ -1,4 +1,4 @@
-"""Why nothing can be sent, while it can't."""
+"""Notices for people while submissions are retried, in doubt or paused by the service."""
 
 from __future__ import annotations
 
@@ -19,32 +19,32 @@ OTHER_REASON_S: Final = 2.0
 LONG_PAUSE_S: Final = 3.0
 
 
-class Hindrances:
-    """Tells the first time at once, then when the reason changes and now and then."""
+class Notices:
+    """Prints a notice at once the first time, then at most every 2 s for a new reason and every 10 s for the same."""
 
     def __init__(self, out: Output, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._retry_s = retry_s
         self._clock = clock
-        self._told: dict[str, tuple[str, float]] = {}  #: by kind: the last reason, and when
+        self._last: dict[str, tuple[str, float]] = {}  #: by kind: the last reason, and when
 
-    def heard(self, event: Event) -> None:
+    def on_event(self, event: Event) -> None:
         if isinstance(event, SubmitRetried):
             text = f"can't submit yet: {event.reason}; trying again (up to {self._retry_s:g} s)"
-            self._tell("retried", event.reason, text)
+            self._note("retried", event.reason, text)
         elif isinstance(event, SubmitInDoubt):
             text = f"an answer was lost ({event.reason}): looking the task up by its id before anything is sent again"
-            self._tell("in doubt", event.reason, text)
+            self._note("in doubt", event.reason, text)
         elif isinstance(event, SubmitAgain):
-            self._tell("again", "", "a submission was not to be found after all: sending it again under the same id")
+            self._note("again", "", "a submission was not to be found after all: sending it again under the same id")
         elif isinstance(event, Throttled) and event.pause_s >= LONG_PAUSE_S:
-            what = "submissions" if event.category == "submit" else "looks at tasks"
-            self._tell(event.category, "", f"the service asks for a pause: no {what} for {duration(event.pause_s)}")
+            what = "submissions" if event.category == "submit" else "queries"
+            self._note(event.category, "", f"the service asks for a pause: no {what} for {duration(event.pause_s)}")
 
-    def _tell(self, kind: str, reason: str, text: str) -> None:
+    def _note(self, kind: str, reason: str, text: str) -> None:
         now_s = self._clock()
-        last = self._told.get(kind)
+        last = self._last.get(kind)
         if last is not None and now_s - last[1] < (SAME_AGAIN_S if reason == last[0] else OTHER_REASON_S):
             return
-        self._told[kind] = reason, now_s
+        self._last[kind] = reason, now_s
         self._out.note(text)

@@ -1,4 +1,4 @@
-"""What the library says in Python's terms, said in those of the command line."""
+"""Messages of the library, which name Python arguments, rewritten to name command-line options."""
 
 from __future__ import annotations
 
@@ -16,8 +16,8 @@ _TERMS: Final = (
 )
 
 
-def typed(text: str) -> str:
-    """An error's text, with what can be typed in the place of what can be programmed."""
-    for python, words in _TERMS:
-        text = re.sub(python, words, text)
+def in_cli_terms(text: str) -> str:
+    """The text of an error with Python arguments and calls replaced by the options and commands that do the same."""
+    for python, option in _TERMS:
+        text = re.sub(python, option, text)
     return text

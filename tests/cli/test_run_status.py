@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from toapis_async.cli.standing import MOST_SHOWN
+from toapis_async.cli.run_status import MOST_SHOWN
 from toapis_async.events import TaskAccepted
 
 from .conftest import IN_A_BLINK, interrupt_at, run
