@@ -9,14 +9,14 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toapis_async.protocol.naming import digest, file_stem, hashed_stem, row_key, slug
+from toapis_async.protocol.naming import digest, file_stem, hashed_stem, plain_stem, row_key, slug
 
 RESERVED = re.compile(r"(con|prn|aux|nul|com[0-9¹²³]|lpt[0-9¹²³])\s*", re.IGNORECASE)
 HASHED = re.compile(r"~[0-9a-f]{8}$")
 
 nasty = st.one_of(
     st.text(max_size=200),
-    st.text(st.sampled_from('./\\:*?"<>|-~ 0aA\0\n\u202eé\u0301ß²\ud800'), max_size=12),
+    st.text(st.sampled_from('./\\:*?"<>|-~ 0aA\0\n\u202eé\u0301ß²\ud800\u200dÅ\u0130\u0307क्\ufe0f'), max_size=12),
     st.sampled_from(["con", "COM", "lpt", "nul", "aux"]).flatmap(
         lambda name: st.text(st.sampled_from("0123456789.² x"), max_size=3).map(lambda rest: name + rest)
     ),
@@ -24,7 +24,27 @@ nasty = st.one_of(
 
 
 @pytest.mark.parametrize(
-    "key", ["kite", "Kite_7", "a b.c~d-e", "风筝", "été", "kite-2b", "2", "kite~2", "a..b", "row-1x", "v1.2", "_con"]
+    "key",
+    [
+        "kite",
+        "Kite_7",
+        "a b.c~d-e",
+        "风筝",
+        "été",
+        "kite-2b",
+        "2",
+        "kite~2",
+        "a..b",
+        "row-1x",
+        "v1.2",
+        "_con",
+        "हिन्दी",
+        "தமிழ்",
+        "ภาษาไทย",
+        "বাংলা",
+        "שָׁלוֹם",
+        "မြန်မာ",
+    ],
 )
 def test_a_safe_key_is_its_own_file_name(key: str) -> None:
     assert file_stem(key) == key
@@ -55,6 +75,10 @@ def test_a_safe_key_is_its_own_file_name(key: str) -> None:
         ("com1.tar.gz", "_com1.tar.gz"),
         ("COM²", "_COM²"),
         ("aux .x", "_aux .x"),
+        ("हिन्दी/தமிழ்", "हिन्दी_தமிழ்"),
+        ("क्\u200dष", "क्ष"),
+        ("e\u200d\u0301", "é"),
+        ("kite \u2764\ufe0f", "kite _"),
         ("x" * 200, "x" * 120),
         ("风" * 100, "风" * 40),
         ("a" + "风" * 100, "a" + "风" * 39),
@@ -108,6 +132,10 @@ def test_a_stem_taken_by_another_case_is_told_apart_by_its_key() -> None:
         ("a_b/c\\..", "a_b-c"),
         ("海上的红色风筝", "海上的红色风筝"),
         ("\uff26\uff55ll width", "full-width"),
+        ("समुद्र के ऊपर लाल पतंग", "समुद्र-के-ऊपर-लाल"),
+        ("ว่าวสีแดง", "ว่าวสีแดง"),
+        ("சிவப்பு பட்டம்", "சிவப்பு-பட்டம்"),
+        ("\u0130stanbul", "i\u0307stanbul"),
         ("", "image"),
         ("!!! …", "image"),
         ("\ud800", "image"),
@@ -131,8 +159,18 @@ def test_the_key_of_a_row_without_one(occurrence: int, expected: str) -> None:
 @given(prompt=st.one_of(nasty, st.text(max_size=60)), occurrence=st.integers(1, 1_000))
 def test_a_made_key_is_a_file_name_as_it_is(prompt: str, occurrence: int) -> None:
     key = row_key(prompt, digest(prompt), occurrence)
-    assert re.fullmatch(r"[\w-]+~[0-9a-f]{8}(\.[1-9]\d*)?", key)
+    slug_, _, rest = key.rpartition("~")
+    assert slug_
+    assert all(c.isalnum() or c in "_-" or unicodedata.category(c).startswith("M") for c in slug_)
+    assert re.fullmatch(r"[0-9a-f]{8}(\.[1-9]\d*)?", rest)
     assert file_stem(key) == key
+
+
+@pytest.mark.parametrize("stem", ["kite", "हिन्दी", "हिन्दी-2", "", "\ud800"])
+def test_another_name_is_one_that_every_file_system_holds(stem: str) -> None:
+    assert re.fullmatch(r"image~[0-9a-f]{8}", plain_stem(stem))
+    assert plain_stem(stem) != plain_stem(f"{stem}-2")
+    assert file_stem(plain_stem(stem)) == plain_stem(stem)
 
 
 @pytest.mark.parametrize("text", ["", "kite", b"kite", "风筝", "\ud800"])

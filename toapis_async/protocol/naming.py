@@ -11,6 +11,7 @@ MOST_NAME_BYTES: Final = 120
 _KEPT_PUNCTUATION: Final = frozenset("-_.~ ")
 _RESERVED: Final = re.compile(r"(con|prn|aux|nul|com[\d¹²³]|lpt[\d¹²³]) *(\..*)?", re.IGNORECASE)
 _LIKE_A_NUMBERED_FILE: Final = re.compile(r"-\d+$")
+_UNSEEN: Final = re.compile("[\u034f\u17b4\u17b5\u180b-\u180f\u200c\u200d\ufe00-\ufe0f\U000e0100-\U000e01ef]")
 
 
 def digest(text: str | bytes) -> str:
@@ -21,8 +22,9 @@ def digest(text: str | bytes) -> str:
 
 def slug(prompt: str, words: int = 5) -> str:
     """The first words of a prompt as a name: lower case, joined by hyphens."""
-    found = re.findall(r"\w+", unicodedata.normalize("NFKC", prompt[:400]).lower())
-    return _cut("-".join(found[:words]), 48) or "image"
+    text = unicodedata.normalize("NFKC", unicodedata.normalize("NFKC", _visible(prompt[:400])).lower())
+    found = "".join(c if _is_letter(c) or c == "_" else " " for c in text).split()
+    return _cut("-".join(found[:words]), 48).rstrip("-") or "image"
 
 
 def row_key(prompt: str, row_digest: str, occurrence: int) -> str:
@@ -37,7 +39,8 @@ def file_stem(key: str) -> str:
     It is the key itself where that is safe. A name that had to be altered gets `~` and a hash, so that two keys never
     meet in one file; so does one that ends like the second image of another key (`kite-2`).
     """
-    kept = "".join(c if c.isalnum() or c in _KEPT_PUNCTUATION else "_" for c in unicodedata.normalize("NFC", key))
+    text = unicodedata.normalize("NFC", _visible(key))
+    kept = "".join(c if _is_letter(c) or c in _KEPT_PUNCTUATION else "_" for c in text)
     stem = _cut(kept.strip(" ").lstrip(".").rstrip(". "), MOST_NAME_BYTES)
     if _RESERVED.fullmatch(stem):
         stem = f"_{stem}"  # a hash at the end would not help: Windows takes "con.x~…" for the device, too
@@ -49,6 +52,21 @@ def file_stem(key: str) -> str:
 def hashed_stem(stem: str, key: str) -> str:
     """`stem` made unmistakable: for a name that was altered, or that another key took in another case."""
     return f"{stem}~{digest(key)}"
+
+
+def plain_stem(stem: str) -> str:
+    """Another name for a file whose own name the file system can't hold: short, of letters and digits that all can."""
+    return f"image~{digest(stem)}"
+
+
+def _is_letter(c: str) -> bool:
+    """Letters, digits, and the combining marks that Hindi, Tamil or Thai words are written with."""
+    return c.isalnum() or unicodedata.category(c).startswith("M")
+
+
+def _visible(text: str) -> str:
+    """Without joiners and variation selectors: nobody sees or types them in a name."""
+    return _UNSEEN.sub("", text)
 
 
 def _cut(text: str, limit_bytes: int) -> str:
