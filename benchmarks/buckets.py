@@ -24,7 +24,7 @@ class ServiceBucket:
         self._burst = burst
         self._per_s = per_s - drained_per_s
         self._level = burst if level is None else level
-        # A level that was told is that of the first request, however long the process took to start.
+        # A level that was given is that of the first request, however long the process took to start.
         self._at_s = now_s if level is None else None
         self.admitted = 0
         self.refused = 0

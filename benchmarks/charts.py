@@ -76,13 +76,13 @@ def write_all(folder: Path, details: Mapping[str, Any]) -> None:
     """Every chart there are figures for."""
     folder.mkdir(parents=True, exist_ok=True)
     for name, points in details.get("frontier", {}).items():
-        text = scatter(f"Looks against lag: {name}", "GETs per task", "mean lag (s)", _by_policy(points))
+        text = scatter(f"Polls against lag: {name}", "GETs per task", "mean lag (s)", _by_policy(points))
         (folder / f"frontier-{name.replace(' ', '-')}.svg").write_text(text)
     if "peers" in details:
-        runs = {_shown(name): run for name, run in details["peers"].items()}
+        runs = {_label(name): run for name, run in details["peers"].items()}
         for key, title, unit in (
             ("cpu_ms_per_task", "Client CPU per task, true scale", "ms"),
-            ("gets_per_task", "Status questions per task, true scale", "GETs"),
+            ("gets_per_task", "Status queries per task, true scale", "GETs"),
         ):
             values = dict(sorted(((name, run[key]) for name, run in runs.items()), key=lambda pair: pair[1]))
             (folder / f"{key.replace('_', '-')}.svg").write_text(bars(title, values, unit))
@@ -95,12 +95,12 @@ def write_all(folder: Path, details: Mapping[str, Any]) -> None:
 def _by_policy(points: Sequence[tuple[str, float, float, float]]) -> list[Series]:
     names = sorted({name for name, *_ in points}, key=["ours", "best possible", "fixed 5 s", "back-off"].index)
     return [
-        Series(_shown(name), tuple((looks, lag_s) for policy, looks, lag_s, _ in points if policy == name))
+        Series(_label(name), tuple((polls, lag_s) for policy, polls, lag_s, _ in points if policy == name))
         for name in names
     ]
 
 
-def _shown(name: str) -> str:
+def _label(name: str) -> str:
     return {"ours": "toapis-async", "naive": "naive loop"}.get(name, name)
 
 

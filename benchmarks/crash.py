@@ -38,7 +38,7 @@ class Summary:
         if outcome.problems:
             self.broken.append(outcome)
 
-    def told(self) -> str:
+    def line(self) -> str:
         s = self.sums
         return (
             f"{s['rounds']:,} rounds, {s['runs']:,} runs, {s['kills']:,} kills, {s['paid']:,} tasks paid, "
@@ -58,7 +58,7 @@ async def play_all(numbers: range, seed: int, kind: str | None, jobs: int) -> Su
             summary.add(outcome)
             if outcome.problems:
                 print(f"\n{outcome.told()}", flush=True)
-            print(f"\r{summary.told()}", end="" if sys.stdout.isatty() else "\n", flush=True)
+            print(f"\r{summary.line()}", end="" if sys.stdout.isatty() else "\n", flush=True)
 
     async with asyncio.TaskGroup() as group:
         for _ in range(jobs):
@@ -74,10 +74,10 @@ def main() -> int:
     parser.add_argument("--kind", choices=KINDS, help="only this kind  [default: all in turn]")
     parser.add_argument("--jobs", type=int, default=3, help="rounds at a time")
     chosen = parser.parse_args()
-    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it tells of every client that dies
+    logging.getLogger("aiohttp.server").setLevel(logging.CRITICAL)  # it logs every client that dies
     numbers = range(chosen.first, chosen.first + chosen.rounds)
     summary = asyncio.run(play_all(numbers, chosen.seed, chosen.kind, chosen.jobs))
-    print(f"\n{summary.told()}\n{', '.join(f'{count} {kind}' for kind, count in summary.by_kind.items())}")
+    print(f"\n{summary.line()}\n{', '.join(f'{count} {kind}' for kind, count in summary.by_kind.items())}")
     return 1 if summary.broken else 0
 
 

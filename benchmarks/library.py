@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Callable
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
@@ -26,20 +25,19 @@ MOST_UNANSWERED = 100
 
 
 class Job:
-    """A task of the simulator. The first five, and an order, are what `protocol.schedule.Watched` asks for."""
+    """A task of the simulator. The first four, and an order, are what `schedule.Watched` requires."""
 
     forecast: Any = None
-    looked_s: float = 0.0
-    percent: int | None = None
-    asked_s: float = 0.0
+    seen_s: float = 0.0
+    polled_s: float = 0.0
     since_s: float = 0.0  #: when its submission was answered
 
     def __init__(self, number: int, request_class: int, works_s: float) -> None:
         self.number = number
         self.request_class = request_class
         self.works_s = works_s
-        self.seen_s = 0.0  #: when a look showed it finished
-        self.asks_s: list[float] = []  #: when it was looked at
+        self.found_s = 0.0  #: when a poll showed it finished
+        self.polls_s: list[float] = []  #: when it was polled
 
     def __lt__(self, other: Job) -> bool:
         return self.number < other.number
@@ -49,16 +47,11 @@ class Job:
         return self.since_s + self.works_s
 
 
-Progress = Callable[[Job, float], int]
-"""What the service tells of a job's progress at a moment, 0 to 100."""
-
-
 class Ours:
     """The library's own schedule, as the engine's poller drives it."""
 
-    def __init__(self, *, seed: int, classes_visible: bool = True, progress: Progress | None = None) -> None:
+    def __init__(self, *, seed: int, classes_visible: bool = True) -> None:
         self._visible = classes_visible
-        self._progress = progress
         self._schedule: Schedule[Job] = Schedule(
             first_s=INTERVAL_S, interval_s=INTERVAL_S, jitter=JITTER, rng=random.Random(seed)
         )
@@ -68,10 +61,10 @@ class Ours:
         self._schedule.add(job)
 
     def unfinished(self, job: Job, now_s: float) -> None:
-        self._schedule.put_back(job, now_s, self._progress(job, now_s) if self._progress else None)
+        self._schedule.put_back(job, now_s)
 
     def finished(self, job: Job, now_s: float) -> None:
-        # The service tells both times in whole seconds.
+        # The service gives both times in whole seconds.
         self._schedule.finished(job, now_s, float(int(job.end_s) - int(job.since_s)))
 
     def next_due_s(self) -> float | None:
@@ -108,8 +101,8 @@ class Bucket:
 
 
 @contextmanager
-def look_price(price_s: float) -> Iterator[None]:
-    """Ours with another λ than the built-in one (seconds of lag that a look is worth, with a full bucket)."""
+def poll_price(price_s: float) -> Iterator[None]:
+    """Ours with another λ than the built-in one (seconds of lag that a poll is worth, with a full bucket)."""
     before = {name: getattr(schedule_module, name) for name in ("PRICE", "PRICED_FOR")}
     vars(schedule_module).update(PRICE=price_s / INTERVAL_S, PRICED_FOR=1e9)  # the same for slow classes
     try:

@@ -14,14 +14,14 @@ from typing import TYPE_CHECKING, Any
 from benchmarks.buckets import SERVICE_TIERS, least_time_s
 from benchmarks.contenders.kit import Order
 from benchmarks.loads import TYPICAL, Load, LogNormal
-from benchmarks.processes import PEERS, Ran, contend, cpus, serving, told
+from benchmarks.processes import PEERS, Ran, contend, control, cpus, serving
 from benchmarks.report import Row
 from benchmarks.tasks import BucketConfig, Config
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
-YARDSTICK_BYTES = 484
+LEAST_BYTES = 484
 COMPRESSED = Load("compressed", (LogNormal(25.0, 0.5, most_s=75.0),))
 SHORT = Load("short", (LogNormal(10.0, 0.3, most_s=18.0),))
 """For `--quick`, where true scale must end within half a minute."""
@@ -40,8 +40,8 @@ class Findings:
 
 
 def requests_alone(*, quick: bool) -> Findings:
-    """Measure 1, first reading: submissions and questions at saturation, 16 at once, and no watching."""
-    order = partial(Order, count=500, looks=2_500 if quick else 5_000, concurrency=16, cpu=cpus()[0])
+    """Measure 1, first reading: submissions and queries at saturation, 16 at once, and no watching."""
+    order = partial(Order, count=500, polls=2_500 if quick else 5_000, concurrency=16, cpu=cpus()[0])
     costs_us: dict[str, list[float]] = {"bare": [], "ours_requests": []}
     for _ in range(3 if quick else 5):
         for name, costs in costs_us.items():
@@ -56,7 +56,7 @@ def requests_alone(*, quick: bool) -> Findings:
 
 def whole_lives(count: int, scale: float, reach: float, *, repetitions: int, floor: bool = False) -> Findings:
     """Measures 2 and 11, and 1 in its second reading: the whole life of `count` tasks, all in flight at once, time
-    compressed. The floor is told when ours sent its requests, and sends the same."""
+    compressed. The floor replays the moments at which ours sent its requests."""
     names = ["naive", "ours", *(["replay"] if floor else [])]
     runs: dict[str, list[Ran]] = {name: [] for name in names}
     with TemporaryDirectory() as folder:
@@ -68,7 +68,7 @@ def whole_lives(count: int, scale: float, reach: float, *, repetitions: int, flo
                     order = Order(url, count, interval_s=5.0 / scale, cpu=cpus()[0], replay=str(replay))
                     done.append(contend(name, order))
                     if name == "ours":
-                        replay.write_text(json.dumps(told(url, "moments")))
+                        replay.write_text(json.dumps(control(url, "moments")))
     rows = _life_rows(runs, count, scale, reach)
     kept = {name: [_kept(run, count) for run in done] for name, done in runs.items()}
     return Findings(rows, {f"lives_{count}": kept})
@@ -80,7 +80,7 @@ def _life_rows(runs: dict[str, list[Ran]], count: int, scale: float, reach: floa
     too_soon = tuple(max(5.0 / scale - run.served["least_gap_s"], 0.0) * scale for run in ours)
     cpu_ms, gets, lag_s = (
         f"{_mid(ours, what):.2f} / {_mid(naive, what):.2f}"
-        for what in (lambda run: 1e3 * run.cpu_s / count, _looks, lambda run: scale * run.lag_s)
+        for what in (lambda run: 1e3 * run.cpu_s / count, _polls, lambda run: scale * run.lag_s)
     )
     ratios = tuple(a.cpu_s / b.cpu_s for a, b in zip(ours, naive, strict=True))
     note = f"{cpu_ms} ms; GETs {gets}; lag {lag_s} s"
@@ -88,7 +88,7 @@ def _life_rows(runs: dict[str, list[Ran]], count: int, scale: float, reach: floa
         Row(
             2, f"CPU per task / naive loop, {count:,} tasks", ratios, reach, f"{cpu_ms} ms; GETs {gets}; lag {lag_s} s"
         ),
-        Row(11, f"  looks too soon with {count:,} in flight, by at most (s)", too_soon, 0),
+        Row(11, f"  polls too soon with {count:,} in flight, by at most (s)", too_soon, 0),
         Row(11, f"  tasks lost with {count:,} in flight", lost, 0),
     ]
     if "replay" in runs:
@@ -112,7 +112,7 @@ def peers(missing: str | None, *, quick: bool) -> Findings:
     details = {
         "peers": {PEERS.get(name, name): _kept(run, count) for name, run in ran.items()},
         # First lines only: a traceback has paths, which the file must not.
-        "peers_missing": missing or "; ".join(words.splitlines()[0] for words in failed) or None,
+        "peers_missing": missing or "; ".join(message.splitlines()[0] for message in failed) or None,
     }
     if not {"ours", "naive"} <= ran.keys():
         raise RuntimeError("a contender that the others are compared with did not end well")
@@ -125,14 +125,14 @@ def _peer_rows(ran: dict[str, Ran], count: int, missing: str | None) -> list[Row
     if best is None:
         first = Row(3, "CPU per task / best peer", (), None, f"not installed: {missing}")
     else:
-        told_ms = (f"{PEERS.get(name, name)} {1e3 * run.cpu_s / count:.2f}" for name, run in ran.items())
+        each_ms = (f"{PEERS.get(name, name)} {1e3 * run.cpu_s / count:.2f}" for name, run in ran.items())
         what = f"CPU per task / best peer, {count:,} tasks"
-        first = Row(3, what, (ours.cpu_s / best.cpu_s,), 0.125, f"{', '.join(told_ms)} ms")
+        first = Row(3, what, (ours.cpu_s / best.cpu_s,), 0.125, f"{', '.join(each_ms)} ms")
     return [
         first,
-        Row(4, "  GETs / naive loop, cold, real", (_looks(ours) / _looks(naive),)),
+        Row(4, "  GETs / naive loop, cold, real", (_polls(ours) / _polls(naive),)),
         Row(4, "  mean lag / naive loop, cold, real", (ours.lag_s / naive.lag_s,)),
-        Row(11, "  looks too soon at true scale, by at most (s)", (max(5.0 - ours.served["least_gap_s"], 0.0),), 0),
+        Row(11, "  polls too soon at true scale, by at most (s)", (max(5.0 - ours.served["least_gap_s"], 0.0),), 0),
     ]
 
 
@@ -147,14 +147,14 @@ def memory(*, quick: bool) -> Findings:
     count = 5_000 if quick else 100_000
     client_cpu = cpus()[1]  # on the servers' side: beside the others that are timed
     with serving(Config()) as url:
-        # Never looked at again while it is weighed: the first look comes after a day.
+        # Never polled again while it is weighed: the first poll comes after a day.
         weighed = contend("memory", Order(url, count, interval_s=86_400.0, cpu=client_cpu)).details
     alone, with_task = weighed["alone"], weighed["with_task"]
-    note = f"{alone:.0f} B, with its handle {weighed['handles']:.0f}; yardstick here {weighed['yardstick']:.0f}"
-    what = f"bytes per task in flight / {YARDSTICK_BYTES} B, {count:,} tasks"
+    note = f"{alone:.0f} B, with its handle {weighed['handles']:.0f}; least possible here {weighed['least']:.0f}"
+    what = f"bytes per task in flight / {LEAST_BYTES} B, {count:,} tasks"
     rows = [
-        Row(8, what, (alone / YARDSTICK_BYTES,), 1.25, note),
-        Row(8, "  with a user's asyncio.Task waiting", (with_task / YARDSTICK_BYTES,), 3.5, f"{with_task:.0f} B"),
+        Row(8, what, (alone / LEAST_BYTES,), 1.25, note),
+        Row(8, "  with a user's asyncio.Task waiting", (with_task / LEAST_BYTES,), 3.5, f"{with_task:.0f} B"),
     ]
     return Findings(rows, {"memory": weighed})
 
@@ -214,19 +214,19 @@ def _kept(run: Ran, count: int) -> dict[str, Any]:
     lags_s = sorted(run.lags_s)
     return {
         "cpu_ms_per_task": 1e3 * run.cpu_s / count,
-        "gets_per_task": _looks(run),
+        "gets_per_task": _polls(run),
         "lag_mean_s": run.lag_s if lags_s else None,
         "lag_p95_s": run.p95_s if lags_s else None,
         "wall_s": run.wall_s,
         "peak_mb": run.peak_kb / 1024,
         "done": len(lags_s),
         "errors": len(run.errors),
-        "refused": run.served["refused_looks"] + run.served["refused_submits"],
+        "refused": run.served["refused_polls"] + run.served["refused_submits"],
     }
 
 
-def _looks(run: Ran) -> float:
-    return float(run.served["looks"]) / max(int(run.served["submitted"]), 1)
+def _polls(run: Ran) -> float:
+    return float(run.served["polls"]) / max(int(run.served["submitted"]), 1)
 
 
 def _request_us(run: Ran) -> float:

@@ -1,6 +1,6 @@
 """The best possible: what a poller that knows the distribution, or even every task's end, could reach.
 
-`best_plan` is a dynamic programme over the age of the last look; `oracle_makespan_s` knows everything.
+`best_plan` is a dynamic programme over the age of the last poll; `oracle_makespan_s` knows everything.
 """
 
 from __future__ import annotations
@@ -15,11 +15,11 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Plan:
-    """When to look, for each age (in steps of `step_s`) at which a task was last seen unfinished."""
+    """When to poll, for each age (in steps of `step_s`) at which a task was last seen unfinished."""
 
     step_s: float
     steps: tuple[int, ...]
-    cost_s: float  #: the expected J of one task: its lag plus the price of its looks
+    cost_s: float  #: the expected J of one task: its lag plus the price of its polls
 
     def wait_s(self, age_s: float) -> float:
         place = min(round(age_s / self.step_s), len(self.steps) - 1)
@@ -35,10 +35,10 @@ def best_plan(
     longest_s: float = 60.0,
     step_s: float = 0.25,
 ) -> Plan:
-    """Minimise E[lag + price_s * looks] with looks at least `interval_s` and at most `longest_s` apart.
+    """Minimise E[lag + price_s * polls] with polls at least `interval_s` and at most `longest_s` apart.
 
     Costs are kept times the chance of being unfinished, so that nothing is divided by a tail's tiny probability.
-    Beyond `horizon_s` hardly a task is left (choose it so); there the plan is to look every `interval_s`.
+    Beyond `horizon_s` hardly a task is left (choose it so); there the plan is to poll every `interval_s`.
     """
     ages = round(horizon_s / step_s)
     least, most = math.ceil(interval_s / step_s - 1e-9), round(longest_s / step_s)
@@ -71,12 +71,12 @@ def _integrals(cdf: Callable[[float], float], step_s: float, count: int) -> list
     return sums
 
 
-def oracle_looks_s(ends_s: Iterable[float], burst: float, per_s: float) -> list[tuple[float, float]]:
-    """(end, look) of each task when every task is looked at once, after its end, as soon as there is a token.
+def oracle_polls_s(ends_s: Iterable[float], burst: float, per_s: float) -> list[tuple[float, float]]:
+    """(end, poll) of each task when every task is polled at once, after its end, as soon as there is a token.
 
     The bucket is full at time 0. Serving in the order of the ends is the best for the makespan and for the mean lag.
     """
-    level, at_s, looks = burst, 0.0, []
+    level, at_s, polls = burst, 0.0, []
     for end_s in sorted(ends_s):
         now_s = max(at_s, end_s)
         level = min(level + (now_s - at_s) * per_s, burst)
@@ -84,5 +84,5 @@ def oracle_looks_s(ends_s: Iterable[float], burst: float, per_s: float) -> list[
             now_s += (1.0 - level) / per_s
             level = 1.0
         level, at_s = level - 1.0, now_s
-        looks.append((end_s, now_s))
-    return looks
+        polls.append((end_s, now_s))
+    return polls

@@ -1,4 +1,4 @@
-"""Other ways of deciding when to look, driven as ours is: fixed spacing, back-off, and a plan made beforehand."""
+"""Other ways of deciding when to poll, driven as ours is: fixed spacing, back-off, and a plan made beforehand."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ if TYPE_CHECKING:
 
 
 class Policy(Protocol):
-    """What the simulator asks of a policy."""
+    """What the simulator needs of a policy."""
 
     def add(self, job: Job) -> None:
         """The job was just submitted."""
@@ -23,7 +23,7 @@ class Policy(Protocol):
     def finished(self, job: Job, now_s: float) -> None: ...
     def next_due_s(self) -> float | None: ...
     def pop(self, now_s: float, fullness: float) -> Job | None:
-        """The job to look at now, if one is due. `fullness` is the query bucket's, 0 to 1."""
+        """The job to poll now, if one is due. `fullness` is the query bucket's, 0 to 1."""
         ...
 
 
@@ -35,7 +35,7 @@ class Timetable:
         self._pushed = 0
 
     def wait_s(self, job: Job, age_s: float) -> float:
-        """Seconds until the next look at a job just seen unfinished at this age."""
+        """Seconds until the next poll of a job just seen unfinished at this age."""
         return INTERVAL_S
 
     def add(self, job: Job) -> None:
@@ -68,7 +68,7 @@ class BackOff(Timetable):
     """The naive loop's cousin: 5 s, then half as long again each time, up to 10 s."""
 
     def wait_s(self, job: Job, age_s: float) -> float:
-        return min(INTERVAL_S * 1.5 ** len(job.asks_s), 2 * INTERVAL_S)
+        return min(INTERVAL_S * 1.5 ** len(job.polls_s), 2 * INTERVAL_S)
 
 
 class Planned(Timetable):

@@ -60,7 +60,7 @@ def cpus() -> tuple[int | None, int | None]:
 @contextmanager
 def serving(config: Config) -> Iterator[str]:
     """A server while the context lasts; gives its address. It ends with its standard input."""
-    process = subprocess.Popen(  # noqa: S603  (our own words)
+    process = subprocess.Popen(  # noqa: S603  (our own arguments)
         [sys.executable, "-m", "benchmarks.server", json.dumps(config.to_dict())],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
@@ -73,8 +73,8 @@ def serving(config: Config) -> Iterator[str]:
         _end(process)
 
 
-def told(url: str, what: str) -> Any:
-    """Ask a server's control endpoint."""
+def control(url: str, what: str) -> Any:
+    """Get what a server's control endpoint reports."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     with direct.open(f"{url}/control/{what}", timeout=10) as answer:
         return json.load(answer)
@@ -87,7 +87,7 @@ def contend(name: str, order: Order) -> Ran:
     command = [str(python), "-m", f"benchmarks.contenders.{name}", json.dumps(asdict(order))]
     try:
         # `run` kills the process when the time is over.
-        done = subprocess.run(  # noqa: S603  (our own words)
+        done = subprocess.run(  # noqa: S603  (our own arguments)
             command,
             stdin=subprocess.DEVNULL,
             capture_output=True,
@@ -101,7 +101,7 @@ def contend(name: str, order: Order) -> Ran:
     if done.returncode:
         raise RuntimeError(f"{name} crashed:\n{done.stderr.decode(errors='replace')[-2_000:]}")
     cost = json.loads(done.stdout.splitlines()[-1])
-    served, ends_s = told(order.url, "statistics"), told(order.url, "ends")
+    served, ends_s = control(order.url, "statistics"), control(order.url, "ends")
     return Ran(
         cpu_s=cost["cpu_s"],
         wall_s=cost["wall_s"],
@@ -126,7 +126,7 @@ def install_peers() -> str | None:
     )
     for command in commands:
         try:
-            done = subprocess.run(  # noqa: S603  (our own words)
+            done = subprocess.run(  # noqa: S603  (our own arguments)
                 command, capture_output=True, timeout=180, check=False, stdin=subprocess.DEVNULL
             )
         except (OSError, subprocess.TimeoutExpired) as error:

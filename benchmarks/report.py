@@ -19,7 +19,7 @@ class Row:
     measure: int  #: its number in the table of the project's goals
     what: str
     values: tuple[float, ...]  #: one a repetition; none when it can't be measured here
-    reach: float | None = None  #: at most this; None for a number that is only told
+    reach: float | None = None  #: at most this; None for a number without a goal
     note: str = ""
     got: float | None = field(init=False)
 

@@ -13,7 +13,7 @@ import sys
 import time
 from typing import Any
 
-from benchmarks.dialects import DIALECTS, FAL, ID_DIGITS, Dialect, Said
+from benchmarks.dialects import DIALECTS, FAL, ID_DIGITS, Dialect, Reported
 from benchmarks.tasks import Config, Tasks
 
 _END = b"\r\n\r\n"
@@ -55,7 +55,7 @@ def _body_bytes(head: bytes) -> int:
 
 
 class Service:
-    """Answers requests; what they ask about is in `tasks`."""
+    """Answers requests; the tasks they concern are in `tasks`."""
 
     def __init__(self, config: Config) -> None:
         self.tasks = Tasks(config, time.monotonic())
@@ -74,17 +74,17 @@ class Service:
             dialect = self._submits.get(path)
             return self._submit(dialect) if dialect else _refusal(404)
         for dialect in DIALECTS:
-            if path.startswith(dialect.look):
-                return self._look(dialect, path[len(dialect.look) :])
+            if path.startswith(dialect.status_path):
+                return self._poll(dialect, path[len(dialect.status_path) :])
         return _refusal(404)
 
     def _submit(self, dialect: Dialect) -> bytes:
         number = self.tasks.submit(time.monotonic())
         if number is None:
             return _refusal(429, self.tasks.submits.retry_after_s, "async_submit")
-        return _ok(dialect.submitted(self._said(number, done=False)))
+        return _ok(dialect.submitted(self._reported(number, done=False)))
 
-    def _look(self, dialect: Dialect, rest: bytes) -> bytes:
+    def _poll(self, dialect: Dialect, rest: bytes) -> bytes:
         try:
             number = dialect.number_of(rest)
         except ValueError:
@@ -94,15 +94,15 @@ class Service:
             return _refusal(404)
         if dialect is FAL and len(rest) == ID_DIGITS:  # without "/status": the result, which fal fetches apart
             return _ok('{"images": [{"url": "https://files.invalid/1.jpg"}]}')
-        done = self.tasks.look(number, time.monotonic())
+        done = self.tasks.poll(number, time.monotonic())
         if done is None:
             return _refusal(429, self.tasks.queries.retry_after_s, "async_query")
-        return _ok((dialect.finished if done else dialect.unfinished)(self._said(number, done=done)))
+        return _ok((dialect.finished if done else dialect.unfinished)(self._reported(number, done=done)))
 
-    def _said(self, number: int, *, done: bool) -> Said:
+    def _reported(self, number: int, *, done: bool) -> Reported:
         tasks = self.tasks
         completed_at = int(self._unix_s + tasks.ends_s[number]) if done and tasks.config.scale == 1.0 else None
-        return Said(number, self.base, int(self._unix_s + tasks.began_s[number]), completed_at)
+        return Reported(number, self.base, int(self._unix_s + tasks.began_s[number]), completed_at)
 
     def _control(self, what: bytes) -> str:
         parts = {b"ends": self.tasks.ends_s, b"moments": self.tasks.moments, b"statistics": self.tasks.statistics()}

@@ -15,9 +15,9 @@ from copy import deepcopy
 from functools import cache, partial
 from typing import TYPE_CHECKING
 
-from benchmarks.library import Bucket, Ours, look_price, tier
+from benchmarks.library import Bucket, Ours, poll_price, tier
 from benchmarks.loads import ONE_CLASS, SLOW, TWO_CLASSES, Load, LogNormal
-from benchmarks.optimum import Plan, best_plan, oracle_looks_s
+from benchmarks.optimum import Plan, best_plan, oracle_polls_s
 from benchmarks.policies import BackOff, FixedSpacing, Planned, Policy
 from benchmarks.report import Row, table
 from benchmarks.simulation import Outcome, Simulation, make_jobs, outcome_of
@@ -69,27 +69,27 @@ def rounds(policy: Policy, load: Load, counts: tuple[int, ...], seed: int, bucke
 
 
 def warm_rows(load: Load, reach: float, seeds: range) -> Iterator[Row]:
-    """Measure 4: the second 1,000 tasks of a session. At the default tier fixed spacing would already wait for looks
+    """Measure 4: the second 1,000 tasks of a session. At the default tier fixed spacing would already wait for polls
     with the slow class, so the bucket is svip's, which is never short of them."""
     counts = (1_000, 1_000)
     fixed = [rounds(FixedSpacing(), load, counts, seed, plenty())[1] for seed in seeds]
     ours = [rounds(Ours(seed=seed), load, counts, seed, plenty())[1] for seed in seeds]
     pairs = list(zip(ours, fixed, strict=True))
-    limit = _least_looks(load, seeds, fixed)
-    yield Row(4, f"GETs / fixed 5 s, {load.name}", tuple(a.looks / b.looks for a, b in pairs), reach, limit)
+    limit = _least_polls(load, seeds, fixed)
+    yield Row(4, f"GETs / fixed 5 s, {load.name}", tuple(a.polls / b.polls for a, b in pairs), reach, limit)
     yield Row(4, "  mean lag / fixed 5 s", tuple(a.lag_s / b.lag_s for a, b in pairs), 1.10)
     yield Row(4, "  p95 of the lag / fixed 5 s", tuple(a.p95_s / b.p95_s for a, b in pairs), 1.15)
 
 
-def _least_looks(load: Load, seeds: range, fixed: list[Outcome]) -> str:
-    """With the distribution known: the dearest look at which mean lag and p95 stay within reach."""
+def _least_polls(load: Load, seeds: range, fixed: list[Outcome]) -> str:
+    """With the distribution known: the dearest poll at which mean lag and p95 stay within reach."""
     for price_s in (1.0, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1):
         known = [rounds(best(load, price_s), load, (1_000, 1_000), seed, plenty())[1] for seed in seeds[:3]]
         lag = _mean(a.lag_s / b.lag_s for a, b in zip(known, fixed, strict=False))
         p95 = _mean(a.p95_s / b.p95_s for a, b in zip(known, fixed, strict=False))
         if lag <= 1.10 and p95 <= 1.15:
-            looks = _mean(a.looks / b.looks for a, b in zip(known, fixed, strict=False))
-            return f"best possible {looks:.2f} at lag {lag:.2f}, p95 {p95:.2f}, price {price_s:g}"
+            polls = _mean(a.polls / b.polls for a, b in zip(known, fixed, strict=False))
+            return f"best possible {polls:.2f} at lag {lag:.2f}, p95 {p95:.2f}, price {price_s:g}"
     return "out of reach even with the distribution known"
 
 
@@ -105,7 +105,7 @@ def cost_rows(after: int, reach: float, price_s: float, seeds: range) -> Iterato
 def _cost_ratios(load: Load, count: int, price_s: float, seed: int) -> tuple[float, float]:
     """Ours over the best possible: from cold, and for `NEXT` tasks with what was learned (in `FORKS` futures)."""
     ours, known = Ours(seed=seed), best(load, price_s)
-    with look_price(price_s):
+    with poll_price(price_s):
         cold = rounds(ours, load, (count,), seed, plenty())[0].cost_s(price_s)
         later = [rounds(deepcopy(ours), load, (NEXT,), seed + 100 * f, plenty())[0] for f in range(1, FORKS + 1)]
     cold_best = rounds(known, load, (count,), seed, plenty())[0].cost_s(price_s)
@@ -128,28 +128,8 @@ def batch_rows(seeds: range) -> Iterator[Row]:
         yield Row(5, f"J / best, price {PRICES[0]:g}, {load.name}: 1,000 at once, cold", tuple(ratios))
 
 
-def progress_rows(seeds: range) -> Iterator[Row]:
-    """Beside measure 5: what it brings when `progress` tells the truth, and what it costs when it means nothing."""
-    for name, progress in (("linear", _linear), ("meaningless", _meaningless)):
-        ratios = []
-        for seed in seeds:
-            ours = rounds(Ours(seed=seed, progress=progress), ONE_CLASS, (1_000, 1_000), seed, plenty())[1]
-            blind = rounds(Ours(seed=seed), ONE_CLASS, (1_000, 1_000), seed, plenty())[1]
-            ratios.append(ours.cost_s(PRICES[0]) / blind.cost_s(PRICES[0]))
-        yield Row(5, f"J with {name} progress / without", tuple(ratios), None, "warm")
-
-
-def _linear(job: Job, now_s: float) -> int:
-    return min(int(100 * (now_s - job.since_s) / job.works_s), 99)
-
-
-def _meaningless(job: Job, now_s: float) -> int:
-    """Grows, but at a pace of its own."""
-    return min(int((now_s - job.since_s) * (1 + job.number % 7)), 99)
-
-
 def contended_rows(seeds: range) -> Iterator[Row]:
-    """Measure 6: 500 in flight all the time, two classes, 50 looks a second where fixed spacing wants 100."""
+    """Measure 6: 500 in flight all the time, two classes, 50 polls a second where fixed spacing wants 100."""
 
     def run(policy: Policy, seed: int) -> Outcome:
         jobs = make_jobs(TWO_CLASSES, 3_000, seed=seed)
@@ -162,11 +142,11 @@ def contended_rows(seeds: range) -> Iterator[Row]:
         pairs = list(zip(ours, fixed, strict=True))
         name = "classes visible" if visible else "classes hidden"
         yield Row(6, f"lag contended / fixed FIFO, {name}", tuple(a.lag_s / b.lag_s for a, b in pairs), reach)
-        yield Row(6, "  GETs / fixed FIFO", tuple(a.looks / b.looks for a, b in pairs), 1.0)
+        yield Row(6, "  GETs / fixed FIFO", tuple(a.polls / b.polls for a, b in pairs), 1.0)
 
 
 def saturated_rows(seeds: range) -> Iterator[Row]:
-    """Measure 7: 5,000 submitted at once, two visible classes, 50 looks a second."""
+    """Measure 7: 5,000 submitted at once, two visible classes, 50 polls a second."""
     lags, spans, oracle_lags = [], [], []
     for seed in seeds:
         outcomes = []
@@ -175,10 +155,10 @@ def saturated_rows(seeds: range) -> Iterator[Row]:
             Simulation(policy, jobs, Bucket(500, 50)).run()
             outcomes.append(outcome_of(jobs))
         fixed, ours = outcomes
-        oracle = oracle_looks_s([job.end_s for job in jobs], 500, 50)
+        oracle = oracle_polls_s([job.end_s for job in jobs], 500, 50)
         lags.append(ours.lag_s / fixed.lag_s)
-        spans.append(ours.makespan_s / max(look_s for _, look_s in oracle))
-        oracle_lags.append(_mean(look_s - end_s for end_s, look_s in oracle) / fixed.lag_s)
+        spans.append(ours.makespan_s / max(poll_s for _, poll_s in oracle))
+        oracle_lags.append(_mean(poll_s - end_s for end_s, poll_s in oracle) / fixed.lag_s)
     note = f"oracle {_mean(oracle_lags):.2f}"
     yield Row(7, "lag with 5,000 in flight / fixed FIFO", tuple(lags), 0.70, note)
     yield Row(7, "  makespan / oracle", tuple(spans), 1.03)
@@ -194,20 +174,20 @@ def submit_rows(seeds: range) -> Iterator[Row]:
         yield Row(10, f"  429s, {name}", tuple(float(run.refused) for run in (*near, *far)), 0, "both latencies")
         drained = [submit(name, seed=seed, drained=True) for seed in seeds]
         shared = [submit(name, seed=seed, shared=0.5) for seed in seeds]
-        told = f"time / limit {_mean(run.took_s / run.least_s for run in drained):.3f}"
-        yield Row(10, f"  429s, {name}, drained before", tuple(float(run.refused) for run in drained), 8, told)
-        told = f"time / limit {_mean(run.took_s / run.least_s for run in shared):.3f}"
-        yield Row(10, f"  429s, {name}, half taken throughout", tuple(float(r.refused) for r in shared), None, told)
+        note = f"time / limit {_mean(run.took_s / run.least_s for run in drained):.3f}"
+        yield Row(10, f"  429s, {name}, drained before", tuple(float(run.refused) for run in drained), 8, note)
+        note = f"time / limit {_mean(run.took_s / run.least_s for run in shared):.3f}"
+        yield Row(10, f"  429s, {name}, half taken throughout", tuple(float(r.refused) for r in shared), None, note)
 
 
 def gap_rows(seeds: range) -> Iterator[Row]:
-    """Measure 11, in virtual time: how much sooner than 5 s a task was ever looked at again."""
+    """Measure 11, in virtual time: how much sooner than 5 s a task was ever polled again."""
     gaps = []
     for seed in seeds:
         jobs = make_jobs(TWO_CLASSES, 1_000, seed=seed)
         Simulation(Ours(seed=seed), jobs, Bucket(500, 50)).run()
         gaps.append(max(5.0 - outcome_of(jobs).least_gap_s, 0.0))
-    yield Row(11, "looks too soon, by at most (s)", tuple(gaps), 0)
+    yield Row(11, "polls too soon, by at most (s)", tuple(gaps), 0)
 
 
 Point = tuple[str, float, float, float]
@@ -215,15 +195,15 @@ Point = tuple[str, float, float, float]
 
 
 def frontier(load: Load, seed: int = 7) -> list[Point]:
-    """What each policy makes of the trade between looks and lag, warm."""
+    """What each policy makes of the trade between polls and lag, warm."""
 
     def point(name: str, make: Callable[[], Policy]) -> Point:
         outcome = rounds(make(), load, (1_000, 1_000), seed, plenty())[1]
-        return name, outcome.looks, outcome.lag_s, outcome.p95_s
+        return name, outcome.polls, outcome.lag_s, outcome.p95_s
 
     points = [point("fixed 5 s", FixedSpacing), point("back-off", BackOff)]
     for price_s in (0.1, 0.25, 0.5, 1.0, 2.0):
-        with look_price(price_s):
+        with poll_price(price_s):
             points.append(point("ours", lambda: Ours(seed=seed)))
         points.append(point("best possible", lambda price_s=price_s: best(load, price_s)))  # type: ignore[misc]
     return points
@@ -238,7 +218,6 @@ def all_rows(*, quick: bool = False, cpu: int | None = None) -> list[Row]:
         partial(warm_rows, SLOW, 0.60, seeds),
         *(partial(cost_rows, after, reach, price_s, seeds) for after, reach in REACH_AFTER for price_s in PRICES),
         partial(batch_rows, few),
-        partial(progress_rows, few),
         partial(contended_rows, few),
         partial(saturated_rows, few),
         partial(submit_rows, seeds),
@@ -267,8 +246,8 @@ def main() -> None:
     print(table(all_rows(quick="--quick" in sys.argv)))
     for load in () if "--quick" in sys.argv else (ONE_CLASS, TWO_CLASSES, SLOW):
         print(f"\n{load.name}: GETs per task, mean lag, p95 (s), warm")
-        for name, looks, lag_s, p95_s in frontier(load):
-            print(f"  {name:14} {looks:6.2f} {lag_s:6.2f} {p95_s:6.2f}")
+        for name, polls, lag_s, p95_s in frontier(load):
+            print(f"  {name:14} {polls:6.2f} {lag_s:6.2f} {p95_s:6.2f}")
     print(f"\n{time.monotonic() - started_s:.0f} s")
 
 

@@ -17,22 +17,22 @@ if TYPE_CHECKING:
     from benchmarks.policies import Policy
 
 LATENCY_S = 0.05
-"""From a look's sending to its answer; the service reads the task's state half-way."""
+"""From a poll's sending to its answer; the service reads the task's state half-way."""
 
 
 @dataclass(frozen=True)
 class Outcome:
-    """What one run came to, over the jobs asked about."""
+    """What one run came to, over some of its jobs."""
 
-    looks: float  #: GETs per task
+    polls: float  #: GETs per task
     lag_s: float  #: mean of: moment it was seen finished, minus moment it was
     p95_s: float
     makespan_s: float  #: until the last one was seen
-    least_gap_s: float  #: between two looks at one job
+    least_gap_s: float  #: between two polls of one job
 
     def cost_s(self, price_s: float) -> float:
-        """J: the lag, plus the looks at their price."""
-        return self.lag_s + price_s * self.looks
+        """J: the lag, plus the polls at their price."""
+        return self.lag_s + price_s * self.polls
 
 
 class Simulation:
@@ -51,9 +51,9 @@ class Simulation:
         now_s = 0.0
         while self._unseen:
             self._begin(now_s)
-            self._hear(now_s)
-            self._look_while_allowed(now_s)
-            now_s = max(now_s, min(self._next_job_s(now_s), self._next_answer_s(), self._next_look_s(now_s)))
+            self._take_answers(now_s)
+            self._poll_while_allowed(now_s)
+            now_s = max(now_s, min(self._next_job_s(now_s), self._next_answer_s(), self._next_poll_s(now_s)))
 
     def _begin(self, now_s: float) -> None:
         while self._begun < self._allowed and self._begun < len(self._jobs):
@@ -64,29 +64,29 @@ class Simulation:
             self._begun += 1
             self._policy.add(job)
 
-    def _hear(self, now_s: float) -> None:
+    def _take_answers(self, now_s: float) -> None:
         while self._answers and self._answers[0][0] <= now_s:
             job = self._answers.popleft()[1]
             self._bucket.answered(now_s, LATENCY_S)
             if job.end_s > now_s - LATENCY_S / 2:
                 self._policy.unfinished(job, now_s)
                 continue
-            job.seen_s = now_s
+            job.found_s = now_s
             self._policy.finished(job, now_s)
             self._unseen -= 1
             if self._allowed < len(self._jobs):
                 self._allowed += 1
                 self._begin(now_s)
 
-    def _look_while_allowed(self, now_s: float) -> None:
-        while self._next_look_s(now_s) <= now_s:
+    def _poll_while_allowed(self, now_s: float) -> None:
+        while self._next_poll_s(now_s) <= now_s:
             job = self._policy.pop(now_s, self._bucket.fullness(now_s))
             if job is not None:
                 self._bucket.take(now_s)
-                job.asks_s.append(now_s)
+                job.polls_s.append(now_s)
                 self._answers.append((now_s + LATENCY_S, job))
 
-    def _next_look_s(self, now_s: float) -> float:
+    def _next_poll_s(self, now_s: float) -> float:
         due_s = self._policy.next_due_s()
         if due_s is None:
             return math.inf
@@ -111,12 +111,12 @@ def make_jobs(load: Load, count: int, *, seed: int, burst: float = math.inf, per
 
 
 def outcome_of(jobs: Sequence[Job]) -> Outcome:
-    lags = sorted(job.seen_s - job.end_s for job in jobs)
-    gaps = (b - a for job in jobs for a, b in zip([job.since_s, *job.asks_s], job.asks_s, strict=False))
+    lags = sorted(job.found_s - job.end_s for job in jobs)
+    gaps = (b - a for job in jobs for a, b in zip([job.since_s, *job.polls_s], job.polls_s, strict=False))
     return Outcome(
-        looks=sum(len(job.asks_s) for job in jobs) / len(jobs),
+        polls=sum(len(job.polls_s) for job in jobs) / len(jobs),
         lag_s=sum(lags) / len(lags),
         p95_s=lags[int(0.95 * len(lags))],
-        makespan_s=max(job.seen_s for job in jobs),
+        makespan_s=max(job.found_s for job in jobs),
         least_gap_s=min(gaps),
     )

@@ -28,7 +28,7 @@ class BucketConfig:
 
 @dataclass(frozen=True)
 class Config:
-    """What a server is told, as JSON. `scale` compresses time: service times are divided by it."""
+    """A server's configuration, as JSON. `scale` compresses time: service times are divided by it."""
 
     load: Load = NEVER
     seed: int = 0
@@ -41,11 +41,11 @@ class Config:
         return asdict(self)
 
     @classmethod
-    def from_dict(cls, told: Mapping[str, Any]) -> Config:
-        load = told["load"]
+    def from_dict(cls, config: Mapping[str, Any]) -> Config:
+        load = config["load"]
         classes = tuple(LogNormal(**times) for times in load["classes"])
-        buckets = {name: BucketConfig(**told[name]) for name in ("submit", "query") if told[name]}
-        return cls(Load(load["name"], classes), told["seed"], told["scale"], cpu=told["cpu"], **buckets)
+        buckets = {name: BucketConfig(**config[name]) for name in ("submit", "query") if config[name]}
+        return cls(Load(load["name"], classes), config["seed"], config["scale"], cpu=config["cpu"], **buckets)
 
 
 @dataclass
@@ -53,9 +53,9 @@ class Counters:
     """What the contenders are judged by. Moments are of the machine's monotonic clock, which they share."""
 
     requests: int = 0
-    looks: int = 0
-    least_gap_s: float = math.inf  #: between two looks at one task, or its submission and the first
-    unknown: int = 0  #: looks at tasks that don't exist
+    polls: int = 0
+    least_gap_s: float = math.inf  #: between two polls of one task, or its submission and the first
+    unknown: int = 0  #: polls of tasks that don't exist
 
 
 @dataclass
@@ -66,8 +66,8 @@ class Tasks:
     now_s: float
     ends_s: list[float] = field(default_factory=list)
     began_s: list[float] = field(default_factory=list)
-    asks_s: list[float] = field(default_factory=list)
-    looks: list[int] = field(default_factory=list)
+    polled_s: list[float] = field(default_factory=list)
+    polls: list[int] = field(default_factory=list)
     moments: list[tuple[float, bool]] = field(default_factory=list)  #: of every request, and whether it submits
     counters: Counters = field(default_factory=Counters)
 
@@ -85,18 +85,18 @@ class Tasks:
         works_s = self.config.load.draw(number, self._rng)[1] / self.config.scale
         self.began_s.append(now_s)
         self.ends_s.append(now_s + works_s)
-        self.asks_s.append(now_s)
-        self.looks.append(0)
+        self.polled_s.append(now_s)
+        self.polls.append(0)
         return number
 
-    def look(self, number: int, now_s: float) -> bool | None:
-        """Whether it has finished; None when the bucket is empty. A refused look counts as a look all the same."""
+    def poll(self, number: int, now_s: float) -> bool | None:
+        """Whether it has finished; None when the bucket is empty. A refused poll counts, too."""
         counters = self.counters
         self.moments.append((now_s, False))
-        counters.looks += 1
-        self.looks[number] += 1
-        gap_s = now_s - self.asks_s[number]
-        self.asks_s[number] = now_s
+        counters.polls += 1
+        self.polls[number] += 1
+        gap_s = now_s - self.polled_s[number]
+        self.polled_s[number] = now_s
         counters.least_gap_s = min(counters.least_gap_s, gap_s)
         if not self.queries.admit(now_s):
             return None
@@ -108,9 +108,9 @@ class Tasks:
             **asdict(self.counters),
             "submitted": len(self.ends_s),
             "refused_submits": self.submits.refused,
-            "refused_looks": self.queries.refused,
+            "refused_polls": self.queries.refused,
             "last_submit_s": self.submits.last_admitted_s,
-            "most_looks": max(self.looks, default=0),
+            "most_polls": max(self.polls, default=0),
         }
 
 

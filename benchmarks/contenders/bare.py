@@ -17,21 +17,21 @@ async def work(order: Order, returned: Returned) -> None:
     async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
         url = f"{order.url}/v1/images/generations"
         ids: list[str] = []
-        posts, looks = iter(range(order.count)), iter(range(order.looks))
+        posts, polls = iter(range(order.count)), iter(range(order.polls))
 
         async def submit() -> None:
             for _ in posts:
                 async with session.post(url, json=BODY) as response:
                     ids.append((await response.json())["id"])
 
-        async def look() -> None:
-            for number in looks:
+        async def poll() -> None:
+            for number in polls:
                 async with session.get(f"{url}/{ids[number % len(ids)]}") as response:
                     await response.json()
 
         await asyncio.gather(*(submit() for _ in range(order.concurrency)))
-        await asyncio.gather(*(look() for _ in range(order.concurrency)))
-    returned.details["requests"] = order.count + order.looks
+        await asyncio.gather(*(poll() for _ in range(order.concurrency)))
+    returned.details["requests"] = order.count + order.polls
 
 
 if __name__ == "__main__":

@@ -21,14 +21,14 @@ if TYPE_CHECKING:
 
 @dataclass(frozen=True)
 class Order:
-    """What a contender is asked to do."""
+    """What a contender has to do."""
 
     url: str  #: of the server, without a path
     count: int  #: tasks
-    interval_s: float = 5.0  #: between two looks at a task
+    interval_s: float = 5.0  #: between two polls of a task
     per_s: float = math.inf  #: tasks begun a second
     concurrency: int = 100  #: connections
-    looks: int = 0  #: GETs to send, for the floor that only sends requests
+    polls: int = 0  #: GETs to send, for the floor that only sends requests
     tier: str | None = None  #: the tier whose limits are kept; None for no limits
     replay: str | None = None  #: file of the moments to send at, for the floor of a whole run
     most_s: float = math.inf  #: stop beginning tasks after so long

@@ -1,7 +1,7 @@
 """What a task in flight weighs: bytes per task after many were submitted and their answers are gone.
 
-Measured with tracemalloc, which counts what Python asked for and no allocator's slack. The
-yardstick is measured here too, in the same way.
+Measured with tracemalloc, which counts what Python allocates and no allocator's slack. The
+least that any poller needs is measured here too, in the same way.
 """
 
 from __future__ import annotations
@@ -25,16 +25,16 @@ ONCE = 500
 class Slot:
     """The least that a poller keeps of a task."""
 
-    __slots__ = ("due_s", "future", "looks", "task_id")
+    __slots__ = ("due_s", "future", "polls", "task_id")
 
     def __init__(self, task_id: str, future: asyncio.Future[None] | None) -> None:
-        self.task_id, self.future, self.due_s, self.looks = task_id, future, 0.0, 0
+        self.task_id, self.future, self.due_s, self.polls = task_id, future, 0.0, 0
 
 
 async def work(order: Order, returned: Returned) -> None:
-    told = returned.details
-    gc.disable()  # of 100,000 objects that stay, each full collection would look at all again
-    told["yardstick"] = yardstick(order.count)
+    details = returned.details
+    gc.disable()  # of 100,000 objects that stay, each full collection would visit all again
+    details["least"] = least_bytes(order.count)
     tracemalloc.start(1)
     async with open_client(order) as client:
         await submit(client, ONCE, returned)  # connections and caches are no task's weight
@@ -42,18 +42,18 @@ async def work(order: Order, returned: Returned) -> None:
         count = order.count - ONCE
         handles = await submit(client, count, returned)
         with_handles = weight()
-        told["top"] = top_lines(count)
-        told["handles"] = (with_handles - before) / count
+        details["top"] = top_lines(count)
+        details["handles"] = (with_handles - before) / count
         ids = [handle.task_id for handle in handles]  # keep the texts that the entries share
         handles.clear()
-        told["alone"] = (weight() - before) / count - 8  # the list of ids is ours
+        details["alone"] = (weight() - before) / count - 8  # the list of ids is ours
         handles = [client.attach(task_id) for task_id in ids]
         ids.clear()
         before_tasks = weight()
         waiting = [asyncio.create_task(wait(handle)) for handle in handles]
         handles.clear()
         await asyncio.sleep(0.1)
-        told["with_task"] = told["alone"] + (weight() - before_tasks) / count
+        details["with_task"] = details["alone"] + (weight() - before_tasks) / count
         for task in waiting:
             task.cancel()
         await asyncio.gather(*waiting, return_exceptions=True)
@@ -80,7 +80,7 @@ def weight() -> int:
     return tracemalloc.get_traced_memory()[0]
 
 
-def yardstick(count: int) -> float:
+def least_bytes(count: int) -> float:
     """Bytes of: a task id, a slotted object, a heap entry and a Future."""
     loop = asyncio.get_running_loop()
     tracemalloc.start(1)
@@ -95,7 +95,7 @@ def yardstick(count: int) -> float:
 
 
 def top_lines(count: int) -> list[str]:
-    """Where the memory was asked for: bytes per task, file and line."""
+    """Where the memory was allocated: bytes per task, file and line."""
     lines = tracemalloc.take_snapshot().statistics("lineno")[:16]
     return [f"{line.size / count:.0f} {'/'.join(str(line.traceback[0]).split('/')[-3:])}" for line in lines]
 

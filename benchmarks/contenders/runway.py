@@ -1,4 +1,4 @@
-"""runwayml, against its own protocol, as shipped: it looks every 6 s, give or take 1.5."""
+"""runwayml, against its own protocol, as shipped: it polls every 6 s, give or take 1.5."""
 
 from __future__ import annotations
 

@@ -25,7 +25,7 @@ def test_a_row_takes_the_median_and_shows_the_spread() -> None:
     assert (row.got, row.met) == (0.6, True)
     assert row.cells()[3:] == ("0.600 (0.500..0.900)", "met")
     assert Row(4, "ratio", (0.8,), 0.7).cells()[3:] == ("0.800", "NOT MET")
-    assert Row(4, "told", (0.8,)).met is None
+    assert Row(4, "no goal", (0.8,)).met is None
     assert Row(3, "peers", (), 0.1, "not installed").met is None
 
 

@@ -10,9 +10,9 @@ import pytest
 
 from benchmarks.buckets import ServiceBucket, least_time_s
 from benchmarks.contenders.kit import Order
-from benchmarks.dialects import DIALECTS, TOAPIS, Said
+from benchmarks.dialects import DIALECTS, TOAPIS, Reported
 from benchmarks.loads import Load, LogNormal
-from benchmarks.processes import contend, serving, told
+from benchmarks.processes import contend, control, serving
 from benchmarks.server import Service
 from benchmarks.tasks import BucketConfig, Config, Tasks
 
@@ -45,9 +45,9 @@ def test_the_least_time_is_what_the_bucket_takes() -> None:
 def test_tasks_count_looks_gaps_and_refusals() -> None:
     tasks = Tasks(Config(load=Load("10 s", (LogNormal(10.0, 0.0),)), scale=2.0, query=BucketConfig(3, 0.1)), 100.0)
     assert tasks.submit(100.0) == 0
-    assert [tasks.look(0, at_s) for at_s in (101.0, 104.0, 105.0, 105.5)] == [False, False, True, None]
+    assert [tasks.poll(0, at_s) for at_s in (101.0, 104.0, 105.0, 105.5)] == [False, False, True, None]
     counted = tasks.statistics()
-    assert (counted["looks"], counted["least_gap_s"], counted["refused_looks"]) == (4, 0.5, 1)
+    assert (counted["polls"], counted["least_gap_s"], counted["refused_polls"]) == (4, 0.5, 1)
     assert tasks.moments[0] == (100.0, True)
 
 
@@ -57,16 +57,16 @@ def test_the_configuration_survives_json() -> None:
 
 
 @pytest.mark.parametrize("dialect", DIALECTS)
-def test_every_dialects_bodies_are_json_and_its_paths_are_told_apart(dialect: object) -> None:
+def test_every_dialects_bodies_are_json_and_its_paths_are_distinct(dialect: object) -> None:
     assert dialect in DIALECTS
     for one in DIALECTS:
         for make in (one.submitted, one.unfinished, one.finished):
-            assert f"{7:026d}" in json.dumps(json.loads(make(Said(7, "http://127.0.0.1:1", 1, 2))))
+            assert f"{7:026d}" in json.dumps(json.loads(make(Reported(7, "http://127.0.0.1:1", 1, 2))))
     service = Service(Config(load=SOON))
     for one in DIALECTS:
         assert service.answer(b"POST " + one.submit + b" HTTP/1.1").startswith(b"HTTP/1.1 200")
     assert service.answer(b"POST /v1/else HTTP/1.1").startswith(b"HTTP/1.1 404")
-    assert service.answer(b"GET " + TOAPIS.look + b"no-such HTTP/1.1").startswith(b"HTTP/1.1 404")
+    assert service.answer(b"GET " + TOAPIS.status_path + b"no-such HTTP/1.1").startswith(b"HTTP/1.1 404")
     assert service.tasks.statistics()["submitted"] == len(DIALECTS)
 
 
@@ -77,7 +77,7 @@ def test_a_refusal_says_when_to_come_back() -> None:
         assert caught.value.code == 429
         assert caught.value.headers["Retry-After"] == "2"
         caught.value.close()
-        assert told(url, "statistics")["refused_submits"] == 1
+        assert control(url, "statistics")["refused_submits"] == 1
 
 
 @pytest.mark.parametrize("name", ["naive", "ours"])
@@ -87,6 +87,6 @@ def test_a_contender_sees_every_task_with_the_lag_that_the_server_can_vouch_for(
     assert len(ran.lags_s) == 20
     assert min(ran.lags_s) >= 0
     assert ran.served["submitted"] == 20
-    assert ran.served["looks"] >= 20
+    assert ran.served["polls"] >= 20
     assert ran.served["least_gap_s"] >= 0.3
     assert not ran.errors

@@ -1,4 +1,4 @@
-"""How much dearer a look is when events come."""
+"""How much dearer a poll is when events come."""
 
 from __future__ import annotations
 
@@ -14,24 +14,24 @@ from toapis_async.protocol.polling.schedule import Schedule
 
 def after(*by_event: bool) -> float:
     backstop = Backstop()
-    for told in by_event:
-        backstop.ended(by_event=told)
+    for reported in by_event:
+        backstop.ended(by_event=reported)
     return backstop.share
 
 
-def test_until_events_come_looks_are_as_without_webhooks() -> None:
+def test_until_events_come_polls_are_as_without_webhooks() -> None:
     assert after() == 1.0
     assert after(*[False] * 50) == 1.0
 
 
-def test_events_that_tell_of_every_end_leave_the_least() -> None:
+def test_events_that_report_every_end_leave_the_least() -> None:
     shares = [after(*[True] * count) for count in range(30)]
     assert shares == sorted(shares, reverse=True)
     assert shares[17] > LEAST
     assert shares[18:] == [LEAST] * 12
 
 
-def test_when_events_stop_looks_are_back_within_five_ends() -> None:
+def test_when_events_stop_polls_are_back_within_five_ends() -> None:
     assert after(*[True] * 100, *[False] * 3) == pytest.approx(0.488, abs=1e-3)
     assert after(*[True] * 100, *[False] * 5) > 0.67
     assert after(*[True] * 100, *[False] * 20) > 0.98
@@ -48,29 +48,29 @@ def test_the_share_follows_what_is_lost(lost: float) -> None:
 
 
 def waited_s(*by_event: bool) -> float:
-    """How long a schedule lets a fresh task wait for its first look."""
+    """How long a schedule lets a fresh task wait for its first poll."""
     schedule: Schedule[Any] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
-    for told in by_event:
-        schedule.backstop.ended(by_event=told)
-    task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, looked_s=0.0, percent=None, asked_s=0.0)
+    for reported in by_event:
+        schedule.backstop.ended(by_event=reported)
+    task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0)
     schedule.add(task)
     due_s = schedule.next_due_s()
     assert due_s is not None
     return due_s
 
 
-def test_a_look_is_put_off_while_events_come_but_never_for_ever() -> None:
+def test_a_poll_is_put_off_while_events_come_but_never_for_ever() -> None:
     normal, backstop = waited_s(), waited_s(*[True] * 50)
     assert 5 <= normal < backstop / 2
     assert backstop <= 60
     assert waited_s(*[True] * 50, *[False] * 20) == pytest.approx(normal, rel=0.05)
 
 
-def test_an_event_teaches_the_very_moment_of_an_end_where_a_look_teaches_the_middle_of_a_gap() -> None:
+def test_an_event_teaches_the_very_moment_of_an_end_where_a_poll_teaches_the_middle_of_a_gap() -> None:
     watched_s: list[float] = []
     for by_event in (True, False):
         schedule: Schedule[Any] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
-        task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, looked_s=0.0, percent=None, asked_s=0.0)
+        task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0)
         schedule.add(task)
         schedule.put_back(task, 5.0)
         schedule.finished(task, 12.0, by_event=by_event)

@@ -1,4 +1,4 @@
-"""A hazard learned from looks."""
+"""A hazard learned from polls."""
 
 from __future__ import annotations
 

@@ -1,13 +1,11 @@
-"""When to look at which task: never too soon, never too late, the likeliest first, and none forgotten."""
+"""When to poll which task: never too soon, never too late, the likeliest first, and none forgotten."""
 
 from __future__ import annotations
 
 import itertools
 import math
 import random
-from typing import TYPE_CHECKING
 
-import pytest
 from attrs import define, field
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -17,9 +15,6 @@ from toapis_async.protocol.polling.forecast import Forecast
 from toapis_async.protocol.polling.hazard import BINS
 from toapis_async.protocol.polling.schedule import LONGEST_WAIT, MOST_CLASSES, Schedule
 
-if TYPE_CHECKING:
-    from collections.abc import Callable
-
 INTERVAL_S = 5.0
 
 
@@ -27,11 +22,10 @@ INTERVAL_S = 5.0
 class Task:
     forecast: Forecast
     since_s: float = 0.0
-    looked_s: float = 0.0
-    percent: int | None = None
-    asked_s: float = 0.0
+    seen_s: float = 0.0
+    polled_s: float = 0.0
     ends_s: float = math.inf
-    looks: list[float] = field(factory=list)
+    polls: list[float] = field(factory=list)
 
     def __lt__(self, other: Task) -> bool:
         return self.since_s < other.since_s
@@ -49,9 +43,8 @@ def run(
     *,
     every_s: float = 0.0,
     until_s: float = 10_000.0,
-    percent: Callable[[Task, float], int | None] = lambda task, now_s: None,
 ) -> float:
-    """Drive it as the poller does, one look every `every_s` at the most; returns when the last task was seen."""
+    """Drive it as the poller does, one poll every `every_s` at the most; returns when the last task was seen."""
     now_s = 0.0
     coming = sorted(tasks, key=lambda task: task.since_s)
     while now_s < until_s:
@@ -66,11 +59,11 @@ def run(
         task = schedule.pop(now_s)
         if task is None:
             continue
-        task.looks.append(now_s)
+        task.polls.append(now_s)
         if task.ends_s <= now_s:
             schedule.finished(task, now_s, task.ends_s - task.since_s)
         else:
-            schedule.put_back(task, now_s, percent(task, now_s))
+            schedule.put_back(task, now_s)
     raise AssertionError("a task was forgotten")
 
 
@@ -82,25 +75,25 @@ def population(schedule: Schedule[Task], count: int, rng: random.Random, median_
 
 @settings(max_examples=25, derandomize=True, deadline=None)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60), scarcity=st.sampled_from([0.0, 0.1, 1.0]))
-def test_no_look_is_too_soon_and_no_task_is_forgotten(seed: int, count: int, scarcity: float) -> None:
+def test_no_poll_is_too_soon_and_no_task_is_forgotten(seed: int, count: int, scarcity: float) -> None:
     rng, schedule = random.Random(seed), schedule_with(seed=seed)
     tasks = population(schedule, count, rng) + population(schedule, count, rng, median_s=80.0)
     run(schedule, tasks, every_s=scarcity)
     for task in tasks:
-        assert task.looks[0] - task.since_s >= INTERVAL_S
-        assert all(b - a >= INTERVAL_S - 1e-9 for a, b in itertools.pairwise(task.looks))
-        assert task.looks[-1] >= task.ends_s
+        assert task.polls[0] - task.since_s >= INTERVAL_S
+        assert all(b - a >= INTERVAL_S - 1e-9 for a, b in itertools.pairwise(task.polls))
+        assert task.polls[-1] >= task.ends_s
 
 
 @settings(max_examples=25, derandomize=True, deadline=None)
 @given(seed=st.integers(0, 10_000))
-def test_no_task_is_starved_while_looks_are_to_be_had(seed: int) -> None:
+def test_no_task_is_starved_while_the_bucket_allows(seed: int) -> None:
     rng, schedule = random.Random(seed), schedule_with(seed=seed)
     tasks = population(schedule, 40, rng)
     tasks[0].ends_s = 2_000.0  # far outside of what its class teaches
     run(schedule, tasks)
     longest_s = LONGEST_WAIT * INTERVAL_S * 1.08 + 1e-9
-    assert all(b - a <= longest_s for a, b in itertools.pairwise(tasks[0].looks))
+    assert all(b - a <= longest_s for a, b in itertools.pairwise(tasks[0].polls))
 
 
 def test_jitter_only_lengthens() -> None:
@@ -110,7 +103,7 @@ def test_jitter_only_lengthens() -> None:
         assert (schedule.next_due_s() or 0.0) >= INTERVAL_S
 
 
-def test_what_was_learned_saves_looks_at_the_same_lag() -> None:
+def test_what_was_learned_saves_polls_at_the_same_lag() -> None:
     rng, schedule = random.Random(1), schedule_with()
     run(schedule, population(schedule, 200, rng))
     later = population(schedule, 200, rng)
@@ -118,16 +111,16 @@ def test_what_was_learned_saves_looks_at_the_same_lag() -> None:
         task.since_s, task.ends_s = task.since_s + 1_000.0, task.ends_s + 1_000.0
     run(schedule, later)
     fixed = sum(math.ceil((task.ends_s - task.since_s) / INTERVAL_S) for task in later)
-    assert sum(len(task.looks) for task in later) < 0.75 * fixed
+    assert sum(len(task.polls) for task in later) < 0.75 * fixed
 
 
-def test_the_likeliest_to_have_finished_comes_first_when_looks_are_scarce() -> None:
+def test_the_likeliest_to_have_finished_comes_first_when_polls_are_scarce() -> None:
     schedule = schedule_with(jitter=0.0)
     quick, slow = schedule.forecast_of("quick"), schedule.forecast_of("slow")
     for _ in range(50):
-        quick.saw_finished(Task(quick), 12.0, 10.0)
-        slow.saw_unfinished(Task(slow), 60.0)
-        slow.saw_finished(Task(slow, looked_s=60.0), 90.0, 80.0)
+        quick.saw_finished(0.0, 10.0)
+        slow.saw_unfinished(0.0, 60.0)
+        slow.saw_finished(60.0, 80.0)
     first, second = Task(slow), Task(quick)
     schedule.add(first)
     schedule.add(second)
@@ -146,18 +139,18 @@ def test_a_task_planned_early_is_put_off_when_its_class_turns_out_slow() -> None
     schedule.add(task)
     planned_s = schedule.next_due_s() or 0.0
     for _ in range(1_000):
-        task.forecast.saw_unfinished(Task(task.forecast), 60.0)
-        task.forecast.saw_finished(Task(task.forecast, looked_s=60.0), 70.0, 65.0)
+        task.forecast.saw_unfinished(0.0, 60.0)
+        task.forecast.saw_finished(60.0, 65.0)
     assert schedule.pop(planned_s) is None
     assert (schedule.next_due_s() or 0.0) > planned_s + INTERVAL_S
 
 
-def test_waiting_tasks_are_looked_at_sooner_when_their_class_turns_out_quick() -> None:
+def test_waiting_tasks_are_polled_sooner_when_their_class_turns_out_quick() -> None:
     schedule = schedule_with(jitter=0.0)
     slow = schedule.forecast_of("a")
     for _ in range(1_000):
-        slow.saw_unfinished(Task(slow), 60.0)
-        slow.saw_finished(Task(slow, looked_s=60.0), 90.0, 80.0)
+        slow.saw_unfinished(0.0, 60.0)
+        slow.saw_finished(60.0, 80.0)
     slow.mark()
     schedule.add(Task(slow))
     planned_s = schedule.next_due_s() or 0.0
@@ -166,7 +159,7 @@ def test_waiting_tasks_are_looked_at_sooner_when_their_class_turns_out_quick() -
     assert (schedule.next_due_s() or 0.0) < planned_s / 2
 
 
-def test_a_look_gets_dearer_as_the_query_bucket_empties() -> None:
+def test_a_poll_gets_dearer_as_the_query_bucket_empties() -> None:
     waits = []
     for fullness in (1.0, 0.5, 0.0):
         schedule = schedule_with(jitter=0.0)
@@ -177,7 +170,7 @@ def test_a_look_gets_dearer_as_the_query_bucket_empties() -> None:
     assert waits[0] < waits[-1]
 
 
-def test_a_look_that_failed_is_not_repeated_too_soon_when_its_class_is_planned_anew() -> None:
+def test_a_poll_that_failed_is_not_repeated_too_soon_when_its_class_is_planned_anew() -> None:
     schedule = schedule_with(jitter=0.0)
     task = Task(schedule.forecast_of("a"))
     schedule.add(task)
@@ -209,7 +202,7 @@ def test_a_task_of_unknown_age_is_due_at_once_and_before_all_others() -> None:
     assert schedule.pop(100.0) is known
 
 
-def test_a_failed_look_backs_off_above_the_floor_and_below_the_longest_wait() -> None:
+def test_a_failed_poll_backs_off_above_the_floor_and_below_the_longest_wait() -> None:
     for failures in range(1, 40):
         schedule = schedule_with(seed=failures)
         schedule.put_off(Task(schedule.forecast_of("a")), 100.0, failures)
@@ -225,67 +218,10 @@ def test_a_task_is_due_when_it_is_too_old_whatever_was_planned() -> None:
     assert schedule.pop(3.0) is task
 
 
-def test_the_classes_told_apart_are_bounded() -> None:
+def test_the_classes_kept_apart_are_bounded() -> None:
     schedule = schedule_with()
     forecasts = {id(schedule.forecast_of(f"class {number}")) for number in range(10 * MOST_CLASSES)}
     assert len(forecasts) == MOST_CLASSES + 1
-
-
-@pytest.mark.parametrize(
-    ("tell", "trusted"),
-    [
-        (lambda task, now_s: int(100 * (now_s - task.since_s) / (task.ends_s - task.since_s)), True),
-        (lambda task, now_s: 50, False),
-        (lambda task, now_s: random.Random(now_s).randrange(100), False),
-        (lambda task, now_s: None, False),
-    ],
-    ids=["even", "stuck", "random", "absent"],
-)
-def test_progress_is_believed_only_where_it_foretells(
-    tell: Callable[[Task, float], int | None], *, trusted: bool
-) -> None:
-    rng, schedule = random.Random(3), schedule_with()
-    run(schedule, population(schedule, 300, rng, median_s=60.0), percent=tell)
-    assert schedule.forecast_of("60").trusts_progress is trusted
-
-
-def all_due(schedule: Schedule[Task], now_s: float) -> list[Task]:
-    return list(iter(lambda: schedule.pop(now_s), None))
-
-
-def test_a_batch_begun_at_once_is_not_misled_by_progress_that_stands_still() -> None:
-    def looks(percent: int | None) -> list[list[float]]:
-        schedule = schedule_with()
-        tasks = population(schedule, 1_000, random.Random(1))
-        for task in tasks:
-            task.since_s, task.ends_s = 0.0, task.ends_s - task.since_s
-            schedule.add(task)
-        now_s = 0.0
-        while (due_s := schedule.next_due_s()) is not None:
-            now_s = max(now_s + 0.05, due_s)
-            for task in all_due(schedule, now_s):  # none has an answer before all were asked
-                task.looks.append(now_s)
-                if task.ends_s <= now_s:
-                    schedule.finished(task, now_s)
-                else:
-                    schedule.put_back(task, now_s, percent)
-        return [task.looks for task in tasks]
-
-    assert looks(30) == looks(None)
-
-
-def test_progress_that_foretells_saves_looks() -> None:
-    def looks(percent: Callable[[Task, float], int | None]) -> int:
-        schedule = schedule_with()
-        run(schedule, population(schedule, 100, random.Random(3), 60.0), percent=percent)
-        later = population(schedule, 100, random.Random(4), 60.0)
-        for task in later:
-            task.since_s, task.ends_s = task.since_s + 1_000.0, task.ends_s + 1_000.0
-        run(schedule, later, percent=percent)
-        return sum(len(task.looks) for task in later)
-
-    even = looks(lambda task, now_s: int(100 * (now_s - task.since_s) / (task.ends_s - task.since_s)))
-    assert even < 0.8 * looks(lambda task, now_s: None)
 
 
 def test_a_session_starts_from_what_an_earlier_one_learned() -> None:

@@ -60,8 +60,8 @@ class Poller:
         if at_once:
             self._schedule.add_unseen(entry)
         elif seen:
-            entry.looked_s = entry.since_s
-            self._schedule.put_back(entry, self._loop.time(), entry.progress)
+            entry.seen_s = entry.since_s
+            self._schedule.put_back(entry, self._loop.time())
         else:
             self._schedule.add(entry)
         self._notice()
@@ -129,7 +129,7 @@ class Poller:
         elif entry.failures:
             self._schedule.put_off(entry, self._loop.time(), entry.failures)
         else:
-            self._schedule.put_back(entry, self._loop.time(), entry.progress)
+            self._schedule.put_back(entry, self._loop.time())
         self._notice()
 
     def _due(self) -> Iterator[Entry]:
@@ -140,7 +140,7 @@ class Poller:
         while (entry := self._schedule.pop(now_s)) is not None:
             if entry.ended:
                 continue
-            if self._is_too_old(entry) and now_s - entry.asked_s < self._settings.min_poll_interval_s:
+            if self._is_too_old(entry) and now_s - entry.polled_s < self._settings.min_poll_interval_s:
                 self._registry.overdue(entry, self._settings.max_task_age_s)
             else:
                 yield entry

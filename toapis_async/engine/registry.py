@@ -14,9 +14,9 @@ from attrs import define, field
 
 from toapis_async.errors import SessionClosed, TaskFailed, TaskNotFound, TaskOverdue
 from toapis_async.events import TaskChanged, TaskEnded
+from toapis_async.protocol.compression import compress, decompress
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import may_become
-from toapis_async.protocol.packing import packed, unpacked
 from toapis_async.protocol.wire import decode_task, with_id
 from toapis_async.task import TaskError, TaskSnapshot, TaskStatus
 
@@ -45,9 +45,8 @@ class Entry:
     progress: int | None = None
     error: ToAPIsError | None = None  #: why it ended without an image: a failure, or the end of the watch
     ended: bool = False
-    looked_s: float = 0.0
-    asked_s: float = 0.0
-    percent: int | None = None  #: the progress the schedule knows of: that of the look before
+    seen_s: float = 0.0
+    polled_s: float = 0.0
     looks: int = 0
     failures: int = 0  #: looks in a row that got no usable answer
     on_end: Callable[[Entry], None] | None = None
@@ -61,10 +60,10 @@ class Entry:
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
-        """The task as it was last seen. Kept as the answer, packed, until somebody asks: a twentieth of the memory."""
+        """The task as it was last seen. Kept as the compressed answer until it is read: a twentieth of the memory."""
         shown = self._shown
         if isinstance(shown, bytes):
-            decoded = decode_task(Answer(200, {}, unpacked(shown)), self.task_id)
+            decoded = decode_task(Answer(200, {}, decompress(shown)), self.task_id)
             self._shown = shown = with_id(decoded, self.task_id, self.client_business_id)
         return shown
 
@@ -74,7 +73,7 @@ class Entry:
         if body is None or snapshot.status.is_final:
             self._shown = with_id(snapshot, self.task_id, self.client_business_id)
         else:
-            self._shown = packed(body)
+            self._shown = compress(body)
 
     @property
     def is_shown(self) -> bool:
@@ -83,7 +82,7 @@ class Entry:
 
     def is_shown_by(self, body: bytes) -> bool:
         """Whether an answer says what the last one said."""
-        return isinstance(self._shown, bytes) and unpacked(self._shown) == body
+        return isinstance(self._shown, bytes) and decompress(self._shown) == body
 
     def waiter_for_change(self) -> asyncio.Future[None]:
         """A future that is resolved at the next change. Whoever awaits it must `leave` it afterwards."""

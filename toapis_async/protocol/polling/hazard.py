@@ -2,7 +2,7 @@
 
 The hazard is piecewise constant on ages that grow by a fifth (piecewise-exponential survival): per bin the tasks that
 finished in it, over the seconds that tasks were watched in it, both on top of a weak prior. Watching counts from every
-look, finished or not; counting finished tasks alone would see only the fast ones at first.
+poll, finished or not; counting finished tasks alone would see only the fast ones at first.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ GROWTH: Final = 1.2
 BINS: Final = 48
 PRIOR_TASKS: Final = 0.2
 """The prior's weight per bin, in finished tasks: a few that really finish outweigh it. With less, tasks that come one
-after the other are seen a little better, and a cold batch much worse (its first looks are believed too readily)."""
+after the other are seen a little better, and a cold batch much worse (its first polls are believed too readily)."""
 
 
 class Hazard:
@@ -35,7 +35,7 @@ class Hazard:
         self._watched_s = [0.0] * BINS
         self._finished = [0.0] * BINS
         self.finishes = 0.0
-        self._ages_s = 0.0  # the sum of the ages at which tasks finished, as far as bins tell them
+        self._ages_s = 0.0  # the sum of the ages at which tasks finished, as far as bins resolve them
 
     def watched(self, from_s: float, to_s: float) -> None:
         """A task was seen unfinished at both ages: nothing happened in between."""
@@ -74,7 +74,7 @@ class Hazard:
         return total + self._rates[place] * (to_s - from_s)
 
     def worth_wait_s(self, age_s: float, price_s: float, *, at_least_s: float, at_most_s: float) -> float:
-        """The wait τ after which a look is worth its price: the smallest τ from `at_least_s` on with
+        """The wait τ after which a poll is worth its price: the smallest τ from `at_least_s` on with
         ∫₀^τ h(age + u)·(τ - u) du >= price, the expected seconds that a finished task will have lain unseen."""
         edges, rates, place = self._edges, self._rates, self.bin_of(age_s)
         wait_s, chance, lag_s = 0.0, 0.0, 0.0  # chance: the cumulative hazard so far, by which the lag grows

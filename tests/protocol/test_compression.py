@@ -1,4 +1,4 @@
-"""Answers kept small come back as they were."""
+"""Compressed answers come back as they were."""
 
 from __future__ import annotations
 
@@ -8,14 +8,14 @@ import sys
 from hypothesis import example, given
 from hypothesis import strategies as st
 
-from toapis_async.protocol.packing import packed, unpacked
+from toapis_async.protocol.compression import compress, decompress
 
 
 @given(body=st.binary(max_size=5_000))
 @example(b"")
 @example(b'{"id": "x"}' * 100_000)
 def test_every_body_comes_back_as_it_was(body: bytes) -> None:
-    assert unpacked(packed(body)) == body
+    assert decompress(compress(body)) == body
 
 
 def test_a_usual_answer_takes_a_third_of_its_memory() -> None:
@@ -30,4 +30,4 @@ def test_a_usual_answer_takes_a_third_of_its_memory() -> None:
     }
     for separators in ((",", ":"), (", ", ": ")):
         body = json.dumps(answer, separators=separators).encode()
-        assert sys.getsizeof(packed(body)) < 0.45 * sys.getsizeof(body)
+        assert sys.getsizeof(compress(body)) < 0.45 * sys.getsizeof(body)
