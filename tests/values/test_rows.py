@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -19,8 +20,8 @@ if TYPE_CHECKING:
 
 
 async def read(*raws: object, key: Any = None) -> list[Row]:
-    reader = RowReader(key)
-    return [await reader.read(raw) for raw in raws]
+    with closing(RowReader(key)) as reader:
+        return [await reader.read(raw) for raw in raws]
 
 
 def message(row: Row) -> str:
