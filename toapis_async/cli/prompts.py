@@ -13,7 +13,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -80,20 +80,20 @@ class PromptFile:
 
     async def check(self) -> Checked:
         """Make a request of every row, send none, and collect what is wrong."""
-        reader = RowReader(None)
         problems: list[Line] = []
         classes: Counter[PriceClass] = Counter()
         rows = bad = 0
-        for rows, line in enumerate(self.lines(), 1):
-            problem, request = (line.problem, None) if line.problem else await _read(reader, line.row)
-            if request is not None:
-                classes[PriceClass.of(request.body())] += 1
-            if problem:
-                bad += 1
-                if bad <= MOST_SHOWN:
-                    problems.append(Line(line.number, problem=problem))
-            if rows % 1_000 == 0:
-                await asyncio.sleep(0)  # lets Ctrl-C in
+        with closing(RowReader(None)) as reader:
+            for rows, line in enumerate(self.lines(), 1):
+                problem, request = (line.problem, None) if line.problem else await _read(reader, line.row)
+                if request is not None:
+                    classes[PriceClass.of(request.body())] += 1
+                if problem:
+                    bad += 1
+                    if bad <= MOST_SHOWN:
+                        problems.append(Line(line.number, problem=problem))
+                if rows % 1_000 == 0:
+                    await asyncio.sleep(0)  # lets Ctrl-C in
         return Checked(rows, tuple(problems), bad, classes)
 
 
