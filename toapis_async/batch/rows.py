@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import define
 
+from toapis_async.batch.cells import plain_fields, plain_value
 from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.lenient import shorten
@@ -94,7 +95,7 @@ class RowReader:
             if self._key is not None:
                 raise InvalidRequest(f"a row that is no mapping has no column {column!r}", field=column)
             return raw, None
-        fields = dict(cast("Mapping[str, Any]", raw))
+        fields = plain_fields(cast("Mapping[str, Any]", raw), (column, *FIELD_NAMES))
         if self._key is not None and column not in fields:
             raise InvalidRequest(f"the row has no column {column!r}", field=column)
         # A column that is a field of the request as well (`client_business_id`) is left to it.
@@ -157,7 +158,8 @@ class _Met:
         return self._db.execute("INSERT OR IGNORE INTO stem VALUES (?)", (stem,)).rowcount == 1
 
 
-def _checked_key(key: object) -> str:
+def _checked_key(given: object) -> str:
+    key = plain_value(given)
     if isinstance(key, int) and not isinstance(key, bool):
         key = str(key)
     if not isinstance(key, str) or not key:
