@@ -148,7 +148,7 @@ async def test_reset_leaves_a_sandbox_as_new(sandbox: Sandbox, caller: Caller, a
     assert (before["used_credits"], after["used_credits"]) != (0, before["used_credits"])
     assert after["used_credits"] == 0
     remaining = (await caller.query("kite-1")).headers["X-RateLimit-Remaining"]
-    assert remaining == "498"  # the two looks since
+    assert remaining == "498"  # the two queries since
 
 
 async def test_a_kept_sandbox_is_not_reset(session: aiohttp.ClientSession, tmp_path: Path) -> None:
@@ -177,6 +177,9 @@ async def test_a_kept_sandbox_is_not_reset(session: aiohttp.ClientSession, tmp_p
         ("tasks/finish", {"task_id": 7}, "task_id must be text"),
         ("clock/advance", {"seconds": -1}, "put forward by a number of seconds from 0"),
         ("clock/advance", {"seconds": "7"}, "seconds must be a number"),
+        ("clock/advance", {"seconds": 10**400}, "seconds must be a number of at most"),
+        ("faults/chance", {"kind": "query", "fault": "slow", "probability": -(10**400)}, "must be a number of at most"),
+        ("faults/script", {"kind": "query", "steps": [{"fault": "slow", "lasting_s": 10**400}]}, "of at most"),
     ],
 )
 async def test_nonsense_is_told_as_such(anyone: Caller, path: str, asked: dict[str, object], words: str) -> None:

@@ -13,8 +13,7 @@ from PIL import Image
 
 from toapis_async.sandbox import Sandbox
 from toapis_async.sandbox.catalogue import PIXELS, loose_pixel_size, pixel_size
-from toapis_async.sandbox.lettering import write
-from toapis_async.sandbox.pictures import draw
+from toapis_async.sandbox.pictures.drawing import draw, write
 from toapis_async.sandbox.validation import ImageJob, understand
 
 from .kit import PNG_START, VIP, Caller, Clock

@@ -94,7 +94,7 @@ def uploaded(upload_id: str, url: str, mime_type: str, size_bytes: int) -> Answe
 
 
 def balance(sheet: BalanceSheet) -> Answer:
-    """Credits and, here, US dollars. Unlimited: `remain_balance` is -1 and `remain_credits` says nothing."""
+    """Credits and, here, US dollars. Unlimited: `remain_balance` is -1 and `remain_credits` means nothing."""
     unlimited = sheet.remain is None
     remain = 0.0 if sheet.remain is None else sheet.remain
     return Answer(

@@ -10,11 +10,11 @@ from aiohttp import web
 
 from toapis_async.sandbox import answers, uploads
 from toapis_async.sandbox.answers import Answer, BillingMode
-from toapis_async.sandbox.disguises import disguised_task
 from toapis_async.sandbox.faults import FAILURES, STICKY, VANISHINGS, Drawn, Fault, Kind
 from toapis_async.sandbox.gate import CATEGORIES, Gate
 from toapis_async.sandbox.tasks import Failure, Task
 from toapis_async.sandbox.validation import JsonObject, RefusedError, understand
+from toapis_async.sandbox.variants import task_variant
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -145,7 +145,7 @@ class Api:
             await self.store.save_task(task)
             if receiver is not None:
                 self.webhooks.watch(task, receiver)
-        return Answer(200, disguised_task(answers.submitted(task, task.state(now)), task.traits))
+        return Answer(200, task_variant(answers.submitted(task, task.state(now)), task.traits))
 
     async def _status(self, task: Task | None, drawn: Drawn) -> Answer:
         if task is None:
@@ -157,7 +157,7 @@ class Api:
         if task.vanished is not None:
             return answers.task_not_found()
         body = answers.task_status(task, task.state(now), self.links(task), self.billing)
-        return Answer(200, disguised_task(body, task.traits | drawn.keys()))
+        return Answer(200, task_variant(body, task.traits | drawn.keys()))
 
     async def _strike(self, task: Task, drawn: Drawn, now: float) -> None:
         """Faults of a query that befall the task itself."""

@@ -1,4 +1,4 @@
-"""Tables of the service: models, pixel sizes, prices, service times. Pure data and look-ups, no state.
+"""Tables of the service: models, pixel sizes, prices, service times. Pure data and functions of it.
 
 Names, limits and pixel sizes are the provider's published ones. Prices and service times are a model of ours,
 anchored where something was seen (`gpt-image-2-vip` 1k low about $0.0019, `gpt-image-2` 1k about $0.015; 5-30

@@ -43,7 +43,7 @@ class Clock:
         stopped_s, ahead_s = self._state
         self._state = (stopped_s, ahead_s + seconds)
         for loop in tuple(self._followers):
-            loop.call_soon_threadsafe(_look_up)
+            loop.call_soon_threadsafe(_wake)
 
     def stop(self) -> None:
         """Stand still but for `advance`."""
@@ -70,5 +70,5 @@ class Clock:
         self._followers.pop(loop, None)
 
 
-def _look_up() -> None:
-    """A loop that is woken looks at its clock."""
+def _wake() -> None:
+    """A loop that runs any callback reads its clock again."""

@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import ipaddress
 import json
-import math
 from collections import deque
 from importlib.resources import files
 from typing import TYPE_CHECKING, Final, Protocol, cast
@@ -32,6 +31,8 @@ if TYPE_CHECKING:
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
 PREFIX: Final = "/_sandbox"
+MOST: Final = 1e15
+"""The largest number that a command may hold: JSON has integers that no float can."""
 MOST_BYTES: Final = 64 * 1024
 MOST_SHOWN: Final = 200
 MOST_STEPS: Final = 10_000
@@ -161,33 +162,33 @@ class Control:
 
     # -------------------------------------------------------------------------------------- what can be done
 
-    def _script(self, asked: JsonObject) -> None:
-        steps = asked.get("steps")
+    def _script(self, parameters: JsonObject) -> None:
+        steps = parameters.get("steps")
         if not isinstance(steps, list) or len(cast("list[object]", steps)) > MOST_STEPS:
             raise ValueError(f'steps must be a list of at most {MOST_STEPS:,}, such as [null, "error_500"]')
-        about = None if asked.get("about") is None else _text(asked, "about")
+        about = None if parameters.get("about") is None else _text(parameters, "about")
         read = [_step(step) for step in cast("list[object]", steps)]
-        self._sandbox.faults.script(cast("Kind", _text(asked, "kind")), *read, about=about)
+        self._sandbox.faults.script(cast("Kind", _text(parameters, "kind")), *read, about=about)
 
-    def _chance(self, asked: JsonObject) -> None:
-        fault = _step(asked.get("fault"))
+    def _chance(self, parameters: JsonObject) -> None:
+        fault = _step(parameters.get("fault"))
         if not isinstance(fault, Fault | TimedFault):
             raise ValueError("fault must be one fault")  # noqa: TRY004
-        self._sandbox.faults.chance(cast("Kind", _text(asked, "kind")), fault, _number(asked, "probability"))
+        self._sandbox.faults.chance(cast("Kind", _text(parameters, "kind")), fault, _number(parameters, "probability"))
 
     def _clear(self, _: JsonObject) -> None:
         self._sandbox.faults.clear()
 
-    def _finish(self, asked: JsonObject) -> None:
-        self._sandbox.finish(_text(asked, "task_id"))
+    def _finish(self, parameters: JsonObject) -> None:
+        self._sandbox.finish(_text(parameters, "task_id"))
 
-    def _fail(self, asked: JsonObject) -> None:
+    def _fail(self, parameters: JsonObject) -> None:
         usual = Failure()
-        told = {"code": usual.code, "message": usual.message, **asked}
-        self._sandbox.fail(_text(told, "task_id"), _text(told, "code"), _text(told, "message"))
+        given = {"code": usual.code, "message": usual.message, **parameters}
+        self._sandbox.fail(_text(given, "task_id"), _text(given, "code"), _text(given, "message"))
 
-    def _advance(self, asked: JsonObject) -> None:
-        self._sandbox.advance(_number(asked, "seconds"))
+    def _advance(self, parameters: JsonObject) -> None:
+        self._sandbox.advance(_number(parameters, "seconds"))
 
     def _reset(self, _: JsonObject) -> None:
         self._sandbox.reset()
@@ -233,9 +234,9 @@ def _answering(read: Callable[[], JsonObject]) -> Handler:
 
 def _obeying(act: Callable[[JsonObject], None]) -> Handler:
     async def obey(request: web.Request) -> web.StreamResponse:
-        asked = await _asked(request)
+        parameters = await _parameters(request)
         try:
-            act(asked)
+            act(parameters)
         except KeyError as error:
             raise _RefusedError(404, f"no task {error.args[0]}") from None
         except ValueError as error:
@@ -259,7 +260,7 @@ async def _nothing_there(request: web.Request) -> web.StreamResponse:
     raise _RefusedError(404, f"nothing to {request.method} here: see docs/testing.md")
 
 
-async def _asked(request: web.Request) -> JsonObject:
+async def _parameters(request: web.Request) -> JsonObject:
     """The JSON object of a body, which may be left out."""
     if request.content_type != "application/json":
         raise _RefusedError(415, "say Content-Type: application/json")
@@ -269,25 +270,25 @@ async def _asked(request: web.Request) -> JsonObject:
         if len(raw) > MOST_BYTES:
             raise _RefusedError(413, f"at most {MOST_BYTES:,} bytes")
     try:
-        asked: object = json.loads(raw or b"{}")
+        parameters: object = json.loads(raw or b"{}")
     except (ValueError, RecursionError):
         raise _RefusedError(400, "the body is no JSON") from None
-    if not isinstance(asked, dict):
+    if not isinstance(parameters, dict):
         raise _RefusedError(400, "the body must be a JSON object")
-    return cast("JsonObject", asked)
+    return cast("JsonObject", parameters)
 
 
-def _text(asked: JsonObject, name: str) -> str:
-    value = asked.get(name)
+def _text(parameters: JsonObject, name: str) -> str:
+    value = parameters.get(name)
     if not isinstance(value, str):
         raise ValueError(f"{name} must be text")  # noqa: TRY004
     return value
 
 
-def _number(asked: JsonObject, name: str) -> float:
-    value = asked.get(name)
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{name} must be a number")
+def _number(parameters: JsonObject, name: str) -> float:
+    value = parameters.get(name)
+    if isinstance(value, bool) or not isinstance(value, int | float) or not abs(value) <= MOST:
+        raise ValueError(f"{name} must be a number of at most {MOST:,.0f}")
     return value
 
 

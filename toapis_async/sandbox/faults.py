@@ -1,7 +1,7 @@
 """Faults on demand: what can go wrong, and the plan that says for which request it does.
 
-A plan is asked once for every request and answers with the faults of that request, from a script (first come,
-first served) or by chance (drawn from the seed, the request's subject and how often that subject came: the
+For every request a plan gives the faults of that request, from a script (first come, first served) or by
+chance (drawn from the seed, the request's subject and how often that subject came: the
 same whatever the order of arrival).
 """
 
@@ -18,7 +18,7 @@ KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
 class Fault(StrEnum):
-    """All there is to ask for. "Accepted" means: handled in full (recorded, charged) before it goes wrong."""
+    """Every fault there is. "Accepted" means: handled in full (recorded, charged) before it goes wrong."""
 
     # The connection
     DROPPED = "dropped"  # closed without an answer; nothing was recorded
@@ -42,7 +42,7 @@ class Fault(StrEnum):
     HTML_524 = "html_524"
     HTML_524_ACCEPTED = "html_524_accepted"
     REDIRECT = "redirect"  # 307; of the API to another path, of a file to the same file
-    NOT_FOUND = "not_found"  # 404 this once: the next look finds the task (or file) again
+    NOT_FOUND = "not_found"  # 404 this once: the next query finds the task (or file) again
     NOT_EXIST = "not_exist"  # the same as 400 {"message": "task_not_exist"}
     SUCCESS_FALSE = "success_false"  # HTTP 200 {"success": false, "message": …}, nothing stored
     # The right answer, written another way. On "submit" these stick to the task: all its status answers have
@@ -67,8 +67,8 @@ class Fault(StrEnum):
     RESULT_EXTRA_FIELDS = "result_extra_fields"  # result.data[] with size, output_format, z_index
     # The task itself. On "submit" at its appointed time, on "query" at once
     TASK_FAILS = "task_fails"  # error {"code": "generation_failed", "message": …}, refunded
-    TASK_FAILS_FAIL_REASON = "task_fails_fail_reason"  # told as a fail_reason text
-    TASK_FAILS_ERROR_TEXT = "task_fails_error_text"  # told as error: "text"
+    TASK_FAILS_FAIL_REASON = "task_fails_fail_reason"  # as a fail_reason text
+    TASK_FAILS_ERROR_TEXT = "task_fails_error_text"  # as error: "text"
     TASK_FAILS_MESSAGE = "task_fails_message"  # no error, a top-level message
     TASK_VANISHES = "task_vanishes"  # 404 from now on; the ledger keeps it
     TASK_VANISHES_400 = "task_vanishes_400"  # the same as 400 {"message": "task_not_exist"}

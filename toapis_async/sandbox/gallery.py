@@ -1,4 +1,4 @@
-"""The files host: finished pictures, drawn when they are first asked for, and uploads."""
+"""The files host: finished pictures, drawn when they are first downloaded, and uploads."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ _CACHE_BYTES = 32 * 1024 * 1024
 
 @dataclass(slots=True)
 class Gallery:
-    """Handlers of the files host. No key is asked for, and none should ever come."""
+    """Handlers of the files host. No key is needed, and none should ever be sent."""
 
     gate: Gate
     service: Service

@@ -5,6 +5,7 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
 import json
 import socket
 import struct
@@ -17,12 +18,14 @@ from aiohttp import web
 
 from toapis_async.sandbox import answers
 from toapis_async.sandbox.answers import Answer
-from toapis_async.sandbox.disguises import disguised_error
 from toapis_async.sandbox.faults import DEFAULT_SLOW_S, HTML_PAGES, Drawn, Fault, FaultPlan, Kind
+from toapis_async.sandbox.service import Caller
 from toapis_async.sandbox.traffic import LoggedRequest, RequestLog
+from toapis_async.sandbox.variants import error_variant
 
 if TYPE_CHECKING:
-    from toapis_async.sandbox.keys import KeyRing
+    from collections.abc import Mapping
+
     from toapis_async.sandbox.limits import Category, RateLimiter
 
 Handle = Callable[[Drawn], Awaitable[Answer]]
@@ -36,7 +39,24 @@ _HTML_TITLES = {
     504: "504 Gateway Time-out",
     524: "toapis.com | 524: A timeout occurred",
 }
+ONLY_USER = "user"
 _RESETTING_LINGER = struct.pack("ii", 1, 0)
+
+
+class KeyRing:
+    """The keys that are let in; without a list, any non-empty one is, and all belong to one user."""
+
+    def __init__(self, keys: Mapping[str, str] | None) -> None:
+        self._keys = None if keys is None else dict(keys)
+
+    def caller(self, headers: Mapping[str, str]) -> Caller | None:
+        """Who sent these headers; `None` when the service does not know them."""
+        scheme, _, key = headers.get("Authorization", "").partition(" ")
+        key = key.strip()
+        if scheme.lower() != "bearer" or not key:
+            return None
+        user = ONLY_USER if self._keys is None else self._keys.get(key)
+        return None if user is None else Caller(user, hashlib.sha256(key.encode()).hexdigest()[:16])
 
 
 @dataclass(slots=True)
@@ -70,7 +90,7 @@ class Gate:
         answer = self._instead(request, kind, drawn)
         if answer is None:
             answer = _afterwards(await handle(drawn), drawn)
-        answer = disguised_error(answer, drawn)
+        answer = error_variant(answer, drawn)
         closing = await self._linger(drawn)
         if closing or Fault.LOST_ANSWER in drawn or Fault.LOST_ANSWER_RESET in drawn:
             return self._hang_up(request, kind, reset=Fault.LOST_ANSWER_RESET in drawn)

@@ -1,7 +1,7 @@
 """The two token buckets of the service: per user, one for submissions and one for queries.
 
-Pure: the time comes in as an argument. A bucket is refilled lazily and exactly, by the time since it was last
-looked at. A refused request takes nothing; whatever happens to an admitted one, its token is gone.
+Pure: the time comes in as an argument. A bucket is refilled lazily and exactly, by the time since its last
+use. A refused request takes nothing; whatever happens to an admitted one, its token is gone.
 """
 
 from __future__ import annotations
@@ -106,14 +106,14 @@ class RateLimiter:
         return Verdict(admitted, headers)
 
     def bucket(self, user: str, category: Category, now: float) -> TokenBucket:
-        """The user's bucket, made full at first sight."""
+        """The user's bucket, made full when it is first used."""
         found = self._buckets.get((user, category))
         if found is None:
             found = self._buckets[user, category] = self._new_bucket(category, now)
         return found
 
     def peek(self, user: str, category: Category, now: float) -> dict[str, str]:
-        """The headers without taking a token, for a 429 that was asked for by a fault."""
+        """The headers without taking a token, for a 429 that comes from a fault."""
         return self._headers(self.bucket(user, category, now), category, now)
 
     def reset(self) -> None:

@@ -15,11 +15,10 @@ from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.control import Control
 from toapis_async.sandbox.faults import FaultPlan
 from toapis_async.sandbox.gallery import Gallery
-from toapis_async.sandbox.gate import Gate
-from toapis_async.sandbox.keys import KeyRing
+from toapis_async.sandbox.gate import Gate, KeyRing
 from toapis_async.sandbox.ledger import Ledger
 from toapis_async.sandbox.limits import TIERS, Limits, RateLimiter, ResetUnit, Tier
-from toapis_async.sandbox.png import plain
+from toapis_async.sandbox.pictures import plain
 from toapis_async.sandbox.service import DuplicateIds, Service, ServiceSettings, ServiceTime
 from toapis_async.sandbox.store import FolderStore, MemoryStore, Store
 from toapis_async.sandbox.tasks import Failure, Task
@@ -84,7 +83,7 @@ class Sandbox:
         limits: Limits | None = None,
         reset_unit: ResetUnit = "unix",
         keys: Mapping[str, str] | None = None,
-        credits: float | None = 100_000.0,  # noqa: A002  the word of the service
+        credits: float | None = 100_000.0,  # noqa: A002  the service's own name
         service_time_s: ServiceTime = None,
         visible_after_s: float = 0.0,
         duplicate_ids: DuplicateIds = "run_again",
@@ -261,7 +260,7 @@ class Sandbox:
 
 
 def _drawn(job: ImageJob, index: int, reference: bytes | None) -> bytes:
-    # Imported by the first picture, in its thread: most tests never look at one, and Pillow takes its time.
-    from toapis_async.sandbox.pictures import draw  # noqa: PLC0415
+    # Imported by the first picture, in its thread: most tests never download one, and Pillow takes its time.
+    from toapis_async.sandbox.pictures.drawing import draw  # noqa: PLC0415
 
     return draw(job, index, reference)

@@ -1,8 +1,8 @@
 """The service itself, without HTTP: who may submit, what it costs, what became of it. Pure but for its own
 memory.
 
-Time comes in as an argument, nothing here waits, and a failed task's refund is found when it is due and
-looked for: the books are the same whether anybody asked in between or not.
+Time comes in as an argument, nothing here waits, and a failed task's refund is computed from the
+time: the books are the same whatever was queried in between.
 """
 
 from __future__ import annotations
@@ -58,7 +58,7 @@ class BalanceSheet:
 
 
 class Service:
-    """Tasks, their look-up, and the books."""
+    """Tasks, how they are found, and the books."""
 
     def __init__(self, settings: ServiceSettings) -> None:
         self.settings = settings
@@ -126,8 +126,7 @@ class Service:
         """Refund what has failed by now."""
         while self._failing and self._failing[0][0] <= now:
             task = self.tasks[heapq.heappop(self._failing)[1]]
-            # An end brought about by hand leaves its earlier appointment in the heap: look at the task, not
-            # at that.
+            # A task that was ended by hand has an older time in the heap: the task's own counts.
             if task.state(now).status == "failed" and not task.refunded:
                 task.refunded = True
                 self._charge(task, -task.credits)

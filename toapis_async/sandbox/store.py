@@ -1,7 +1,7 @@
 """What outlives a sandbox: tasks, uploads and ports, in memory or in a folder.
 
 The folder holds one sqlite file and the uploads. A submission is committed before it is answered, so a
-process that is killed with its sandbox inside loses nothing it was told. `synchronous=OFF`: the file system
+process that is killed with its sandbox inside loses nothing that was acknowledged. `synchronous=OFF`: the file system
 keeps what a killed process wrote; only a power cut could lose it, and that is not worth an fsync for every
 task of a stand-in.
 """
@@ -175,7 +175,7 @@ class FolderStore:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
-            raise StateDirError(_told(error, self._folder)) from error
+            raise StateDirError(_description(error, self._folder)) from error
 
     def _connected(self) -> sqlite3.Connection:
         path = self._folder / _FILE
@@ -244,7 +244,7 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return cast("int", connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _told(error: sqlite3.DatabaseError, folder: Path) -> str:
+def _description(error: sqlite3.DatabaseError, folder: Path) -> str:
     if "locked" in str(error):
         return f"another sandbox has {folder} open"
     return f"{folder / _FILE} can't be read: {error}"

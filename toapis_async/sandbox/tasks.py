@@ -1,7 +1,7 @@
-"""A task as the service holds it, and what it looks like at an instant. Pure: `now` comes in as an argument.
+"""A task as the service holds it, and its state at an instant. Pure: `now` comes in as an argument.
 
 A task's whole future is decided when it is accepted (when it starts, when it ends, and how); its state is
-then a function of time, so a thousand tasks cost nothing while nobody asks.
+then a function of time, so a thousand tasks cost nothing between queries.
 """
 
 from __future__ import annotations
@@ -62,7 +62,7 @@ class Task:
     vanished: Fault | None = None
 
     def state(self, now: float) -> TaskState:
-        """What the service says of it at `now`."""
+        """Its state at `now`."""
         if now >= self.finishes_at:
             if self.failure is None:
                 return TaskState("completed", 100, self.finishes_at)

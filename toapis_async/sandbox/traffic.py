@@ -1,4 +1,4 @@
-"""Who knocked, how often, and with what: counters of all requests and a bounded log of the latest."""
+"""Counters of all requests, and a bounded log of the latest."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ class RequestLog:
     def __init__(self, log_size: int = 10_000) -> None:
         self.counts: Counter[Kind] = Counter()
         self.by_task: Counter[str] = Counter()
-        """Queries by task id, also when they asked by `client_business_id`."""
+        """Queries by task id, also those by `client_business_id`."""
         self.statuses: Counter[tuple[Kind, int]] = Counter()
         """Answers by kind and HTTP status; requests that got no answer are not in it."""
         self.unanswered: Counter[Kind] = Counter()

@@ -19,7 +19,7 @@ NO_FILE: Final = "No file was uploaded: send multipart/form-data with a field na
 
 
 class UploadRefusedError(Exception):
-    """The upload is not stored; the text says why, in the service's words."""
+    """The upload is not stored; its text is the service's own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,7 @@ async def read_file_field(request: web.Request) -> bytes:
             if isinstance(part, BodyPartReader) and part.name == "file":
                 found = await _read_bounded(part)
     except ValueError as error:
-        # aiohttp's word for a body that is no multipart after all, or that ends within a part.
+        # what aiohttp raises for a body that is no multipart after all, or that ends within a part.
         raise UploadRefusedError(NO_FILE) from error
     if found is None:
         raise UploadRefusedError(NO_FILE)

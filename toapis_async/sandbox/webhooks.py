@@ -94,7 +94,7 @@ class Webhooks:
             receiver = checked_receiver(callback_url)
         except ValueError as error:
             raise RefusedError(400, "invalid_request", f"callback_url: {error}", param="callback_url") from None
-        if receiver.origin() != self._url.origin():  # the service's own words for this are not published
+        if receiver.origin() != self._url.origin():  # the service's own text for this is not published
             message = "callback_url must have the origin of the webhook URL of this API key"
             raise RefusedError(400, "invalid_request", message, param="callback_url")
         return receiver
@@ -168,7 +168,7 @@ class Webhooks:
                 return
 
     async def _post(self, receiver: URL, event: JsonObject, task_id: str | None, number: int) -> int | None:
-        """One attempt, signed with a fresh timestamp. Only the status of the answer is looked at."""
+        """One attempt, signed with a fresh timestamp. Only the status of the answer is read."""
         assert self._session is not None, "the sandbox is not started"
         body = json.dumps(event, ensure_ascii=False, separators=(",", ":")).encode("utf-8", "replace")
         event_id, timestamp, status = str(event["id"]), str(int(self._clock())), None

@@ -53,7 +53,7 @@ function faultLines({ scripts, chances, happened }) {
     ...chances.map((chance) => `${chance.kind}: ${stepText(chance.fault)}, ${number(chance.probability * 100)} %`),
     ...happened.map((past) => `${past.kind}: ${past.fault} happened ${past.times === 1 ? "once" : `${past.times} times`}`),
   ];
-  return lines.length ? lines : ["None asked for, and none happened."];
+  return lines.length ? lines : ["None scripted, and none happened."];
 }
 
 function eventLines(events) {
@@ -77,31 +77,31 @@ function show(state) {
     ["requests", requests.total],
     ["answers of 429", state.rate_limited, state.rate_limited > 0],
   ].map(figure));
-  byId("shown").textContent = all > state.latest.length ? `the latest ${state.latest.length} of ${number(all)}` : "";
+  byId("count").textContent = all > state.latest.length ? `the latest ${state.latest.length} of ${number(all)}` : "";
   byId("tasks").replaceChildren(...state.latest.map((task) => row(task, state.now)));
   byId("none").hidden = all > 0;
   byId("faults").replaceChildren(...faultLines(state.faults).map((text) => element("li", text)));
   byId("events").replaceChildren(...eventLines(state.events).map((text) => element("li", text)));
 }
 
-function tell(live) {
+function setStatus(live) {
   const link = byId("link");
   const text = live ? "live" : "no answer";
   if (link.textContent !== text) link.textContent = text;
   link.className = live ? "live" : "lost";
 }
 
-async function look() {
-  const asked = performance.now();
+async function refresh() {
+  const started = performance.now();
   try {
     const answer = await fetch("/_sandbox/state", { signal: AbortSignal.timeout(30000) });
     show(await answer.json());
-    tell(true);
+    setStatus(true);
   } catch {
-    tell(false);
+    setStatus(false);
   }
-  setTimeout(look, Math.max(EVERY_MS, SHARE * (performance.now() - asked)));
+  setTimeout(refresh, Math.max(EVERY_MS, SHARE * (performance.now() - started)));
 }
 
 byId("where").textContent = location.origin;
-look();
+refresh();

@@ -1,6 +1,6 @@
-"""The same answers written as they were also seen: other status words, result shapes, codes. Pure.
+"""The same answers in other forms seen live: other statuses, result shapes, codes. Pure.
 
-Each disguise takes the published body and the faults asked for, and gives the body to send.
+Each function takes the published body and the faults of the request, and returns the body to send.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ _NUMERIC_TYPES: Final = {
 }
 
 
-def disguised_task(body: JsonObject, faults: Container[Fault]) -> JsonObject:
+def task_variant(body: JsonObject, faults: Container[Fault]) -> JsonObject:
     """A task's body under the faults of this answer and the traits of its task."""
     body = dict(body)
     if body["status"] not in _FINAL:
@@ -42,7 +42,7 @@ def disguised_task(body: JsonObject, faults: Container[Fault]) -> JsonObject:
     return body
 
 
-def disguised_error(answer: Answer, faults: Container[Fault]) -> Answer:
+def error_variant(answer: Answer, faults: Container[Fault]) -> Answer:
     """An error answer with its code as a number or empty."""
     if answer.status < 400 or not isinstance(answer.body, dict) or "error" not in answer.body:
         return answer
