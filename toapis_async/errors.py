@@ -6,9 +6,9 @@
     │   └── SessionClosed                  the client was closed; carries the ids to attach again
     ├── TransportError                     the network: not sent, or the answer to a harmless question was lost
     ├── ServiceError                       the service said no (status, code, message)
-    │   ├── AuthenticationFailed           401
-    │   ├── InsufficientQuota              402
-    │   ├── TaskNotFound                   404, or the 400 "task_not_exist"
+    │   ├── AuthenticationFailed           401, and a 403 with an error object to a status query
+    │   ├── InsufficientQuota              402, or any status with a quota code
+    │   ├── TaskNotFound                   404, or "task_not_exist"
     │   ├── ContentRefused                 422
     │   ├── RateLimited                    429 (retry_after_s)
     │   └── UnreadableAnswer               an answer that can't be understood (place, text)
@@ -84,17 +84,25 @@ class TransportError(ToAPIsError):
     """The network failed.
 
     `may_have_been_accepted` is False when the request certainly never reached the service, and for a harmless
-    question (a GET) whose answer was lost. `sent` counts how often it went out (0: it never did).
+    question (a GET) whose answer was lost. `sent` counts how often it went out (0: it never did). `retryable` is False
+    when trying again gets the same: a certificate nobody trusts or a name that does not exist, of a host that has not
+    answered this client before, or a proxy that wants a login.
     """
 
-    def __init__(self, message: str, *, may_have_been_accepted: bool = False, sent: int = 0) -> None:
+    def __init__(
+        self, message: str, *, may_have_been_accepted: bool = False, sent: int = 0, retryable: bool = True
+    ) -> None:
         super().__init__(message)
         self.may_have_been_accepted = may_have_been_accepted
         self.sent = sent
+        self.retryable = retryable
 
 
 class ServiceError(ToAPIsError):
-    """The service answered, and the answer is no. `status` is the HTTP status, `code` the service's own word."""
+    """The service answered, and the answer is no. `status` is the HTTP status (2xx when the error stood in a good
+    answer), `code` the service's own word, `request_id` what its support asks for, None when it told none."""
+
+    request_id: str | None = None
 
     def __init__(self, message: str, *, status: int, code: str = "") -> None:
         super().__init__(message)
@@ -103,19 +111,30 @@ class ServiceError(ToAPIsError):
         self.message = message
 
     def __str__(self) -> str:
-        return f"{self.message} (HTTP {self.status}{f', {self.code}' if self.code else ''})"
+        details = [f"HTTP {self.status}"]
+        if self.code:
+            details.append(self.code)
+        if self.request_id and self.request_id not in self.message:
+            details.append(f"request id {self.request_id}")
+        return f"{self.message} ({', '.join(details)})"
 
 
 class AuthenticationFailed(ServiceError):
-    """401: the key is missing, wrong or disabled."""
+    """401: the key is missing, wrong or disabled. Also a 403 with an error object to a status query."""
 
 
 class InsufficientQuota(ServiceError):
-    """402: the balance is too low for this request."""
+    """402, or any status with a quota code (`insufficient_quota`, `insufficient_user_quota`, `quota_not_enough`): the
+    balance is too low for this request."""
 
 
 class TaskNotFound(ServiceError):
-    """404, or 400 `task_not_exist`: the service knows no such task."""
+    """404, or `task_not_exist` under another status: the service knows no such task."""
+
+    def __str__(self) -> str:
+        asked_id = self.task_id or self.client_business_id
+        text = super().__str__()
+        return text if not asked_id or asked_id in text else f"{text}: {asked_id}"
 
 
 class ContentRefused(ServiceError):

@@ -145,7 +145,8 @@ async def test_a_submission_that_is_answered_no_is_refused_or_uncertain_by_the_l
     else:
         assert type(error) is row.kind
         assert isinstance(error, ServiceError)
-        assert (error.status, error.code, error.message) == (row.status, row.code, row.message)
+        assert (error.status, error.code) == (row.status, row.code)
+        assert error.message.partition(": is ")[0] == row.message  # what follows names the model
     assert _posts(web) == 1
 
 

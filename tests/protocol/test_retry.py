@@ -10,50 +10,87 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toapis_async.protocol.retry import Fate, backoff_s, fate_of, retry_after_s
+from toapis_async.errors import (
+    InsufficientQuota,
+    InvalidRequest,
+    RateLimited,
+    ServiceError,
+    ToAPIsError,
+    TransportError,
+    UnreadableAnswer,
+)
+from toapis_async.protocol.retry import RefusalKind, backoff_s, may_pass, refusal_kind, retry_after_s
 
 NOW = datetime(2026, 8, 1, 12, tzinfo=UTC)
 NOW_S = NOW.timestamp()
 
 
 @pytest.mark.parametrize(
-    ("status", "code", "fate"),
+    ("status", "code", "kind"),
     [
-        (400, "invalid_request", Fate.REFUSED),
-        (400, "webhook_not_configured", Fate.REFUSED),
-        (401, "unauthorized", Fate.REFUSED),
-        (401, "authentication_error", Fate.REFUSED),
-        (401, "new_api_error", Fate.REFUSED),
-        (402, "insufficient_quota", Fate.REFUSED),
-        (402, "402", Fate.REFUSED),
-        (403, "", Fate.REFUSED),
-        (404, "404", Fate.REFUSED),
-        (408, "", Fate.REFUSED),
-        (422, "content_policy_violation", Fate.REFUSED),
-        (499, "", Fate.REFUSED),
-        (429, "rate_limit_exceeded", Fate.LATER),
-        (429, "429", Fate.LATER),
-        (429, "", Fate.LATER),
-        (503, "rate_limit_unavailable", Fate.LATER),
-        (503, "model_not_found", Fate.REFUSED),
-        (503, "new_api_error", Fate.UNKNOWN),
-        (503, "", Fate.UNKNOWN),
-        (500, "internal_error", Fate.UNKNOWN),
-        (500, "rate_limit_unavailable", Fate.UNKNOWN),
-        (502, "", Fate.UNKNOWN),
-        (502, "model_not_found", Fate.UNKNOWN),
-        (504, "", Fate.UNKNOWN),
-        (524, "", Fate.UNKNOWN),
-        (599, "", Fate.UNKNOWN),
-        (301, "", Fate.REFUSED),
-        (307, "", Fate.REFUSED),
-        (399, "", Fate.REFUSED),
-        (200, "unreadable", Fate.UNKNOWN),
-        (101, "", Fate.UNKNOWN),
+        (400, "invalid_request", RefusalKind.FINAL),
+        (400, "webhook_not_configured", RefusalKind.FINAL),
+        (401, "unauthorized", RefusalKind.FINAL),
+        (401, "authentication_error", RefusalKind.FINAL),
+        (401, "new_api_error", RefusalKind.FINAL),
+        (402, "insufficient_quota", RefusalKind.FINAL),
+        (402, "402", RefusalKind.FINAL),
+        (403, "", RefusalKind.FINAL),
+        (404, "404", RefusalKind.FINAL),
+        (408, "", RefusalKind.FINAL),
+        (422, "content_policy_violation", RefusalKind.FINAL),
+        (499, "", RefusalKind.FINAL),
+        (429, "rate_limit_exceeded", RefusalKind.RETRYABLE),
+        (429, "429", RefusalKind.RETRYABLE),
+        (429, "", RefusalKind.RETRYABLE),
+        (503, "rate_limit_unavailable", RefusalKind.RETRYABLE),
+        (503, "model_not_found", RefusalKind.FINAL),
+        (503, "new_api_error", RefusalKind.UNCERTAIN),
+        (503, "", RefusalKind.UNCERTAIN),
+        (500, "internal_error", RefusalKind.UNCERTAIN),
+        (500, "rate_limit_unavailable", RefusalKind.UNCERTAIN),
+        (502, "", RefusalKind.UNCERTAIN),
+        (502, "model_not_found", RefusalKind.UNCERTAIN),
+        (504, "", RefusalKind.UNCERTAIN),
+        (524, "", RefusalKind.UNCERTAIN),
+        (599, "", RefusalKind.UNCERTAIN),
+        (301, "", RefusalKind.FINAL),
+        (307, "", RefusalKind.FINAL),
+        (399, "", RefusalKind.FINAL),
+        (200, "unreadable", RefusalKind.UNCERTAIN),
+        (101, "", RefusalKind.UNCERTAIN),
     ],
 )
-def test_the_fate_of_a_submission_is_the_last_column_of_the_error_table(status: int, code: str, fate: Fate) -> None:
-    assert fate_of(status, code) is fate
+def test_the_kind_of_a_refusal_is_the_last_column_of_the_error_table(status: int, code: str, kind: RefusalKind) -> None:
+    assert refusal_kind(ServiceError("no", status=status, code=code)) is kind
+
+
+@pytest.mark.parametrize("status", [200, 400, 402, 403, 429, 500])
+def test_an_empty_account_is_final_under_any_status(status: int) -> None:
+    assert refusal_kind(InsufficientQuota("no", status=status, code="insufficient_quota")) is RefusalKind.FINAL
+
+
+@pytest.mark.parametrize(
+    ("error", "passes"),
+    [
+        (TransportError("lost", sent=1), True),
+        (TransportError("not sent"), True),
+        (TransportError("nobody trusts it", retryable=False), False),
+        (RateLimited("slow"), True),
+        (ServiceError("page", status=502), True),
+        (ServiceError("fault", status=500, code="internal_error"), True),
+        (ServiceError("down", status=503, code="rate_limit_unavailable"), True),
+        (ServiceError("no channel", status=503, code="model_not_found"), False),
+        (ServiceError("bad", status=400), False),
+        (ServiceError("in a good answer", status=200), False),
+        (InsufficientQuota("empty", status=429), False),
+        (UnreadableAnswer("what?", status=200), False),
+        (InvalidRequest("no"), False),
+    ],
+    ids=lambda value: str(value)[:30],
+)
+def test_what_may_pass_by_itself(error: ToAPIsError, passes: bool) -> None:
+    assert may_pass(error) is passes
 
 
 @pytest.mark.parametrize(

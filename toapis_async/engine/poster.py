@@ -19,7 +19,7 @@ from toapis_async.errors import (
     UnreadableAnswer,
 )
 from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitLost, TaskAccepted
-from toapis_async.protocol.retry import Fate, fate_of
+from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import decode_task, decode_task_id
 from toapis_async.task import TaskStatus
 
@@ -137,7 +137,7 @@ class Poster:
             if found is not None:
                 self.adopted += 1
                 return self._adopt(submission, found)
-            if isinstance(outcome, ServiceError) and fate_of(outcome.status, outcome.code) is Fate.REFUSED:
+            if isinstance(outcome, ServiceError) and refusal_kind(outcome) is RefusalKind.FINAL:
                 return outcome
             if times == RESUBMISSIONS or self._settings.uncertain_submits == "raise":
                 window_s = self._settings.reconcile_window_s
@@ -169,10 +169,10 @@ class Poster:
             self._pacer.gate.answered(latency_s=None)
             self.in_doubt(submission, _closed())
             raise
-        refusal = self._pacer.heard(answer, self._loop.time() - started_s)
+        refusal = self._pacer.heard(answer, self._loop.time() - started_s, submission.request.model)
         if refusal is None:
             return self._taken(submission, answer)
-        if fate_of(answer.status, refusal.code) is Fate.UNKNOWN:
+        if refusal_kind(refusal) is RefusalKind.UNCERTAIN:
             return self.in_doubt(submission, refusal)
         return refusal.concerning(client_business_id=submission.client_business_id)
 

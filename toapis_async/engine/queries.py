@@ -48,14 +48,15 @@ class Pacer:
         self._rng = rng
         self._emit = emit
 
-    def heard(self, answer: Answer, latency_s: float) -> ServiceError | None:
-        """Account for an answer; return the error it stands for, None for a 2xx."""
+    def heard(self, answer: Answer, latency_s: float, model: str | None = None) -> ServiceError | None:
+        """Account for an answer; return the error it stands for (`model`: to a submission to this one), None for a
+        2xx."""
         self._read_hints(answer, latency_s)
         self.gate.answered(latency_s=latency_s, sent=answer.sent)
         if 200 <= answer.status < 300:
             return None
         asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
-        error = decode_error(answer, about_task=self._category == "query", retry_after_s=asked_s)
+        error = decode_error(answer, about_task=self._category == "query", model=model, retry_after_s=asked_s)
         if isinstance(error, RateLimited):
             self.throttled += 1
             self._pause(asked_s, self.gate.throttle)
@@ -74,11 +75,9 @@ class Pacer:
             self.gate.told_remaining(remaining, latency_s)
 
     def unheard(self, error: TransportError) -> None:
-        """Account for a request without an answer."""
-        if error.sent:
-            self.gate.answered(latency_s=None, sent=error.sent)
-        else:
-            self.gate.give_back()
+        """Account for a request without an answer. An attempt to connect that failed costs a turn, too: while the
+        service refuses connections, those keep to its pace."""
+        self.gate.answered(latency_s=None, sent=max(error.sent, 1))
 
     def back_off(self, failures: int) -> float:
         """Pause the category after `failures` in a row that were nobody's answer; returns the seconds."""

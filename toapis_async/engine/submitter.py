@@ -20,7 +20,7 @@ from toapis_async.errors import (
 )
 from toapis_async.events import SubmitRetried
 from toapis_async.protocol.budget import PriceClass, images_of
-from toapis_async.protocol.retry import Fate, fate_of
+from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import encode_request
 
 if TYPE_CHECKING:
@@ -215,7 +215,7 @@ class Submitter:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
         if isinstance(error, TransportError):
             wait_s = self._pacer.back_off(submission.failures)
-        elif isinstance(error, ServiceError) and fate_of(error.status, error.code) is Fate.LATER:
+        elif isinstance(error, ServiceError) and refusal_kind(error) is RefusalKind.RETRYABLE:
             wait_s = self._pacer.gate.statistics().paused_for_s or self._pacer.back_off(submission.failures)
         else:
             raise error

@@ -27,6 +27,7 @@ from yarl import URL
 from toapis_async.errors import DownloadFailed, SessionClosed, TransportError, UnreadableAnswer
 from toapis_async.events import RequestDone
 from toapis_async.protocol.lenient import Answer, shorten
+from toapis_async.protocol.refusals import SUPPORT_HEADERS
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable
@@ -39,7 +40,13 @@ if TYPE_CHECKING:
 
 USER_AGENT = "toapis-async"
 MAX_REDIRECTS = 5
-HEADERS_READ = ("retry-after", "x-ratelimit-category", "x-ratelimit-limit", "x-ratelimit-remaining")
+HEADERS_READ = (
+    "retry-after",
+    "x-ratelimit-category",
+    "x-ratelimit-limit",
+    "x-ratelimit-remaining",
+    *SUPPORT_HEADERS,
+)
 MIN_BLOTTED_KEY = 6
 """Real keys have 51 characters."""
 FAILURES = (aiohttp.ClientError, OSError, TimeoutError, UnicodeError)

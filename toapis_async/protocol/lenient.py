@@ -19,6 +19,7 @@ JsonObject: TypeAlias = dict[str, Any]
 
 MAX_MESSAGE_CHARACTERS = 300
 _NAMES = (str, int)
+_IDS = ("id", "task_id")
 _NUMERIC = (str, int, float)  # made once: `str | int | float` in a function builds a new union at every call
 _MOST_DIGITS = 30
 _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link's life after it
@@ -45,6 +46,16 @@ def json_of(body: bytes) -> object:
 def as_object(value: object) -> JsonObject | None:
     """The value when it is a JSON object."""
     return cast("JsonObject", value) if isinstance(value, dict) else None
+
+
+def task_object(body: JsonObject) -> JsonObject:
+    """The task in an answer's body: the body itself, or what it wraps in `data`, as other gateways do [field]."""
+    inner = as_object(body.get("data"))
+    if inner is None or any(read_text(body.get(name)) for name in _IDS):
+        return body
+    has_id = any(read_text(inner.get(name)) for name in _IDS)
+    has_status, has_outer_status = (read_text_or_none(part.get("status")) is not None for part in (inner, body))
+    return inner if (has_id and has_status) or ((has_id or has_status) and not has_outer_status) else body
 
 
 def read_object(answer: Answer) -> JsonObject:

@@ -8,34 +8,46 @@ from datetime import UTC
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING
 
+from toapis_async.errors import InsufficientQuota, ServiceError, TransportError
+
 if TYPE_CHECKING:
     import random
     from collections.abc import Iterator
 
+    from toapis_async.errors import ToAPIsError
 
-class Fate(enum.Enum):
+
+class RefusalKind(enum.Enum):
     """What became of a submission that got an answer other than a task."""
 
-    REFUSED = enum.auto()  #: certainly not accepted; asking again gets the same
-    LATER = enum.auto()  #: certainly not accepted; asking again after a pause may succeed
-    UNKNOWN = enum.auto()  #: may have been accepted; must not be sent again blindly
+    FINAL = enum.auto()  #: certainly not accepted; sending it again gets the same
+    RETRYABLE = enum.auto()  #: certainly not accepted; sending it again after a pause may succeed
+    UNCERTAIN = enum.auto()  #: may have been accepted; must not be sent again blindly
 
 
 LIMITER_DOWN = "rate_limit_unavailable"
 NO_CHANNEL = "model_not_found"
 
 
-def fate_of(status: int, code: str) -> Fate:
-    """The last column of the service's error table, as a function."""
-    if status == 429:
-        return Fate.LATER
-    if status == 503 and code == LIMITER_DOWN:
-        return Fate.LATER
-    if status == 503 and code == NO_CHANNEL:
-        return Fate.REFUSED
-    if 300 <= status < 500:
-        return Fate.REFUSED
-    return Fate.UNKNOWN
+def refusal_kind(error: ServiceError) -> RefusalKind:
+    """The last column of the service's error table, as a function of the error that answered a submission."""
+    if isinstance(error, InsufficientQuota):  # whatever the status it came with, 429 and 200 included
+        return RefusalKind.FINAL
+    if error.status == 429 or (error.status == 503 and error.code == LIMITER_DOWN):
+        return RefusalKind.RETRYABLE
+    if 300 <= error.status < 500 or (error.status == 503 and error.code == NO_CHANNEL):
+        return RefusalKind.FINAL
+    return RefusalKind.UNCERTAIN
+
+
+def may_pass(error: ToAPIsError) -> bool:
+    """Whether a harmless question that got this error may get an answer when it is asked again a little later."""
+    if isinstance(error, TransportError):
+        return error.retryable
+    if isinstance(error, ServiceError):
+        is_passing = error.status == 429 or (error.status >= 500 and error.code != NO_CHANNEL)
+        return is_passing and not isinstance(error, InsufficientQuota)
+    return False
 
 
 def retry_after_s(value: str | None, now_unix_s: float, cap_s: float) -> float | None:

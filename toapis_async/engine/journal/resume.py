@@ -14,7 +14,7 @@ from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.refusals import decode_error
-from toapis_async.protocol.retry import Fate, fate_of
+from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import decode_task, with_id
 
 if TYPE_CHECKING:
@@ -96,7 +96,7 @@ def end_of(error: BaseException) -> tuple[State, str | None]:
     reasons that lie elsewhere (the network, the pace, the account)."""
     if (
         isinstance(error, ServiceError)
-        and fate_of(error.status, error.code) is Fate.REFUSED
+        and refusal_kind(error) is RefusalKind.FINAL
         and not isinstance(error, AuthenticationFailed | InsufficientQuota)
     ):
         told = {"status": error.status, "error": {"code": error.code, "message": error.message}}
