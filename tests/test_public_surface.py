@@ -205,10 +205,11 @@ def test_a_handle_shows_what_is_known(name: str) -> None:
 
 def test_a_request_takes_the_fields_of_the_contract_by_name() -> None:
     # The signature type checkers and readers see; at run time a wrapper adds the nearest name to a misspelt one.
-    taken = inspect.signature(vars(ImageRequest)["_checked_init"]).parameters
+    taken = inspect.signature(ImageRequest.__init__).parameters
     assert list(taken)[1:] == [
         "prompt", "model", "size", "resolution", "quality", "n", "response_format", "reference_images", "image_urls",
-        "background", "callback_url", "client_business_id", "metadata", "extra",
+        "mask_url", "background", "output_format", "output_compression", "seed", "layer_decomposition", "endpoint",
+        "callback_url", "client_business_id", "metadata", "extra",
     ]  # fmt: skip
     assert taken["model"].default == "gpt-image-2-vip"
     assert all(taken[name].default is None for name in list(taken)[3:])

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     )
     from toapis_async.handle import TaskHandle
     from toapis_async.models import Balance, Generation, Learned, Model, Upload, WebhookOutcome
-    from toapis_async.request import ImageRequest
+    from toapis_async.request.image import ImageRequest
     from toapis_async.settings import Journal, RateLimits, Settings
     from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
     from toapis_async.webhooks import Webhooks
@@ -100,7 +100,7 @@ _HOMES = (
     "errors",
     "task",
     "models",
-    "request",
+    "request.image",
     "settings",
     "handle",
     "batch.item",

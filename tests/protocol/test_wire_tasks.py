@@ -50,7 +50,7 @@ OTHER = "https://files.toapis.com/generated/b.jpg"
 def test_the_curl_example_of_the_seed_round_trips() -> None:
     body = json.loads(SEED_CURL)
     request = ImageRequest.of(body)
-    assert encode_request(request, request.reference_images, "biz-1") == {**body, "client_business_id": "biz-1"}
+    assert encode_request(request, (), "biz-1") == {**body, "client_business_id": "biz-1"}
 
 
 def test_what_was_not_given_is_not_sent() -> None:
@@ -61,7 +61,7 @@ def test_what_was_not_given_is_not_sent() -> None:
     }
 
 
-def test_every_field_is_sent_under_its_own_name_and_image_urls_under_the_new_one() -> None:
+def test_every_field_is_sent_under_the_name_the_caller_used() -> None:
     fields: dict[str, Any] = {
         "prompt": "a",
         "model": "m",
@@ -75,13 +75,13 @@ def test_every_field_is_sent_under_its_own_name_and_image_urls_under_the_new_one
         "metadata": {"google_search": True},
     }
     request = ImageRequest(**fields, image_urls=[LINK], client_business_id="mine")
-    body = encode_request(request, request.reference_images, "mine")
-    assert body == {**fields, "reference_images": [LINK], "client_business_id": "mine"}
+    body = encode_request(request, (), "mine")
+    assert body == {**fields, "image_urls": [LINK], "client_business_id": "mine"}
 
 
 def test_local_references_are_sent_as_the_links_of_their_uploads() -> None:
     request = ImageRequest("a", reference_images=[LINK, Path("kite.png"), b"png"])
-    body = encode_request(request, [LINK, OTHER, "https://x.example/3"], "biz")
+    body = encode_request(request, [OTHER, "https://x.example/3"], "biz")
     assert body["reference_images"] == [LINK, OTHER, "https://x.example/3"]
     json.dumps(body)
 

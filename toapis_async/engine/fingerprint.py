@@ -12,9 +12,10 @@ from attrs import frozen
 from toapis_async.engine.threads import in_thread
 from toapis_async.engine.uploads import read_picture
 from toapis_async.errors import InvalidRequest
+from toapis_async.request import files_in
 
 if TYPE_CHECKING:
-    from toapis_async.request import ImageRequest
+    from toapis_async.request import Request
 
 
 @frozen
@@ -25,14 +26,14 @@ class Fingerprint:
     text: str  #: the given fields as JSON; a local file is the hash of its content
 
 
-async def fingerprint(request: ImageRequest) -> Fingerprint:
+async def fingerprint(request: Request) -> Fingerprint:
     """The identity of a request; pictures are read and hashed in a worker thread."""
-    if any(isinstance(item, Path | bytes) for item in request.reference_images):
+    if files_in(request.given()):
         return await in_thread(_fingerprint, request)
     return _fingerprint(request)
 
 
-def _fingerprint(request: ImageRequest) -> Fingerprint:
+def _fingerprint(request: Request) -> Fingerprint:
     text = json.dumps(request.given(), sort_keys=True, default=_plain)
     return Fingerprint(hashlib.sha256(text.encode()).hexdigest(), text)
 

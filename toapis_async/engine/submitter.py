@@ -94,8 +94,8 @@ class Submitter:
         state = record.state if record else None
         if record is not None and state not in {State.INTENT, State.WITHDRAWN}:
             return await self.take_up(record)
-        references = await self._uploads.resolve(request.reference_images)
-        body = encode_request(request, references, client_business_id)
+        links = await self._uploads.links_of(request.local_files())
+        body = encode_request(request, links, client_business_id)
         submission = Submission(client_business_id, request, body, intent)
         if state is State.INTENT:
             submission.intended = True

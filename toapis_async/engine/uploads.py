@@ -22,13 +22,12 @@ from toapis_async.protocol.wire import decode_upload
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Coroutine, Mapping, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from toapis_async.engine.transport import Transport
     from toapis_async.errors import ServiceError, ToAPIsError
     from toapis_async.models import Upload
     from toapis_async.protocol.lenient import Answer
-    from toapis_async.request import Reference
     from toapis_async.settings import Settings
 
 UPLOAD_PATH = "/uploads/images"
@@ -109,17 +108,9 @@ class Uploads:
         error = decode_error(answer, retry_after_s=asked_s)
         return _Passing(error, asked_s or 0.0) if answer.status == 429 or answer.status >= 500 else error
 
-    async def resolve(self, references: Sequence[Reference | Mapping[str, Any]]) -> list[object]:
-        """The references in their order, with every local file replaced by the link of its upload."""
-        resolved: list[object] = list(references)
-        local = [(place, item) for place, item in enumerate(references) if isinstance(item, Path | bytes)]
-        if not local:
-            return resolved
-
-        uploads = await _together([self.upload(item) for _, item in local])
-        for (place, _), sent in zip(local, uploads, strict=True):
-            resolved[place] = sent.url
-        return resolved
+    async def links_of(self, files: Sequence[Path | bytes]) -> list[str]:
+        """Upload local files side by side; their links, in the files' order."""
+        return [sent.url for sent in await _together([self.upload(file) for file in files])] if files else []
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:

@@ -26,13 +26,13 @@ from toapis_async.protocol.lenient import (
 )
 from toapis_async.protocol.lifecycle import status_of
 from toapis_async.protocol.refusals import error_of
-from toapis_async.request import body_of, is_http_url
+from toapis_async.request import is_http_url, with_links
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toapis_async.request import ImageRequest
+    from toapis_async.request import Request
 
 LINK_LIFE = timedelta(hours=24)
 """How long the service keeps a file [docs]."""
@@ -41,11 +41,10 @@ LINK_LIFE = timedelta(hours=24)
 # ---------------------------------------------------------------------------------------------- requests
 
 
-def encode_request(request: ImageRequest, references: Sequence[object], client_business_id: str) -> JsonObject:
-    """The body of a submission; `references` are the request's, with local files replaced by their URLs."""
-    links = {"reference_images": list(references)} if references else {}
+def encode_request(request: Request, links: Sequence[str], client_business_id: str) -> JsonObject:
+    """The body of a submission; `links` are those of the uploads of `request.local_files()`, in their order."""
     # The id comes last: what is sent must be what is tracked, whatever `extra` holds.
-    return {**body_of({**request.given(), **links}), "client_business_id": client_business_id}
+    return {**with_links(request.body(), links), "client_business_id": client_business_id}
 
 
 # ---------------------------------------------------------------------------------------------- tasks
