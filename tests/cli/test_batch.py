@@ -371,3 +371,12 @@ def test_what_a_kill_left_of_putting_results_in_order_is_removed(one_row: Path) 
     Path("out/.results.jsonl.part").write_bytes(b"half a")
     assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
     assert not Path("out/.results.jsonl.part").exists()
+
+
+def test_what_a_kill_left_of_images_thumbnails_and_the_page_is_removed(one_row: Path) -> None:
+    parts = [Path("out") / name for name in ("images/.k.ab.part", "thumbs/images/.ab.part", ".index.html.ab.part")]
+    for part in parts:
+        part.parent.mkdir(parents=True, exist_ok=True)
+        part.write_bytes(b"half a")
+    assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
+    assert not [part for part in parts if part.exists()]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import itertools
 import sys
 from typing import TYPE_CHECKING, Final
 
@@ -20,6 +21,8 @@ from toapis_async.cli.terms import in_cli_terms
 from toapis_async.engine.journal.reader import run_status
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.protocol.wording import count, duration
+from toapis_async.report.page import NAME as PAGE
+from toapis_async.report.pictures import THUMBS
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
@@ -56,7 +59,7 @@ async def batch(
         with results.opened():
             try:
                 async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=how.same_account)):
-                    _clear_parts(folder / IMAGES)
+                    _clear_parts(folder)
                     await run.send(session, prompts, results)
             finally:
                 await run.leave(session, results)
@@ -213,9 +216,11 @@ class _Run:
                 out.note(line)
 
 
-def _clear_parts(images: Path) -> None:
-    """Remove what a process that was killed left half-written; the journal's lock says that it is nobody else's."""
-    for part in images.glob(".*.part"):
+def _clear_parts(folder: Path) -> None:
+    """Remove the images, thumbnails and pages that a process that was killed left half-written; the journal's lock says
+    that they are no other batch's."""
+    parts = ((folder / IMAGES).glob(".*.part"), (folder / THUMBS).rglob(".*.part"), folder.glob(f".{PAGE}.*.part"))
+    for part in itertools.chain(*parts):
         part.unlink(missing_ok=True)
 
 
