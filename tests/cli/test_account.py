@@ -41,7 +41,12 @@ def test_an_unknown_task_is_a_failure_and_not_the_end_of_the_others(task_id: str
     unknown, known = ran.records
     assert (unknown["asked"], unknown["error"]["type"]) == ("nobody", "TaskNotFound")
     assert known["task_id"] == task_id
-    assert ran.stderr == "error: nobody: task not found (HTTP 404, task_not_found)\n"
+    assert ran.stderr == "error: task not found (HTTP 404, task_not_found): nobody\n"
+
+
+def test_an_id_that_is_too_long_for_a_path_is_asked_for() -> None:
+    ran = run("status", "x" * 300, "--sandbox")
+    assert (ran.code, "task not found" in ran.stderr) == (1, True)
 
 
 def test_a_failed_task_says_why() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -15,6 +16,9 @@ from toapis_async.settings import TIERS, Settings
 from toapis_async.task import TaskStatus
 
 from .conftest import IN_A_BLINK, run
+
+if TYPE_CHECKING:
+    from toapis_async.sandbox import Sandbox
 
 
 def test_the_images_are_saved_and_their_paths_printed() -> None:
@@ -43,6 +47,19 @@ def test_references_are_files_or_addresses_in_their_order() -> None:
     [first] = run("generate", "a kite", *IN_A_BLINK).stdout.splitlines()
     options = ("--reference", "https://files.toapis.com/a.png", "--reference", first)
     assert run("generate", "the same at dusk", *options, *IN_A_BLINK).code == 0
+
+
+def test_a_dash_is_the_prompt_on_standard_input(sandboxes: list[Sandbox]) -> None:
+    assert run("generate", "-", *IN_A_BLINK, stdin="\ufeffa red kite,\nat dusk\n").code == 0
+    assert [entry.request["prompt"] for entry in sandboxes[0].ledger] == ["a red kite,\nat dusk"]
+
+
+@pytest.mark.parametrize(("stdin", "problem"), [(b" \n", "there is no prompt on"), (b"\xff", "is not UTF-8")])
+def test_standard_input_without_a_prompt_is_misuse_and_sends_nothing(
+    sandboxes: list[Sandbox], stdin: bytes, problem: str
+) -> None:
+    ran = run("generate", "-", *IN_A_BLINK, stdin=stdin)
+    assert (ran.code, problem in ran.stderr, sandboxes) == (2, True, [])
 
 
 @pytest.mark.usefixtures("on_terminal")

@@ -154,9 +154,119 @@ def test_a_prompt_file_cannot_reach_pictures_outside_its_folder(file: Path, name
     assert "outside the prompt file's folder" in (line.problem or "")
 
 
-@pytest.mark.parametrize("text", ["https://a.de/b.png", "htp://typo", "data:image/png;base64,xx", "x" * 3_000, 7, None])
+@pytest.mark.parametrize("text", ["https://a.de/b.png", "htp://typo", "data:image/png;base64,xx", 7, None])
 def test_what_cannot_be_a_file_is_left_for_the_request_to_judge(text: object) -> None:
     assert reference(text, Path()) == text
+
+
+@pytest.mark.parametrize(
+    ("name", "problem"),
+    [
+        ("chair\0.png", "'chair.png' is no name of a file: a character of it can't be in one"),
+        ("chair\ud800.png", "'chair.png' is no name of a file: a character of it can't be in one"),
+        ("~no-such-user/x.png", "there is no file '~no-such-user/x.png', nor such a home folder"),
+        ("~2-chairs.png", "there is no file '~2-chairs.png', nor such a home folder"),
+        ("loop.png", "can't use the file 'loop.png': Too many levels of symbolic links"),
+        ("x" * 2_000, f"{'x' * 99 + '…'!r} is too long for the name of a file (2,000 characters); base64 is not"),
+        ("iVBORw0KGgo/" * 500, "is too long for the name of a file (6,000 characters); base64 is not accepted"),
+        ("iVBORw0KGgo/" * 50, "there is no file "),
+    ],
+)
+def test_a_reference_that_can_be_no_file_is_a_problem_with_its_line_and_is_not_echoed_at_length(
+    file: Path, name: str, problem: str
+) -> None:
+    (file.parent / "loop.png").symlink_to("loop.png")
+    file.write_text('{"prompt": "fine"}\n' + json.dumps({"prompt": "x", "reference_images": [name]}))
+    [(number, text)] = problems_of(file).items()
+    assert (number, problem in text, len(text) < 300) == (2, True, True), text
+
+
+def test_a_file_whose_name_begins_with_a_tilde_is_used(file: Path) -> None:
+    (file.parent / "~2-chairs.png").touch()
+    file.write_text('{"prompt": "x", "reference_images": ["~2-chairs.png"]}')
+    [row] = rows_of(file)
+    assert row["reference_images"] == [file.parent / "~2-chairs.png"]
+    assert problems_of(file) == {}
+
+
+def test_a_cell_may_name_a_file_with_blanks_and_else_the_message_says_how(tmp_path: Path) -> None:
+    (tmp_path / "my kite.png").touch()
+    (tmp_path / "a.csv").write_text(
+        'prompt,reference_images\nx,my kite.png\ny,"[""my kite.png""]"\nz,my kites.png\n', encoding="utf-8"
+    )
+    assert [row["reference_images"] for row in rows_of(tmp_path / "a.csv")][:2] == [[tmp_path / "my kite.png"]] * 2
+    [(number, text)] = problems_of(tmp_path / "a.csv").items()
+    assert number == 4
+    assert text.endswith('my, nor is it an http(s) URL (a name with blanks is written ["my kite.png"])')
+
+
+@pytest.mark.parametrize("end", ["\n", "\r\n", "\r"])
+def test_every_line_end_ends_a_line(tmp_path: Path, end: str) -> None:
+    (tmp_path / "a.txt").write_bytes(f"a lamp{end}a boat{end}{end}a kite".encode())
+    assert rows_of(tmp_path / "a.txt") == ["a lamp", "a boat", "a kite"]
+    (tmp_path / "a.jsonl").write_bytes(f'{{"prompt": "a lamp"}}{end}"a boat"'.encode())
+    assert rows_of(tmp_path / "a.jsonl") == [{"prompt": "a lamp"}, "a boat"]
+    (tmp_path / "a.csv").write_bytes(f'prompt,size{end}"a lamp,{end}lit",1:1{end}a boat,{end}x,y,z{end}'.encode())
+    with opened(str(tmp_path / "a.csv")) as prompts:
+        lamp, boat, bad = prompts.lines()
+    assert [lamp.row, boat.row] == [{"prompt": f"a lamp,{end}lit", "size": "1:1"}, {"prompt": "a boat"}]
+    assert (bad.number, bad.problem) == (5, "3 cells under 2 columns: put text with commas in quotes")
+
+
+def test_cells_as_spreadsheets_and_data_frames_write_them(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(
+        "Key,PROMPT,N,Size,,Unnamed: 5\na,a lamp,1.0,16:09,,,,\nb,a boat,,3:04,,\nnan,nan,NaN,nan,,\n,,,,,\n",
+        encoding="utf-8",
+    )
+    assert rows_of(tmp_path / "a.csv") == [
+        {"key": "a", "prompt": "a lamp", "n": 1, "size": "16:09"},
+        {"key": "b", "prompt": "a boat", "size": "3:04"},
+        {"key": "nan", "prompt": "nan"},
+    ]
+    (tmp_path / "a.jsonl").write_text('{"Key": "a", "PROMPT": "a lamp", "n": 1.0, "size": NaN}')
+    assert rows_of(tmp_path / "a.jsonl") == [{"key": "a", "prompt": "a lamp", "n": 1, "size": None}]
+
+
+def test_columns_of_numbers_truths_and_files_have_values_of_their_kind(tmp_path: Path) -> None:
+    (tmp_path / "mask.png").touch()
+    (tmp_path / "a.csv").write_text(
+        "prompt,seed,output_compression,layer_decomposition,mask_url\n"
+        "a,7,80.0,TRUE,mask.png\n"
+        "b,x,,maybe,https://a.de/mask.png\n"
+        "c,,,,missing.png\n"
+    )
+    first, second, _ = rows_of(tmp_path / "a.csv")
+    assert first == {
+        "prompt": "a",
+        "seed": 7,
+        "output_compression": 80,
+        "layer_decomposition": True,
+        "mask_url": tmp_path / "mask.png",
+    }
+    assert second == {
+        "prompt": "b",
+        "seed": "x",
+        "layer_decomposition": "maybe",
+        "mask_url": "https://a.de/mask.png",
+    }
+    problems = problems_of(tmp_path / "a.csv")
+    assert problems.keys() == {3, 4}
+    assert problems[4].startswith("mask_url: there is no file ")
+
+
+def test_a_cell_under_no_name_is_a_problem_not_a_loss(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_text(",prompt\n0,a lamp\n,a boat\n")
+    assert problems_of(tmp_path / "a.csv") == {
+        2: "column 1 has no name in the header, but holds '0' here: name the column, or remove it"
+    }
+
+
+def test_one_field_under_two_letter_cases_is_a_problem(tmp_path: Path) -> None:
+    (tmp_path / "a.jsonl").write_text('{"prompt": "a", "n": 1, "N": 2}')
+    assert problems_of(tmp_path / "a.jsonl") == {1: "the row has 'n' twice, in different letter cases"}
+    (tmp_path / "a.csv").write_text("prompt,n,N\na,1,2\n")
+    with pytest.raises(CliError, match="the header has 'n' twice"):
+        rows_of(tmp_path / "a.csv")
 
 
 def test_a_pipe_can_be_read_twice(tmp_path: Path) -> None:

@@ -16,7 +16,12 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?\s*(?:([ap])\.?m\.?)?", re.IGNORECASE)
-_NAMELESS = re.compile(r"(?:unnamed: \d+)?", re.IGNORECASE)  #: also what pandas calls a column without a name
+_NAMELESS = re.compile(r"\s*(?:unnamed: \d+)?", re.IGNORECASE)
+
+
+def is_nameless(column: str) -> bool:
+    """Whether a column has no name: an empty one, or the one that pandas gives such columns."""
+    return _NAMELESS.fullmatch(column) is not None
 
 
 def column_name(name: object, known: Collection[str]) -> str:
@@ -36,7 +41,7 @@ def plain_fields(row: Mapping[str, Any], known: Collection[str]) -> dict[str, An
         name, value = column_name(given, known), plain_value(cell)
         if name in fields:
             raise InvalidRequest(f"the row has {shorten(name, 40)!r} twice, in different letter cases", field=name)
-        if value is None and _NAMELESS.fullmatch(name.strip()):
+        if value is None and is_nameless(name):
             continue
         fields[name] = size_of_time(value) if name == "size" else value
     return fields

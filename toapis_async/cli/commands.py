@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import asyncio
 import ipaddress
+import os
 import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -67,7 +68,7 @@ def main() -> None:
 )
 @service_options
 def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s: float | None, **fields: Any) -> None:
-    """Make images from PROMPT, and print their paths.
+    """Make images from PROMPT (- for stdin), and print their paths.
 
     \b
       toapis generate "a red kite over the sea" --size 16:9 --resolution 2k --quality high
@@ -78,8 +79,12 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
     """
     with reported(output := _output(options)):
         from toapis_async.cli.generate import generate as body
-        from toapis_async.cli.prompts import reference
+        from toapis_async.cli.prompts import prompt_from_stdin, reference
 
+        if fields["prompt"] == "-":
+            if sys.stdin.isatty():
+                output.note("reading the prompt; end with Ctrl-D")
+            fields["prompt"] = prompt_from_stdin()
         given = {name: value for name, value in fields.items() if value is not None}
         if references:
             given["reference_images"] = [reference(text, Path()) for text in references]
@@ -193,7 +198,7 @@ def status(options: Options, task_ids: tuple[str, ...]) -> None:
     """
     with reported(output := _output(options)):
         folder = Path(task_ids[0])
-        if len(task_ids) == 1 and folder.is_dir():
+        if len(task_ids) == 1 and os.path.isdir(folder):  # an id may be too long for a path: isdir says no
             from toapis_async.cli.run_status import status as body
 
             raise click.exceptions.Exit(body(output, folder))

@@ -3,7 +3,6 @@ refused, since every line taken for a prompt by mistake is paid for."""
 
 from __future__ import annotations
 
-import codecs
 import csv
 import difflib
 import json
@@ -32,7 +31,7 @@ def format_of(path: Path, given: str | None, source: str) -> Format:
     with path.open("rb") as file:
         if b"\0" in file.read(_LOOKED_AT_BYTES):
             raise CliError(f"{name} is no text in UTF-8 but a binary file (or UTF-16)")
-        file.seek(0)
+    with opened_text(path) as file:
         first = next((text.strip() for _, text, _ in texts(file) if text.strip()), "")
     suffix = Path(source).suffix.lower()
     stated = cast("Format | None", given) or _BY_SUFFIX.get(suffix)
@@ -45,17 +44,23 @@ def format_of(path: Path, given: str | None, source: str) -> Format:
     return found
 
 
-def texts(file: IO[bytes]) -> Iterator[tuple[int, str, str | None]]:
-    """Number, text and problem of every line."""
-    for number, raw in enumerate(file, 1):
-        content = raw.removeprefix(codecs.BOM_UTF8) if number == 1 else raw
+def opened_text(path: Path) -> IO[str]:
+    """A file as UTF-8, for `texts`."""
+    return path.open(encoding="utf-8-sig", errors="surrogateescape", newline="")
+
+
+def texts(file: IO[str]) -> Iterator[tuple[int, str, str | None]]:
+    """Number, text and problem of every line of `opened_text`. A line ends in LF, CR LF or CR: a file with CR alone, as
+    Excel for Mac writes it, would else be one long prompt."""
+    for number, text in enumerate(file, 1):
         try:
-            yield number, content.decode(), None
-        except UnicodeDecodeError as error:
-            problem = (
-                f"not UTF-8 (byte 0x{content[error.start]:02x} in place {error.start + 1}): save the file as UTF-8"
-            )
-            yield number, content.decode(errors="replace"), problem
+            text.encode()
+        except UnicodeEncodeError as error:  # a byte that is no UTF-8 was decoded to half a surrogate pair
+            byte, place = ord(text[error.start]) & 0xFF, error.start + 1
+            problem = f"not UTF-8 (byte 0x{byte:02x} in place {place}): save the file as UTF-8"
+            yield number, text.encode("utf-8", "replace").decode(), problem
+        else:
+            yield number, text, None
 
 
 def unknown_column(name: str) -> str:
@@ -98,4 +103,4 @@ def _is_header(line: str, mark: str) -> bool:
         cells = [cell.strip().lower() for cell in next(csv.reader([line], delimiter=mark), list[str]())]
     except csv.Error:
         return False
-    return len(cells) > 1 and "prompt" in cells and all(cell in COLUMNS for cell in cells)
+    return len(cells) > 1 and "prompt" in cells and all(not cell or cell in COLUMNS for cell in cells)

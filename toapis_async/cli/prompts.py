@@ -8,7 +8,9 @@ from __future__ import annotations
 
 import asyncio
 import csv
+import errno
 import json
+import re
 import shutil
 import sys
 import tempfile
@@ -17,23 +19,30 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
-from attrs import field, frozen
+from attrs import field, fields, frozen
 
-from toapis_async.batch.rows import RowReader
-from toapis_async.cli.formats import COLUMNS, Format, format_of, texts, unknown_column
+from toapis_async.batch.cells import column_name, is_nameless, plain_fields
+from toapis_async.batch.rows import KEY_COLUMN, RowReader
+from toapis_async.cli.formats import COLUMNS, Format, format_of, opened_text, texts, unknown_column
 from toapis_async.cli.output import CliError
 from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
+from toapis_async.protocol.lenient import shorten
+from toapis_async.request import ImageRequest
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
-    from toapis_async.request import ImageRequest
 
 MOST_SHOWN: Final = 50
 _LISTS: Final = ("reference_images", "image_urls")
+_REFERENCES: Final = {*_LISTS, "mask_url"}
 _OBJECTS: Final = ("metadata", "extra")
+_NUMBERS: Final = {a.name for a in fields(ImageRequest) if str(a.type) == "int | None"}
+_FLAGS: Final = {a.name for a in fields(ImageRequest) if str(a.type) == "bool | None"}
+_WHOLE: Final = re.compile(r"([0-9]{1,18})(?:\.0*)?")  #: also as data frames write it: 1.0
+MOST_NAME_CHARACTERS: Final = 100  #: of a file, in messages
 
 
 @frozen
@@ -66,9 +75,12 @@ class PromptFile:
 
     def lines(self) -> Iterator[Line]:
         """Every row, in order; blank lines are none."""
-        with self.path.open("rb") as file:
-            parse = {"jsonl": _json_lines, "txt": _plain_lines, "csv": _csv_lines}[self.format]
-            for line in parse(file):
+        with opened_text(self.path) as file:
+            if self.format == "csv":
+                parsed = _csv_lines(file, self.folder)
+            else:
+                parsed = _json_lines(file) if self.format == "jsonl" else _plain_lines(file)
+            for line in parsed:
                 yield line if line.problem else _with_files(line, self.folder)
 
     def rows(self) -> Iterator[Any]:
@@ -85,7 +97,7 @@ class PromptFile:
         rows = bad = 0
         with closing(RowReader(None)) as reader:
             for rows, line in enumerate(self.lines(), 1):
-                problem, request = (line.problem, None) if line.problem else await _read(reader, line.row)
+                problem, request = (line.problem, None) if line.problem else await self._read(reader, line.row)
                 if request is not None:
                     classes[PriceClass.of(request.body())] += 1
                 if problem:
@@ -95,6 +107,20 @@ class PromptFile:
                 if rows % 1_000 == 0:
                     await asyncio.sleep(0)  # lets Ctrl-C in
         return Checked(rows, tuple(problems), bad, classes)
+
+    async def _read(self, reader: RowReader, row: Any) -> tuple[str | None, ImageRequest | None]:
+        """What is wrong with a row, and its request."""
+        read = await reader.read(row)
+        if read.error is not None:
+            return in_cli_terms(str(read.error)), None
+        assert read.request is not None
+        references = {f"reference_images[{i}]": item for i, item in enumerate(read.request.reference_images)}
+        for where, item in (references | {"mask_url": read.request.mask_url}).items():
+            if isinstance(item, Path) and not item.is_file():
+                hint = ' (a name with blanks is written ["my kite.png"])' if self.format == "csv" else ""
+                name = shorten(str(item), MOST_NAME_CHARACTERS)
+                return f"{where}: there is no file {name}, nor is it an http(s) URL{hint}", None
+        return None, read.request
 
 
 @contextmanager
@@ -115,25 +141,24 @@ def opened(source: str, given_format: str | None = None) -> Generator[PromptFile
         yield PromptFile(copy, format_of(copy, given_format, source), Path())
 
 
-async def _read(reader: RowReader, row: Any) -> tuple[str | None, ImageRequest | None]:
-    """What is wrong with a row, and its request."""
-    read = await reader.read(row)
-    if read.error is not None:
-        return in_cli_terms(str(read.error)), None
-    assert read.request is not None
-    for place, reference in enumerate(read.request.reference_images):
-        if isinstance(reference, Path) and not reference.is_file():
-            return f"reference_images[{place}]: there is no file {reference} (nor is it an http(s) URL)", None
-    return None, read.request
+def prompt_from_stdin() -> str:
+    """All of standard input, as one prompt. Raises `CliError` when there is none."""
+    try:
+        prompt = sys.stdin.buffer.read().decode("utf-8-sig").strip()
+    except UnicodeDecodeError:
+        raise CliError("the prompt on standard input is not UTF-8") from None
+    if not prompt:
+        raise CliError("there is no prompt on standard input")
+    return prompt
 
 
-def _plain_lines(file: IO[bytes]) -> Iterator[Line]:
+def _plain_lines(file: IO[str]) -> Iterator[Line]:
     for number, text, problem in texts(file):
         if text.strip():
             yield Line(number, text.strip(), problem)
 
 
-def _json_lines(file: IO[bytes]) -> Iterator[Line]:
+def _json_lines(file: IO[str]) -> Iterator[Line]:
     for number, text, problem in texts(file):
         if text.strip():
             yield Line(number, problem=problem) if problem else _json_line(number, text)
@@ -150,12 +175,15 @@ def _json_line(number: int, text: str) -> Line:
         return Line(number, row)
     if not isinstance(row, dict):
         return Line(number, problem='a row is {"prompt": "…", …} or a prompt in quotes')
-    fields = cast("dict[str, Any]", row)
-    unknown = next((name for name in fields if name not in COLUMNS), None)
-    return Line(number, fields) if unknown is None else Line(number, problem=unknown_column(unknown))
+    try:
+        row_fields = plain_fields(cast("dict[str, Any]", row), COLUMNS)
+    except InvalidRequest as error:
+        return Line(number, problem=str(error))
+    unknown = next((name for name in row_fields if name not in COLUMNS), None)
+    return Line(number, row_fields) if unknown is None else Line(number, problem=unknown_column(unknown))
 
 
-def _csv_lines(file: IO[bytes]) -> Iterator[Line]:
+def _csv_lines(file: IO[str], folder: Path) -> Iterator[Line]:
     """Rows by the names in the header. `strict`, or an unclosed quote would swallow the rest of the file.
 
     Raises `CliError` for a bad header: no row is right or wrong under it.
@@ -184,41 +212,58 @@ def _csv_lines(file: IO[bytes]) -> Iterator[Line]:
         if not problem and not any(cell.strip() for cell in cells):
             continue
         if header is None:
-            header = [name.strip() for name in cells]
+            header = [column_name(cell.strip(), COLUMNS) for cell in cells]
             if problem := problem or _header_problem(header):
                 raise CliError(f"line {number}: {problem}")
         else:
-            yield Line(number, problem=problem) if problem else _csv_line(number, header, cells)
+            yield Line(number, problem=problem) if problem else _csv_line(number, header, cells, folder)
 
 
 def _header_problem(header: list[str]) -> str | None:
     for place, name in enumerate(header):
-        if name not in COLUMNS:
+        if name not in COLUMNS and not is_nameless(name):
             return f"the header: {unknown_column(name)}"
-        if name in header[:place]:
+        if name in header[:place] and not is_nameless(name):
             return f"the header has {name!r} twice"
     return None if "prompt" in header else "the header has no column 'prompt'"
 
 
-def _csv_line(number: int, header: list[str], cells: list[str]) -> Line:
-    if len(cells) > len(header):
-        return Line(number, problem=f"{len(cells)} cells under {len(header)} columns: put text with commas in quotes")
+def _csv_line(number: int, header: list[str], cells: list[str], folder: Path) -> Line:
     row: dict[str, Any] = {}
-    for name, cell in zip(header, cells, strict=False):
+    for place, cell in enumerate(map(str.strip, cells)):
+        name = header[place] if place < len(header) else None
+        if not cell or cell == "NaN" or (cell == "nan" and name not in {KEY_COLUMN, "prompt"}):  # NaN: as pandas has it
+            continue
+        if name is None:
+            problem = f"{len(cells)} cells under {len(header)} columns: put text with commas in quotes"
+            return Line(number, problem=problem)
+        if is_nameless(name):
+            problem = f"column {place + 1} has no name in the header, but holds {shorten(cell, 40)!r} here"
+            return Line(number, problem=f"{problem}: name the column, or remove it")
         try:
-            if cell.strip():
-                row[name] = _value(name, cell.strip())
+            row[name] = _value(name, cell, folder)
         except (ValueError, RecursionError) as error:
             return Line(number, problem=f"column {name} is not JSON: {error}")
     return Line(number, row)
 
 
-def _value(name: str, cell: str) -> Any:
-    if name == "n" and cell.isascii() and cell.isdigit():
-        return int(cell)
+def _value(name: str, cell: str, folder: Path) -> Any:
+    if name in _NUMBERS and (number := _WHOLE.fullmatch(cell)):
+        return int(number[1])
+    if name in _FLAGS and cell.lower() in {"true", "false"}:
+        return cell.lower() == "true"
     if name in _OBJECTS or (name in _LISTS and cell.startswith("[")):
         return json.loads(cell)
-    return cell.split() if name in _LISTS else cell
+    if name in _LISTS:
+        return [cell] if _is_file(folder / cell) else cell.split()
+    return cell
+
+
+def _is_file(path: Path) -> bool:
+    try:
+        return path.is_file()
+    except (OSError, ValueError):
+        return False
 
 
 def _with_files(line: Line, folder: Path) -> Line:
@@ -227,19 +272,47 @@ def _with_files(line: Line, folder: Path) -> Line:
     row = line.row
     if isinstance(row, str):
         return line
-    for name in _LISTS:
-        if isinstance(row.get(name), list):
-            row[name] = [reference(item, folder) for item in row[name]]
-            for item in row[name]:
-                if isinstance(item, Path) and not item.resolve().is_relative_to(folder.resolve()):
-                    return Line(
-                        line.number, problem=f"{name}: {item} is outside the prompt file's folder: copy it there"
-                    )
+    for name in _REFERENCES & row.keys():
+        try:
+            many = isinstance(row[name], list)
+            found = [_inside(reference(item, folder), folder) for item in (row[name] if many else [row[name]])]
+        except InvalidRequest as error:
+            return Line(line.number, problem=f"{name}: {error}")
+        if many or name == "mask_url":
+            row[name] = found if many else found[0]
     return line
 
 
+def _inside(found: Any, folder: Path) -> Any:
+    if isinstance(found, Path) and not found.resolve().is_relative_to(folder.resolve()):
+        outside = shorten(str(found), MOST_NAME_CHARACTERS)
+        raise InvalidRequest(f"{outside} is outside the prompt file's folder: copy it there")
+    return found
+
+
 def reference(text: Any, folder: Path) -> Any:
-    """A reference image as the user wrote it: URLs and texts that can't be paths unchanged, others as a `Path`."""
-    if not isinstance(text, str) or "://" in text or text.startswith("data:") or len(text) > 2048:
+    """A reference image as the user wrote it: a URL, and what is no text, unchanged; else the `Path` of a file.
+
+    Raises `InvalidRequest` for a text that can't be the name of a file.
+    """
+    if not isinstance(text, str) or "://" in text or text.startswith("data:"):
         return text
-    return folder / Path(text).expanduser()
+    name, path = repr(shorten(text, MOST_NAME_CHARACTERS)), folder / text
+    try:
+        if text.startswith("~") and not path.is_file():
+            path = Path(text).expanduser()
+        path.stat()
+    except (FileNotFoundError, NotADirectoryError):
+        pass  # `check` names it
+    except RuntimeError:
+        raise InvalidRequest(f"there is no file {name}, nor such a home folder") from None
+    except OSError as error:  # links that lead in a circle, a folder that may not be read, too long a name
+        if error.errno == errno.ENAMETOOLONG:
+            raise InvalidRequest(
+                f"{name} is too long for the name of a file ({len(text):,} characters); base64 is not accepted: "
+                "give the name of the file"
+            ) from None
+        raise InvalidRequest(f"can't use the file {name}: {error.strerror}") from None
+    except ValueError:
+        raise InvalidRequest(f"{name} is no name of a file: a character of it can't be in one") from None
+    return path
