@@ -2,16 +2,27 @@
 
 from __future__ import annotations
 
+import asyncio
 import io
 import json
 import os
+import signal
 import sys
 from typing import TYPE_CHECKING
 
 import click
 import pytest
 
-from toapis_async.cli.output import CliError, Output, error_record, exit_code_of, plain, reported
+from toapis_async.cli.output import (
+    CliError,
+    Output,
+    calling_on_signals,
+    error_record,
+    exit_code_of,
+    interruptible,
+    plain,
+    reported,
+)
 from toapis_async.errors import (
     ClientStateError,
     ContentRefused,
@@ -95,6 +106,48 @@ def test_a_reader_that_left_is_no_error(out: Output, monkeypatch: pytest.MonkeyP
         monkeypatch.setattr(sys, "stdout", pipe)
         out.result("nobody reads this")
         out.result("nor this")
+
+
+def test_a_full_disk_is_told_once_and_makes_the_output_incomplete(
+    out: Output, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with open("/dev/full", "w", encoding="utf-8") as full:
+        monkeypatch.setattr(sys, "stdout", full)
+        out.result("kite.png")
+        out.result("another.png")
+    assert capsys.readouterr().err == "error: can't write to standard output: No space left on device\n"
+    assert out.is_incomplete
+
+    async def done() -> int:
+        return 0
+
+    assert asyncio.run(interruptible(out, done())) == 1
+
+
+@pytest.mark.parametrize("without", [False, True])
+def test_signals_call_back_also_on_loops_that_cannot_handle_them(
+    monkeypatch: pytest.MonkeyPatch, without: bool
+) -> None:
+    if without:  # as on Windows
+
+        def refuse(*_: object) -> bool:
+            raise NotImplementedError
+
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", refuse)
+        monkeypatch.setattr(asyncio.SelectorEventLoop, "remove_signal_handler", refuse)
+
+    async def interrupted() -> list[int]:
+        called: list[int] = []
+        with calling_on_signals(lambda: called.append(len(called))):
+            for number in (signal.SIGINT, signal.SIGTERM):
+                os.kill(os.getpid(), number)
+                await asyncio.sleep(0)
+                await asyncio.sleep(0)
+        return called
+
+    before = [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)]
+    assert asyncio.run(interrupted()) == [0, 1]
+    assert [signal.getsignal(number) for number in (signal.SIGINT, signal.SIGTERM)] == before
 
 
 def test_lines_for_a_terminal_go_above_the_live_display(

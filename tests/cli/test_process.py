@@ -6,7 +6,7 @@ import json
 import signal
 import subprocess
 import sys
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pytest
 
@@ -14,6 +14,9 @@ import toapis_async
 from toapis_async.cli import main
 
 from .conftest import run
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 TOAPIS = (sys.executable, "-X", "dev", "-W", "error", "-m", "toapis_async")
 
@@ -98,3 +101,18 @@ def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:
     stdout, stderr = process.communicate(timeout=10)
     assert (process.returncode, stdout) == (0, "")
     assert "stopped after 1 request: 0 tasks in the books" in stderr
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", "--json <&- >&- 2>&-", "> /dev/full", "--json | true"])
+def test_with_closed_streams_the_work_is_done_and_the_exit_code_is_right(tmp_path: Path, closed: str) -> None:
+    (tmp_path / "p.txt").write_text("a kite\na boat\n")
+    command = f"'{sys.executable}' -m toapis_async batch p.txt --out out --sandbox --speed 1000 {closed}"
+    shell = ["bash", "-o", "pipefail", "-c", command]
+    done = subprocess.run(shell, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+    assert done.returncode == (1 if "full" in closed else 0), done.stderr
+    assert len(list((tmp_path / "out" / "images").glob("*.png"))) == 2
+    assert (tmp_path / "out" / "index.html").is_file()
+    assert "Traceback" not in done.stderr
+    refused = ["bash", "-c", f"'{sys.executable}' -m toapis_async batch missing.txt --out out {closed}"]
+    again = subprocess.run(refused, cwd=tmp_path, capture_output=True, text=True, check=False)  # noqa: S603
+    assert "|" in closed or again.returncode == 2

@@ -7,14 +7,18 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from toapis_async.cli.output import Output
+from toapis_async.cli.output import Output, open_closed_streams
 
 if TYPE_CHECKING:
     from collections.abc import Generator
 
 
 class Commands(click.Group):
-    """A group that prints its usage errors, and those of its commands, in one line."""
+    """A group that prints its usage errors, and those of its commands, in one line, and bears closed streams."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **settings)
 
     def make_context(self, *args: Any, **settings: Any) -> click.Context:
         with _one_line_errors():

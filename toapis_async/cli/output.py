@@ -20,7 +20,7 @@ from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Generator, Mapping
+    from collections.abc import Callable, Coroutine, Generator, Mapping
 
 ALL_DONE, SOME_FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 _SEEN_SAFELY = frozenset("\u00a0\u3000\u200d")  # two spaces, and the joiner within emoji
@@ -47,6 +47,7 @@ class Output:
         self.json = json
         self.quiet = quiet
         self.live: Above | None = None
+        self.is_incomplete = False  #: something could not be written, for another reason than a reader who left
 
     @property
     def on_terminal(self) -> bool:
@@ -91,11 +92,24 @@ class Output:
         try:
             stream.write(line.encode(encoding, "backslashreplace").decode(encoding) + "\n")
             stream.flush()
-        except BrokenPipeError:
-            # The reader has left (`| head`). What was submitted is still paid for, so the work goes on, unheard;
-            # and the interpreter's flush at exit must not fail a second time.
+        except OSError as error:
+            # The reader has left (`| head`), or the disk is full. What was submitted is still paid for, so the work
+            # goes on without this stream; and the interpreter's flush at exit must not fail a second time.
             with open(os.devnull, "wb") as nowhere:
                 os.dup2(nowhere.fileno(), stream.fileno())
+            if not isinstance(error, BrokenPipeError):
+                self.is_incomplete = True
+                if stream is sys.stdout:
+                    self.error(f"can't write to standard output: {error.strerror}")
+
+
+def open_closed_streams() -> None:
+    """Open standard streams that were closed before the start (`>&-`) on nothing: there is no `sys.stdout` then, and
+    the first file that is opened would get its number."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            number = os.open(os.devnull, os.O_RDWR)  # the lowest that is free
+            setattr(sys, name, os.fdopen(number, mode, encoding="utf-8", closefd=False))
 
 
 @contextmanager
@@ -122,7 +136,7 @@ async def interruptible(out: Output, body: Coroutine[Any, Any, int]) -> int:
 
     asyncio's own handling raises KeyboardInterrupt at the second, in whatever code runs at that moment.
     """
-    loop, running = asyncio.get_running_loop(), asyncio.current_task()
+    running = asyncio.current_task()
     assert running is not None
 
     def interrupt() -> None:
@@ -130,9 +144,33 @@ async def interruptible(out: Output, body: Coroutine[Any, Any, int]) -> int:
             out.note("stopping; once more to leave at once")
         running.cancel()
 
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, interrupt)
-    return await body
+    with calling_on_signals(interrupt):
+        code = await body
+    return code or (SOME_FAILED if out.is_incomplete else ALL_DONE)
+
+
+@contextmanager
+def calling_on_signals(callback: Callable[[], None]) -> Generator[None]:
+    """Call back on Ctrl-C and SIGTERM while the body runs."""
+    loop = asyncio.get_running_loop()
+    numbers, replaced = (signal.SIGINT, signal.SIGTERM), dict[signal.Signals, Any]()
+
+    def call_back(*_: object) -> None:
+        loop.call_soon_threadsafe(callback)
+
+    try:
+        for number in numbers:
+            try:
+                loop.add_signal_handler(number, callback)
+            except NotImplementedError:  # Windows
+                replaced[number] = signal.signal(number, call_back)
+        yield
+    finally:
+        for number in numbers:
+            if number in replaced:
+                signal.signal(number, replaced[number])
+            else:
+                loop.remove_signal_handler(number)
 
 
 def exit_code_of(error: ToAPIsError) -> int:

@@ -15,7 +15,7 @@ import shutil
 import sys
 import tempfile
 from collections import Counter
-from contextlib import closing, contextmanager
+from contextlib import closing, contextmanager, nullcontext
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -130,14 +130,10 @@ def opened(source: str, given_format: str | None = None) -> Generator[PromptFile
     if source != "-" and path.is_file():
         yield PromptFile(path, format_of(path, given_format, source), path.parent)
         return
-    with tempfile.NamedTemporaryFile(prefix="toapis-prompts-") as spool:
-        if source == "-":
-            shutil.copyfileobj(sys.stdin.buffer, spool)
-        else:
-            with path.open("rb") as pipe:
-                shutil.copyfileobj(pipe, spool)
-        spool.flush()
-        copy = Path(spool.name)
+    with tempfile.TemporaryDirectory(prefix="toapis-prompts-") as folder:
+        copy = Path(folder) / "prompts"
+        with copy.open("wb") as spool, nullcontext(sys.stdin.buffer) if source == "-" else path.open("rb") as pipe:
+            shutil.copyfileobj(pipe, spool)
         yield PromptFile(copy, format_of(copy, given_format, source), Path())
 
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import asyncio
 import difflib
 import os
-import signal
 from typing import TYPE_CHECKING, cast
 
 from attrs import asdict
 
-from toapis_async.cli.output import ALL_DONE, CliError
+from toapis_async.cli.output import ALL_DONE, CliError, calling_on_signals
 from toapis_async.cli.session import SANDBOX_KEY, settings_of, start
 from toapis_async.protocol.wording import count
 from toapis_async.sandbox import Fault
@@ -25,13 +24,12 @@ if TYPE_CHECKING:
 
 async def serve(out: Output, sandbox: Sandbox, served: Options) -> int:
     """Run until Ctrl-C or SIGTERM, which are how this command is meant to end. `served` is what a client needs."""
-    stop, loop = asyncio.Event(), asyncio.get_running_loop()
+    stop = asyncio.Event()
     await start(sandbox)
     try:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        _print_address(out, sandbox, served)
-        await stop.wait()
+        with calling_on_signals(stop.set):
+            _print_address(out, sandbox, served)
+            await stop.wait()
     finally:
         await sandbox.aclose()
     out.note(
