@@ -22,7 +22,7 @@ PACKAGE = Path(toapis_async.__file__).parent
 FLOORS = (
     {"task", "log"},
     {"errors"},
-    {"models", "request", "events"},
+    {"models", "request", "events", "proxies"},
     {"settings"},
     {"protocol"},
     {"engine"},
@@ -36,7 +36,7 @@ for type checkers and loads them when asked."""
 APART = "sandbox"
 MAY_USE_APART = {"cli", "testing"}
 
-SPEAKS_HTTP = {"engine.transport", "engine.uploads"}  # uploads: only for FormData
+SPEAKS_HTTP = {"engine.transport", "engine.connections", "engine.uploads"}  # uploads: only for FormData
 SERVES_HTTP = {"receivers"}  # aiohttp.web, for those whose server it is
 NAMES_HTTP_TYPES = {"engine.downloads"}  # the answer it is handed to read, under TYPE_CHECKING
 PURE = ("protocol.", "task", "errors", "models", "request", "events")

@@ -5,7 +5,8 @@ from __future__ import annotations
 import ipaddress
 import math
 import os
-from collections.abc import Mapping
+import re
+from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, cast
@@ -15,6 +16,7 @@ from attrs import field, fields, frozen
 
 from toapis_async.errors import ClientStateError
 from toapis_async.models import Learned
+from toapis_async.proxies import Proxies, is_proxy_url
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -24,6 +26,12 @@ if TYPE_CHECKING:
     from toapis_async.events import Event
 
 DEFAULT_BASE_URL = "https://toapis.com"
+_ENDPOINT = re.compile(
+    r"(/+(images|videos)/+(generations|edits)(/[^/]+)?|/+(chat/+)?completions|/+uploads/+(images|videos)|/+(user/+)?balance"
+    r"|/+(models|pricing|responses|messages|embeddings))$"
+)
+"""An endpoint at the end of a base URL: people paste the whole address from an example."""
+_MAX_KEY_FILE_BYTES = 4_096
 Tier = Literal["auto", "default", "vip", "svip"]
 
 
@@ -102,13 +110,7 @@ def _check_prior(instance: object, attribute: Attribute[Any], value: object) -> 
 
 
 def _check_proxy(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is None:
-        return
-    try:
-        parts = urlsplit(value) if isinstance(value, str) else None
-    except ValueError:  # its words may quote the password
-        parts = None
-    if parts is None or parts.scheme not in {"http", "https"} or not parts.hostname:
+    if value is not None and not is_proxy_url(value):  # it is not quoted: it may hold a password
         raise ValueError("proxy must be an http(s) URL")
 
 
@@ -153,9 +155,18 @@ def _check_secrets(instance: object, attribute: Attribute[Any], value: object) -
             raise ValueError(f"{attribute.name}: a secret has characters that no secret has")
 
 
-def _check_callable(instance: object, attribute: Attribute[Any], value: object) -> None:
-    if value is not None and not callable(value):
-        raise ValueError(f"{attribute.name} must be callable, not {type(value).__name__}")
+def _listeners(
+    value: Callable[[Event], None] | Iterable[Callable[[Event], None]] | None,
+) -> tuple[Callable[[Event], None], ...]:
+    """One callable, several or None as a tuple."""
+    given: object = value
+    listeners: tuple[object, ...] = () if given is None else (given,)
+    if isinstance(given, tuple | list):
+        listeners = tuple(cast("Iterable[object]", given))
+    for listener in listeners:
+        if not callable(listener):
+            raise ValueError(f"on_event must be callable, or several in a tuple, not {type(listener).__name__}")  # noqa: TRY004
+    return cast("tuple[Callable[[Event], None], ...]", listeners)
 
 
 @frozen(kw_only=True, repr=False)
@@ -218,12 +229,13 @@ class Settings:
     """Attempts at one file before `DownloadFailed`."""
 
     proxy: str | None = field(default=None, validator=_check_proxy, repr=False)
-    """An http(s) proxy for every request; may hold a password, so it is never shown."""
+    """An http(s) proxy for every request, over HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment. May hold a
+    password, so it is never shown."""
     webhook_secrets: tuple[str, ...] = field(default=(), converter=_as_tuple, validator=_check_secrets, repr=False)
     """The key's webhook secret, as text, or several in a tuple (both, for 24 h after a rotation): turns on
     `client.webhooks`. Never shown."""
-    on_event: Callable[[Event], None] | None = field(default=None, validator=_check_callable)
-    """Called on the loop with each record of `toapis_async.events`; must return at once."""
+    on_event: tuple[Callable[[Event], None], ...] = field(default=(), converter=_listeners)
+    """Called on the loop with each record of `toapis_async.events`; must return at once. One callable, or several."""
     prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal], converter=_prices, hash=False)
     """What an image costs in credits, for budgets: by `model/resolution/quality`, `model/resolution`, `model`, or `*`
     for all others; the most exact counts. The service publishes no reliable prices: state yours."""
@@ -263,30 +275,54 @@ class Journal:
 
 @frozen
 class Credentials:
-    """Where the API is and the key for it. The key is in no repr; only the transport reads it."""
+    """Where the API is, the key for it, and the proxies on the way. The key is in no repr; only the transport reads
+    it."""
 
     api_key: str = field(repr=False)
     base_url: str  #: the API's root, ending in /v1
+    proxies: Proxies = field(factory=Proxies)
 
     @classmethod
     def resolve(cls, api_key: str | None, base_url: str | None) -> Credentials:
-        """From the arguments, else from TOAPIS_API_KEY and TOAPIS_BASE_URL as they are now."""
-        given: object = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY", "")
+        """From the arguments, else from the environment as it is now: TOAPIS_API_KEY or the file that
+        TOAPIS_API_KEY_FILE names, and TOAPIS_BASE_URL; HTTPS_PROXY, HTTP_PROXY and NO_PROXY.
+
+        Raises `ClientStateError` when there is no usable key or address.
+        """
+        given: object = api_key if api_key is not None else os.environ.get("TOAPIS_API_KEY") or _key_in_file()
         if not isinstance(given, str):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise ClientStateError(f"the API key must be text, not {type(given).__name__}")
         key = given.strip()
         if not key:
             raise ClientStateError(
-                "no API key: set TOAPIS_API_KEY (or pass api_key=…), "
+                "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE (or pass api_key=…), "
                 "or try without an account on the sandbox (`toapis sandbox`, or --sandbox on the command line)"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ClientStateError("the API key has characters that no key has (a pasted line break or quote?)")
-        return cls(key, normalise_base_url(base_url or os.environ.get("TOAPIS_BASE_URL") or DEFAULT_BASE_URL))
+        url = normalise_base_url(base_url or os.environ.get("TOAPIS_BASE_URL") or DEFAULT_BASE_URL)
+        return cls(key, url, Proxies.from_environment())
+
+
+def _key_in_file() -> str:
+    """What the file that TOAPIS_API_KEY_FILE names holds; empty without the variable."""
+    path = os.environ.get("TOAPIS_API_KEY_FILE", "")
+    if not path:
+        return ""
+    try:
+        with Path(path).open("rb") as file:
+            content = file.read(_MAX_KEY_FILE_BYTES + 1).decode()
+    except (OSError, ValueError) as error:
+        reason = getattr(error, "strerror", None) or "it holds no text"
+        raise ClientStateError(f"can't read the API key from TOAPIS_API_KEY_FILE={path!r}: {reason}") from None
+    if not content.strip() or len(content) > _MAX_KEY_FILE_BYTES:
+        raise ClientStateError(f"TOAPIS_API_KEY_FILE={path!r} holds no key")
+    return content
 
 
 def normalise_base_url(text: str) -> str:
-    """One spelling for `https://host`, `https://host/`, `https://host/v1` and `https://host/v1/`."""
+    """One spelling for `https://host`, `https://host/`, `https://host/v1`, `https://host/v1/` and an endpoint's whole
+    address. Raises `ClientStateError` for what is no base URL."""
     try:
         parts = urlsplit(text.strip())
         host, port = parts.hostname or "", parts.port
@@ -298,7 +334,7 @@ def normalise_base_url(text: str) -> str:
         raise ClientStateError("base_url must have no user, password, query or fragment")
     if parts.scheme == "http" and not _is_loopback(host):
         raise ClientStateError(f"base_url: http:// would send the key in the clear to {host}; use https://")
-    path = parts.path.rstrip("/")
+    path = _ENDPOINT.sub("", parts.path.rstrip("/"))
     while path.endswith("/v1"):
         path = path.removesuffix("/v1").rstrip("/")
     authority = f"[{host}]" if ":" in host else host

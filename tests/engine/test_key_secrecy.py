@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import ToAPIs, ToAPIsError
-from toapis_async.engine.transport import _proxy_of
+from toapis_async.engine.connections import _proxy_options
 
 from .kit import GENERATIONS, KEY, PNG, RawServer, fast, hang_up, raw, reply, stall, task
 
@@ -134,4 +134,4 @@ async def test_prompts_are_in_events_and_logs_only_when_asked_for(
 
 
 def test_a_proxy_s_password_is_apart_from_its_address_also_without_a_name() -> None:
-    assert "secret" not in str(_proxy_of("http://:secret@127.0.0.1:1")["proxy"])
+    assert "secret" not in str(_proxy_options("http://:secret@127.0.0.1:1")["proxy"])

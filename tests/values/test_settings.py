@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import traceback
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import attrs
 import pytest
@@ -12,6 +12,9 @@ import pytest
 from toapis_async import ToAPIs
 from toapis_async.errors import ClientStateError
 from toapis_async.settings import TIERS, Credentials, RateLimits, Settings, normalise_base_url
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 KEY = "sk-" + "Zq9" * 16
 DAY_S = 86_400
@@ -176,15 +179,17 @@ def test_a_prior_is_what_a_client_learned(prior: Any) -> None:
         Settings(prior=prior)
 
 
-@pytest.mark.parametrize("on_event", [5, "print", []])
-def test_a_hook_is_callable(on_event: Any) -> None:
-    with pytest.raises(ValueError, match=r"^on_event must be callable, not (int|str|list)$"):
+@pytest.mark.parametrize("on_event", [5, "print", [5], (print, "print"), {print}])
+def test_a_listener_is_callable(on_event: Any) -> None:
+    with pytest.raises(ValueError, match=r"^on_event must be callable, or several in a tuple, not (int|str|set)$"):
         Settings(on_event=on_event)
 
 
-def test_a_hook_is_kept() -> None:
+def test_one_listener_or_several_are_kept_in_their_order() -> None:
     seen: list[object] = []
-    assert Settings(on_event=seen.append).on_event == seen.append
+    assert Settings().on_event == Settings(on_event=None).on_event == Settings(on_event=()).on_event == ()
+    assert Settings(on_event=seen.append).on_event == (seen.append,)
+    assert Settings(on_event=[print, seen.append]).on_event == (print, seen.append)
 
 
 def test_settings_are_given_by_name_and_a_misspelt_one_is_refused() -> None:
@@ -365,3 +370,50 @@ def test_the_key_is_in_no_text_of_anything(show: Any) -> None:
     for thing in things:
         assert KEY not in show(thing)
         assert KEY[3:20] not in show(thing)
+
+
+@pytest.mark.parametrize(
+    "endpoint",
+    [
+        "/images/generations",
+        "/images/generations/",
+        "/images/generations/task_1",
+        "/images/edits",
+        "/videos/generations",
+        "/chat/completions",
+        "/uploads/images",
+        "/balance",
+        "/user/balance",
+        "/models",
+        "/pricing",
+        "//images//generations",
+    ],
+)
+@pytest.mark.parametrize("root", ["", "/v1", "/gateway/v1", "/v1/account/gateway"])
+def test_an_endpoint_pasted_as_the_base_url_means_its_root(root: str, endpoint: str) -> None:
+    expected = f"https://toapis.com{root.removesuffix('/v1')}/v1"
+    assert Credentials.resolve("sk-x", f"https://toapis.com{root}{endpoint}").base_url == expected
+
+
+def test_the_key_may_stand_in_a_file_below_the_variable(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    file = tmp_path / "key"
+    file.write_text("sk-in-a-file\n")
+    monkeypatch.delenv("TOAPIS_API_KEY", raising=False)
+    monkeypatch.setenv("TOAPIS_API_KEY_FILE", str(file))
+    assert Credentials.resolve(None, None).api_key == "sk-in-a-file"
+    assert Credentials.resolve("sk-given", None).api_key == "sk-given"
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-in-the-environment")
+    assert Credentials.resolve(None, None).api_key == "sk-in-the-environment"
+
+
+@pytest.mark.parametrize("content", [None, b"\xff\xfe", b"", b"two\nlines", b"x" * 5_000])
+def test_a_key_file_without_a_key_is_named(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, content: bytes | None
+) -> None:
+    file = tmp_path / "key"
+    if content is not None:
+        file.write_bytes(content)
+    monkeypatch.delenv("TOAPIS_API_KEY", raising=False)
+    monkeypatch.setenv("TOAPIS_API_KEY_FILE", str(file))
+    with pytest.raises(ClientStateError, match=r"TOAPIS_API_KEY_FILE|has characters"):
+        Credentials.resolve(None, None)

@@ -291,12 +291,11 @@ class Engine:
 
     def emit(self, event: Event) -> None:
         logger.debug("%s", event)
-        if self._settings.on_event is None:
-            return
-        try:
-            self._settings.on_event(event)
-        except Exception:  # the application's bug must not end our poller
-            logger.exception("Settings.on_event raised for %s", type(event).__name__)
+        for listener in self._settings.on_event:
+            try:
+                listener(event)
+            except Exception:  # the application's bug must not end our poller
+                logger.exception("Settings.on_event raised for %s", type(event).__name__)
 
     def _poller_ended(self, polling: asyncio.Task[None]) -> None:
         if not polling.cancelled() and polling.exception() is not None:

@@ -13,9 +13,9 @@ from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
 import anyio
 from attrs import define, field
 
+from toapis_async.engine.connections import FAILURES
 from toapis_async.engine.limiter import Gate, Permits
 from toapis_async.engine.threads import in_thread
-from toapis_async.engine.transport import FAILURES
 from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
 from toapis_async.events import FileSaved
 from toapis_async.protocol.filetype import ENDS_EXACTLY, HEAD_BYTES, FileType, looks_whole, sniff

@@ -24,8 +24,23 @@ import aiohttp
 from attrs import define
 from yarl import URL
 
-from toapis_async.errors import DownloadFailed, SessionClosed, TransportError, UnreadableAnswer
+from toapis_async.engine.connections import (
+    FAILURES,
+    HEADER_LIMITS,
+    HOPELESS,
+    ProxyChoice,
+    advice_on,
+    tls_context,
+)
+from toapis_async.errors import (
+    ClientStateError,
+    DownloadFailed,
+    SessionClosed,
+    TransportError,
+    UnreadableAnswer,
+)
 from toapis_async.events import RequestDone
+from toapis_async.protocol.encoding import decoded
 from toapis_async.protocol.lenient import Answer, shorten
 from toapis_async.protocol.refusals import SUPPORT_HEADERS
 
@@ -35,6 +50,7 @@ if TYPE_CHECKING:
 
     from aiohttp.connector import Connection
 
+    from toapis_async.engine.connections import ProxyOptions
     from toapis_async.events import Event
     from toapis_async.settings import Credentials, Settings
 
@@ -49,11 +65,6 @@ HEADERS_READ = (
 )
 MIN_BLOTTED_KEY = 6
 """Real keys have 51 characters."""
-FAILURES = (aiohttp.ClientError, OSError, TimeoutError, UnicodeError)
-"""What aiohttp raises when a request fails; `UnicodeError` is the resolver's for a host name with an endless label."""
-
-_HOPELESS = (aiohttp.InvalidURL, aiohttp.NonHttpUrlClientError, UnicodeError)
-"""Those of them that a link gets every time, for itself or for the target of its redirect."""
 
 
 @define
@@ -67,7 +78,7 @@ class Trace:
 _trace: ContextVar[Trace] = ContextVar("toapis_trace")
 
 
-class _Question(aiohttp.ClientRequest):
+class _CountedGet(aiohttp.ClientRequest):
     """A GET, counted each time it goes out. Nobody needs to know more of one, and trace events, which tell more, cost
     a sixth of a request's CPU."""
 
@@ -89,19 +100,27 @@ class Transport:
         self._gets: aiohttp.ClientSession | None = None
         self._files: aiohttp.ClientSession | None = None
         self._reading: set[aiohttp.ClientResponse] = set()
-        self._proxy = _proxy_of(settings.proxy)
+        self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
+        self._answered: set[str | None] = set()  # hosts that a request got an answer of
         self.closed = asyncio.Event()
         self.sent = 0
 
     def open(self) -> None:
+        """Make the sessions. Raises `ClientStateError` when the environment names a proxy for the API that is none."""
+        try:
+            self._proxy_of(self._base)
+        except TransportError as error:
+            raise ClientStateError(str(error)) from None
         settings = self._settings
-        connector = aiohttp.TCPConnector(limit=settings.max_connections)
-        self._posts = self._session_on(connector, settings.request_timeout_s, trace_configs=[_tracing()])
+        tls = tls_context()
+        connector = aiohttp.TCPConnector(limit=settings.max_connections, ssl=tls)
+        api: dict[str, Any] = {"auto_decompress": False}  # whose labels are sometimes wrong
+        self._posts = self._session_on(connector, settings.request_timeout_s, trace_configs=[_tracing()], **api)
         self._gets = self._session_on(
-            connector, settings.request_timeout_s, connector_owner=False, request_class=_Question
+            connector, settings.request_timeout_s, connector_owner=False, request_class=_CountedGet, **api
         )
-        # Of their own: downloads that stall would otherwise hold the connections that submissions and looks wait for.
-        files = aiohttp.TCPConnector(limit=settings.download_concurrency)
+        # Of their own: downloads that stall would otherwise hold the connections that submissions and polls wait for.
+        files = aiohttp.TCPConnector(limit=settings.download_concurrency, ssl=tls)
         self._files = self._session_on(files, settings.download_timeout_s)
 
     def _session_on(self, connector: aiohttp.TCPConnector, total_s: float, **options: Any) -> aiohttp.ClientSession:
@@ -111,6 +130,7 @@ class Transport:
             # The key is no default header: it is added to API requests one by one, so that no download bears it.
             headers={"User-Agent": USER_AGENT},
             cookie_jar=aiohttp.DummyCookieJar(),
+            **HEADER_LIMITS,
             **options,
         )
 
@@ -143,19 +163,21 @@ class Transport:
         session = _opened(self._files)
         response: aiohttp.ClientResponse | None = None
         failure: TransportError | DownloadFailed | None = None
+        proxy = self._proxy_of(URL(url))
         try:
             # Without compression, Content-Length counts the very bytes we store.
             response = await session.get(
                 url,
                 headers={"Accept-Encoding": "identity"},
                 max_redirects=MAX_REDIRECTS,
-                **self._proxy,
+                **proxy,
             )
+            self._note_answer(response.url, proxy)
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
             failure = self.lost(error)
-            if isinstance(error, _HOPELESS):
+            if isinstance(error, HOPELESS) or not failure.retryable:
                 failure = DownloadFailed(f"the image's link can't work: {failure}", url=url)
         if failure is not None:
             raise failure
@@ -178,7 +200,17 @@ class Transport:
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if self.closed.is_set():
             words = "the client was closed"
-        return TransportError(shorten(words.replace(self._key, "sk-***")))
+        message = shorten(words.replace(self._key, "sk-***"))
+        # A host that answered before has a name and a certificate: it is the network that says otherwise now.
+        advice = advice_on(error) if getattr(error, "host", None) not in self._answered else None
+        if advice is None:
+            return TransportError(message)
+        return TransportError(f"{message}: {advice}", retryable=False)
+
+    def _note_answer(self, url: URL, proxy: ProxyOptions) -> None:
+        self._answered.add(url.raw_host)
+        if "proxy" in proxy:
+            self._answered.add(proxy["proxy"].raw_host)
 
     async def _exchange(self, kind: str, method: str, path: str, **options: Any) -> Answer:
         started_s = asyncio.get_running_loop().time()
@@ -186,7 +218,7 @@ class Transport:
         answer: Answer | None = None
         failure: TransportError | None = None
         try:
-            answer = await self._answer(method, path, trace, options)
+            answer = await self._answer(kind, method, path, trace, options)
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
@@ -205,21 +237,27 @@ class Transport:
         assert answer is not None
         return answer
 
-    async def _answer(self, method: str, path: str, trace: Trace, options: dict[str, Any]) -> Answer:
+    async def _answer(self, kind: str, method: str, path: str, trace: Trace, options: dict[str, Any]) -> Answer:
         session = _opened(self._gets if method == "GET" else self._posts)
+        proxy = self._proxy_of(self._base)
         _trace.set(trace)
         async with session.request(
             method,
             self._base.with_path(f"{self._base.raw_path}{path}", encoded=True),
-            headers={"Authorization": f"Bearer {self._key}", "Accept": "application/json"},
+            headers={
+                "Authorization": f"Bearer {self._key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+            },
             allow_redirects=False,
-            **self._proxy,
+            **proxy,
             trace_request_ctx=trace,
             **options,
         ) as response:
+            self._note_answer(self._base, proxy)
             self._reading.add(response)
             try:
-                body = await self._read(response)
+                body = await self._read(kind, response)
             except FAILURES:
                 if response.status < 300:
                     raise
@@ -227,19 +265,28 @@ class Transport:
             finally:
                 self._reading.discard(response)
             return Answer(
-                response.status, _told(response), self._without_key(response.status, body), trace.headers_sent
+                response.status, _headers_read(response), self._without_key(response.status, body), trace.headers_sent
             )
 
-    async def _read(self, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, kind: str, response: aiohttp.ClientResponse) -> bytes:
+        """The decoded body; of an error page that is too long, its beginning."""
         cap_bytes = self._settings.max_answer_bytes
+        if kind in {"submit", "query"}:  # a task's pictures may be in its answer, as base64
+            cap_bytes = max(cap_bytes, self._settings.max_file_bytes * 4 // 3 + cap_bytes)
+        body = await self._read_raw(response, cap_bytes)
+        body = decoded(body, response.headers.get("Content-Encoding", ""), cap_bytes)
+        if len(body) > cap_bytes and response.status < 400:
+            raise UnreadableAnswer(f"the answer is longer than {cap_bytes} bytes", status=response.status)
+        return body
+
+    async def _read_raw(self, response: aiohttp.ClientResponse, cap_bytes: int) -> bytes:
+        """The body as it came, or a little more than `cap_bytes` of it."""
         body = bytearray()
         async for chunk in response.content.iter_any():
             body += chunk
             if len(body) > cap_bytes:
                 response.close()
-                if response.status >= 400:
-                    break  # a gateway's page: its title is at the start
-                raise UnreadableAnswer(f"the answer is longer than {cap_bytes} bytes", status=response.status)
+                break
         return bytes(body)
 
     def _is_cancelled(self, error: BaseException) -> bool:
@@ -262,23 +309,12 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     return session
 
 
-def _proxy_of(url: str | None) -> dict[str, Any]:
-    """The options for a proxy, its password apart from its address: aiohttp's errors quote the address."""
-    if url is None:
-        return {}
-    address = URL(url)
-    if not address.user and not address.password:
-        return {"proxy": address}
-    login = aiohttp.encode_basic_auth(address.user or "", address.password or "")
-    return {"proxy": address.with_user(None), "proxy_headers": {"Authorization": login}}
-
-
 def task_path(task_id: str) -> str:
     """The status URL of a task, by its id or its client_business_id: opaque text, so every byte is encoded."""
     return f"/images/generations/{quote(task_id, safe='')}"
 
 
-def _told(response: aiohttp.ClientResponse) -> dict[str, str]:
+def _headers_read(response: aiohttp.ClientResponse) -> dict[str, str]:
     """The headers that anyone here reads, their names in lower case."""
     headers = response.headers
     return {name: headers[name] for name in HEADERS_READ if name in headers}
