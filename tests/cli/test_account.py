@@ -7,6 +7,8 @@ from pathlib import Path
 import pytest
 
 from toapis_async.cli import account
+from toapis_async.cli.options import Options
+from toapis_async.cli.session import settings_of
 from toapis_async.models import Balance, Model
 from toapis_async.task import TaskSnapshot, TaskStatus
 
@@ -134,3 +136,11 @@ def test_a_type_without_models_is_told(quiet: tuple[str, ...], told: str) -> Non
 def test_an_unfinished_task_has_no_ending() -> None:
     line = account._status_line(TaskSnapshot("t1", TaskStatus.IN_PROGRESS, "rendering"))
     assert line == "t1  in progress"
+
+
+def test_a_proxy_is_for_everything_and_not_for_the_sandbox(monkeypatch: pytest.MonkeyPatch) -> None:
+    refused = run("balance", "--sandbox", "--proxy", "http://127.0.0.1:9")
+    assert (refused.code, "--proxy" in refused.stderr) == (2, True)
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-any")
+    assert "proxy must be an http(s) URL" in run("balance", "--proxy", "127.0.0.1:9").stderr
+    assert settings_of(Options(proxy="http://127.0.0.1:9")).proxy == "http://127.0.0.1:9"

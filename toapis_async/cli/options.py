@@ -24,6 +24,7 @@ class Options:
     """Where to send requests, how patiently, and how to speak. None: the library's own default."""
 
     base_url: str | None = None
+    proxy: str | None = None
     tier: Tier | None = None
     max_in_flight: int | None = None
     first_poll_s: float | None = None
@@ -39,6 +40,8 @@ class Options:
         """Itself, or a usage error for options that contradict each other."""
         if self.sandbox and self.base_url:
             raise click.UsageError("--sandbox brings its own address: leave --base-url out")
+        if self.sandbox and self.proxy:
+            raise click.UsageError("--sandbox runs on this machine, which no proxy reaches: leave --proxy out")
         for name in ("speed", "seed"):
             if getattr(self, name) is not None and not self.sandbox:
                 raise click.UsageError(f"--{name} sets the sandbox: add --sandbox")
@@ -101,6 +104,7 @@ _OPTIONS = (
     click.option(
         "--base-url", metavar="URL", help="The API's address.  [default: $TOAPIS_BASE_URL, https://toapis.com]"
     ),
+    click.option("--proxy", metavar="URL", help="An http(s) proxy for everything.  [default: $HTTPS_PROXY, …]"),
     click.option(
         "--tier",
         type=click.Choice(get_args(Tier)),

@@ -163,7 +163,10 @@ class Transport:
         session = _opened(self._files)
         response: aiohttp.ClientResponse | None = None
         failure: TransportError | DownloadFailed | None = None
-        proxy = self._proxy_of(URL(url))
+        try:
+            proxy = self._proxy_of(URL(url))
+        except ValueError as error:
+            raise DownloadFailed(f"the image's link can't work: {shorten(str(error))}", url=url) from None
         try:
             # Without compression, Content-Length counts the very bytes we store.
             response = await session.get(
