@@ -1,12 +1,14 @@
-"""Runs the command line, or the program beside this file, with trouble built in: `launcher.py TROUBLE ARGUMENT…`.
+"""Runs the command line, or the program beside this file, with trouble built in, in a process for each order.
 
-TROUBLE is JSON, as `plans.Trouble` makes it. The library itself has no hooks: what is to fail is found by its name and
-wrapped before anything runs, so that a renamed function shows as an error here.
+An order is a line of JSON on standard input (`processes.Processes.run`), with the trouble as `plans.Trouble` makes it.
+The library itself has no hooks: what is to fail is found by its name and wrapped before anything runs, so that a
+renamed function shows as an error here.
 """
 
 from __future__ import annotations
 
 import builtins
+import contextlib
 import datetime
 import errno
 import functools
@@ -24,8 +26,13 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+from toapis_async.cli import main as toapis
+
 Hit = Callable[[], None]
 SQL_WORDS = {errno.ENOSPC: "database or disk is full", errno.EROFS: "attempt to write a readonly database"}
+PROGRAM = Path(__file__).with_name("program.py")
+IMPORTED = ("toapis_async.client", "toapis_async.cli.batch", "toapis_async.report.thumbs", "PIL.PngImagePlugin")
+"""What every run needs: imported once."""
 WRITING = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT", "PRAGMA JOURNAL_MODE")
 
 
@@ -161,15 +168,46 @@ def prepare(trouble: dict[str, Any]) -> None:
         set_clock_back(trouble["clock_back_s"])
 
 
+def serve() -> dict[str, Any]:
+    """Fork a process for each order, tell its pid and how it ended on standard output. Returns in each of these
+    processes, with its order; ends when there are no more orders."""
+    for line in sys.stdin:
+        if os.fork() == 0:
+            order: dict[str, Any] = json.loads(line)
+            if (pid := os.fork()) == 0:
+                return order
+            report(order, "pid", pid)
+            report(order, "code", os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]))
+            os._exit(0)
+    with contextlib.suppress(ChildProcessError):  # none is left
+        while True:
+            os.wait()
+    raise SystemExit
+
+
+def report(order: dict[str, Any], what: str, value: int) -> None:
+    os.write(1, json.dumps([order["number"], what, value]).encode() + b"\n")
+
+
+def redirect(number: int, path: str, flags: int) -> None:
+    opened = os.open(path, flags)
+    os.dup2(opened, number)
+    os.close(opened)
+
+
 def main() -> None:
-    trouble, what, *arguments = sys.argv[1:]
-    prepare(json.loads(trouble))
+    for module in IMPORTED:
+        importlib.import_module(module)
+    order = serve()
+    redirect(0, os.devnull, os.O_RDONLY)
+    redirect(1, order["out"], os.O_WRONLY | os.O_CREAT)
+    redirect(2, order["err"], os.O_WRONLY | os.O_CREAT)
+    prepare(order["trouble"])
+    what, *arguments = order["arguments"]
     if what == "program":
         sys.argv[1:] = arguments
-        runpy.run_path(str(Path(__file__).with_name("program.py")), run_name="__main__")
+        runpy.run_path(str(PROGRAM), run_name="__main__")
     else:
-        from toapis_async.cli import main as toapis  # noqa: PLC0415  (after the trouble is in place)
-
         toapis([what, *arguments], prog_name="toapis")
 
 

@@ -7,28 +7,27 @@ import json
 import os
 import random
 import signal
-import sys
 import time
 from contextlib import AsyncExitStack
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from toapis_async.sandbox import Limits, Sandbox
 
 from . import checks
 from .plans import SPEED, Run, Trouble
+from .processes import Process, Processes
 from .program import SINGLES
 from .proxy import Proxy
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from toapis_async.sandbox.validation import ImageJob
 
     from .plans import Blow, Plan
 
-LAUNCHER = Path(__file__).with_name("launcher.py")
 MOST_CALM_RUNS = 12
 """Starts without new trouble after those of the plan; from the fifth on also the service and the network are well."""
 RUN_BOUND_S = 60.0
@@ -72,7 +71,8 @@ class _Service(Sandbox):
 
 
 async def play(plan: Plan, folder: Path) -> Outcome:
-    """Play a round in an empty folder. What broke is in the outcome; raises only for bugs of the machine."""
+    """Play a round in a folder that is empty or not there. What broke is in the outcome; raises only for bugs of the
+    machine."""
     outcome = Outcome(plan)
     began_s = time.monotonic()
     rng = plan.rng
@@ -135,10 +135,20 @@ class Round:
     def __post_init__(self) -> None:
         self.out = self.home / "out"
         self.key = "sk-" + random.Random(f"{self.plan.seed}/{self.plan.number}/key").randbytes(24).hex()
+        self.home.mkdir(exist_ok=True)
+        self.processes = Processes(self.home / "launcher.err")
         self._rows = _rows(self.plan.rows)
         self._base_url = self.networks[0].url if self.networks else self.sandbox.base_url
 
     async def play(self) -> None:
+        environment = {name: value for name, value in os.environ.items() if "proxy" not in name.lower()}
+        await self.processes.start(environment | {"TOAPIS_API_KEY": self.key})
+        try:
+            await self._runs()
+        finally:
+            await self.processes.aclose()
+
+    async def _runs(self) -> None:
         done = False
         for run in self.plan.runs:
             done = await self._one(run) and not run.writes_fail  # the journal may not hold all that was done
@@ -212,30 +222,22 @@ class Round:
         trouble = asdict(run.trouble or Trouble()) | {"folder": str(self.out)}
         before = self.sandbox.requests.total
         accepted = len(self.sandbox.ledger)
-        log = self.home / f"run-{number}"
-        with log.with_suffix(".out").open("wb") as out, log.with_suffix(".err").open("wb") as err:
-            process = await asyncio.create_subprocess_exec(
-                sys.executable, str(LAUNCHER), json.dumps(trouble), *self._arguments(rows),
-                stdin=asyncio.subprocess.DEVNULL, stdout=out, stderr=err, env=self._environment(),
-            )  # fmt: skip
-            over = asyncio.ensure_future(process.wait())
-            lived = True
-            try:
-                async with asyncio.timeout(RUN_BOUND_S):
-                    if run.blow is not None:
-                        lived = await self._strike(process, over, run.blow, before, accepted)
-                    await asyncio.shield(over)
-            except TimeoutError:
-                self._problem(f"run {number} still runs after {RUN_BOUND_S:g} s")
-            finally:
-                if process.returncode is None:
-                    process.kill()
-                await over
-        code = process.returncode
-        assert code is not None
+        out, err = (self.home / f"run-{number}.{kind}" for kind in ("out", "err"))
+        process = await self.processes.run(number, trouble, self._arguments(rows), out, err)
+        lived = True
+        try:
+            async with asyncio.timeout(RUN_BOUND_S):
+                if run.blow is not None:
+                    lived = await self._strike(process, run.blow, before, accepted)
+                await asyncio.shield(process.over)
+        except TimeoutError:
+            self._problem(f"run {number} still runs after {RUN_BOUND_S:g} s")
+        finally:
+            process.send_signal(signal.SIGKILL)
+            code = await process.over
         self.outcome.runs += 1
         self.outcome.kills += code == -signal.SIGKILL
-        stderr = log.with_suffix(".err").read_text("utf-8", "replace")
+        stderr = err.read_text("utf-8", "replace") if err.exists() else ""
         self.outcome.log.append(
             f"run {number}: code {code}, {len(self.sandbox.ledger)} in the books; {stderr[-200:]!r}"
         )
@@ -247,15 +249,9 @@ class Round:
         options = ["--base-url", self._base_url, "--reconcile-window-s", f"{self.plan.window_s:g}", *QUICKLY]
         return ["batch", str(rows), "--out", str(self.out), *options]
 
-    def _environment(self) -> dict[str, str]:
-        return {name: value for name, value in os.environ.items() if "proxy" not in name.lower()} | {
-            "TOAPIS_API_KEY": self.key
-        }
-
-    async def _strike(
-        self, process: asyncio.subprocess.Process, over: asyncio.Future[int], blow: Blow, before: int, accepted: int
-    ) -> bool:
+    async def _strike(self, process: Process, blow: Blow, before: int, accepted: int) -> bool:
         """Hit a process at its instant, if it lives to see it; whether it was alive by then."""
+        over = process.over
         if blow.when == "accepted":
             await _until(lambda: len(self.sandbox.ledger) >= accepted + blow.value, over)
         else:
@@ -266,8 +262,7 @@ class Round:
         for pause_s in (0.0, blow.again_s):
             if pause_s is not None:
                 await asyncio.wait([over], timeout=pause_s)
-                if not over.done():
-                    process.send_signal(blow.signal)
+                process.send_signal(blow.signal)
         return lived
 
     async def _alive(self, before: int, over: asyncio.Future[Any]) -> None:

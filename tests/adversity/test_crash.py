@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import io
 import logging
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import pytest
@@ -26,8 +28,8 @@ POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientRes
 PART, RENAME = "toapis_async.engine.downloads:_Part", "pathlib:Path.replace"
 FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal.file:record_of_row"
 
-BY_HAND = {"kills", "points", "answers", "lost", "disk"}
-"""The kinds that other tests below play, or that others contain."""
+DRAWN = [kind for kind in KINDS if kind not in {"kills", "points", "answers", "lost", "disk"}]
+"""Without the kinds that other tests below play, or that others contain."""
 
 
 @pytest.fixture(autouse=True)
@@ -39,21 +41,28 @@ def killed_at(point: str, side: Side = "before", call: int = 1) -> Run:
     return Run(Trouble(point=point, side=side, call=call))
 
 
-async def kept(plan: Plan, folder: Path) -> Outcome:
-    """What a round showed, once every promise was kept."""
-    outcome = await play(plan, folder)
-    assert not outcome.problems, outcome.told()
-    assert (outcome.paid_twice, outcome.lost) == (0, 0)
-    return outcome
+async def kept(folder: Path, *plans: Plan) -> list[Outcome]:
+    """What rounds showed, once every promise was kept. Three are played at a time: they mostly wait."""
+    turns = asyncio.Semaphore(3)
+
+    async def played(plan: Plan, number: int) -> Outcome:
+        async with turns:
+            return await play(plan, folder / str(number))
+
+    outcomes = await asyncio.gather(*(played(plan, number) for number, plan in enumerate(plans)))
+    assert not any(outcome.problems for outcome in outcomes), "\n".join(
+        each.told() for each in outcomes if each.problems
+    )
+    assert [(outcome.paid_twice, outcome.lost) for outcome in outcomes] == [(0, 0)] * len(plans)
+    return outcomes
 
 
-@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind not in BY_HAND])
-async def test_a_round_of_each_kind_keeps_its_promises(kind: str, tmp_path: Path) -> None:
-    await kept(plan_of(2, 0, kind), tmp_path)
+@pytest.mark.parametrize("kinds", [DRAWN[part::3] for part in range(3)], ids=" ".join)
+async def test_a_round_of_each_kind_keeps_its_promises(kinds: list[str], tmp_path: Path) -> None:
+    await kept(tmp_path, *(plan_of(2, 0, kind) for kind in kinds))
 
 
-@pytest.mark.parametrize("program", [False, True])
-async def test_killed_at_every_step_of_a_submission_nothing_is_paid_twice(tmp_path: Path, program: bool) -> None:
+async def test_killed_at_every_step_of_a_submission_nothing_is_paid_twice(tmp_path: Path) -> None:
     runs = (
         killed_at(INTENT, "before", 2),
         killed_at(POST),  # the intent is committed, and nothing is sent
@@ -62,8 +71,9 @@ async def test_killed_at_every_step_of_a_submission_nothing_is_paid_twice(tmp_pa
         killed_at(ACCEPTED, "before"),  # the answer came, and is not written down
         killed_at(ACCEPTED, "after"),
     )
-    plan = Plan("a submission", 0, 0, program, rows=8, runs=runs, faults=SLOW_ANSWERS)
-    assert (await kept(plan, tmp_path)).kills == len(runs)
+    plan = Plan("a submission", 0, 0, rows=8, runs=runs, faults=SLOW_ANSWERS)
+    outcomes = await kept(tmp_path, plan, replace(plan, program=True))
+    assert [outcome.kills for outcome in outcomes] == [len(runs)] * 2
 
 
 async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_path: Path) -> None:
@@ -77,7 +87,8 @@ async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_p
         killed_at(SAVED, "after"),
     )
     plan = Plan("an image", 0, 0, rows=8, runs=runs, faults=(("file", Fault.BREAKS_OFF, 0.2),))
-    assert (await kept(plan, tmp_path)).kills == len(runs)
+    [outcome] = await kept(tmp_path, plan)
+    assert outcome.kills == len(runs)
 
 
 async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tmp_path: Path) -> None:
@@ -89,14 +100,17 @@ async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tm
         killed_at(ROW, "after", 2),
     )
     plan = Plan("resume", 0, 0, rows=8, runs=runs, faults=(*SLOW_ANSWERS, *LOST), visible_after_s=10)
-    assert (await kept(plan, tmp_path)).kills == len(runs)
+    [outcome] = await kept(tmp_path, plan)
+    assert outcome.kills == len(runs)
 
 
-@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
-async def test_without_a_disk_nothing_is_sent_and_with_it_all_goes_on(number: int, tmp_path: Path) -> None:
-    runs = (Run(Trouble(disk=number)), Run(Trouble(disk=number, point=INTENT, call=3)), Run(Trouble(disk=number)))
-    outcome = await kept(Plan("disk", 0, 0, rows=8, runs=runs), tmp_path)
-    assert (outcome.kills, outcome.runs) == (0, 5)
+async def test_without_a_disk_nothing_is_sent_and_with_it_all_goes_on(tmp_path: Path) -> None:
+    def plan(number: int) -> Plan:
+        runs = (Run(Trouble(disk=number)), Run(Trouble(disk=number, point=INTENT, call=3)), Run(Trouble(disk=number)))
+        return Plan("disk", 0, 0, rows=8, runs=runs)
+
+    outcomes = await kept(tmp_path, plan(errno.ENOSPC), plan(errno.EROFS))
+    assert [(outcome.kills, outcome.runs) for outcome in outcomes] == [(0, 5)] * 2
 
 
 async def test_the_machine_notices_what_is_paid_twice(tmp_path: Path) -> None:
