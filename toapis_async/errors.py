@@ -100,9 +100,11 @@ class TransportError(ToAPIsError):
 
 class ServiceError(ToAPIsError):
     """The service answered, and the answer is no. `status` is the HTTP status (2xx when the error stood in a good
-    answer), `code` the service's own word, `request_id` what its support asks for, None when it told none."""
+    answer), `code` the service's own word, `request_id` what its support asks for, None when it told none;
+    `retry_after_s` how many seconds to wait, where it said so."""
 
     request_id: str | None = None
+    retry_after_s: float | None = None
 
     def __init__(self, message: str, *, status: int, code: str = "") -> None:
         super().__init__(message)

@@ -130,8 +130,7 @@ def _error(
     kind = _class_of(answer, reason, about_task=about_task)
     hint = _model_hint(kind, answer, reason, model) if model is not None else ""
     error = kind(f"{reason.message}: {hint}" if hint else reason.message, status=answer.status, code=reason.code)
-    if isinstance(error, RateLimited):
-        error.retry_after_s = retry_after_s
+    error.retry_after_s = retry_after_s
     error.request_id = _request_id(answer)
     return error
 
