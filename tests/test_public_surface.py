@@ -18,7 +18,7 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, We
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "Settings", "Journal", "RateLimits", "Webhooks",
+    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",

@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from toapis_async.handle import TaskHandle
     from toapis_async.models import Balance, Generation, Learned, Model, Upload, WebhookOutcome
     from toapis_async.request.image import ImageRequest
+    from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
     from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
     from toapis_async.webhooks import Webhooks
@@ -89,6 +90,7 @@ __all__ = [
     "TransportError",
     "UnreadableAnswer",
     "Upload",
+    "VideoRequest",
     "WaitTimeout",
     "WebhookOutcome",
     "WebhookRejected",
@@ -101,6 +103,7 @@ _HOMES = (
     "task",
     "models",
     "request.image",
+    "request.video",
     "settings",
     "handle",
     "batch.item",

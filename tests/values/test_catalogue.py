@@ -238,7 +238,7 @@ def test_more_references_than_a_model_reads_are_refused(model: str, given: str, 
 
 def test_references_that_a_model_would_not_read_or_needs_are_told() -> None:
     assert "grok-imagine-1.0 takes no references" in refused(model="grok-imagine-1.0", image_urls=[LINK])
-    assert "grok-imagine-1.0-edit needs at least one of image_urls" in refused(model="grok-imagine-1.0-edit")
+    assert "grok-imagine-1.0-edit works from image_urls, which is missing" in refused(model="grok-imagine-1.0-edit")
     message = refused(model="doubao-seedream-4-5", n=8, image_urls=[LINK] * 8)
     assert "at most 15 together" in message
     many = refused(model="gpt-image-2.5-sunburst-vip", image_urls=[LINK, LINK], endpoint="edits")

@@ -1,22 +1,33 @@
-"""What there is to submit to and to ask, as values."""
+"""What there is to submit to, to ask and to upload to, as values."""
 
 from __future__ import annotations
 
-from typing import Final, Literal, TypeAlias
+from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
-from attrs import frozen
+from attrs import evolve, frozen
 
-Kind: TypeAlias = Literal["image", "video"]
+from toapis_async.request import IMAGE_MODELS, Kind
+
+if TYPE_CHECKING:
+    from toapis_async.request import Request
+
+__all__ = ["ENDPOINTS", "IMAGES", "IMAGE_EDITS", "VIDEOS", "Endpoint", "Kind", "endpoint_of"]
 
 
 @frozen
 class Endpoint:
-    """Where tasks of one kind are submitted and asked for, below the API's root."""
+    """Where tasks of one kind are submitted and asked for, below the API's root, and how patiently.
+
+    Factors are of the client's settings, whose defaults are those of images.
+    """
 
     kind: Kind
     submit_path: str
     status_path: str
+    is_form: bool = False  #: whether a submission is multipart/form-data instead of JSON
+    interval_factor: int = 1  #: of `min_poll_interval_s`: seconds between two polls
+    age_factor: int = 1  #: of `max_task_age_s`: how long a task is watched
 
     def task_path(self, task_id: str) -> str:
         """The status path of a task, by its id or its client_business_id: opaque text, so every byte is encoded."""
@@ -24,3 +35,25 @@ class Endpoint:
 
 
 IMAGES: Final = Endpoint("image", "/images/generations", "/images/generations")
+IMAGE_EDITS: Final = evolve(IMAGES, submit_path="/images/edits")
+"""Its tasks are asked for where all images are [docs]."""
+VIDEOS: Final = Endpoint("video", "/videos/generations", "/videos/generations", interval_factor=2, age_factor=2)
+"""Polled every 10 s [docs] and watched for two hours by default."""
+ENDPOINTS: Final[dict[Kind, Endpoint]] = {"image": IMAGES, "video": VIDEOS}
+"""Where a task of a kind is asked for when nobody knows its request."""
+OFF_PEAK_AGE_FACTOR: Final = 48
+UPLOAD_PATHS: Final[dict[Kind, str]] = {"image": "/uploads/images", "video": "/uploads/videos"}
+"""By the kind of the file that is uploaded, which need not be that of the request."""
+
+
+def endpoint_of(request: Request) -> Endpoint:
+    """Where a request is submitted, and its task asked for."""
+    if request.kind == "image":
+        if request.route != "edits":
+            return IMAGES
+        known = IMAGE_MODELS.get(request.model)
+        return evolve(IMAGE_EDITS, is_form=known is not None and known.edits == "multipart")
+    endpoint = evolve(VIDEOS, age_factor=OFF_PEAK_AGE_FACTOR) if request.is_off_peak else VIDEOS
+    if request.video_id is None:
+        return endpoint
+    return evolve(endpoint, submit_path=f"/videos/{quote(request.video_id, safe='')}/{request.route}")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING, Any, cast
 
@@ -39,6 +40,11 @@ LINK_LIFE = timedelta(hours=24)
 
 
 # ---------------------------------------------------------------------------------------------- requests
+
+
+def form_of(body: JsonObject) -> dict[str, str]:
+    """A body as the text parts of a form [docs: `/v1/images/edits` of gpt-image-2.5-*-vip]."""
+    return {name: value if isinstance(value, str) else json.dumps(value) for name, value in body.items()}
 
 
 def encode_request(request: Request, links: Sequence[str], client_business_id: str) -> JsonObject:

@@ -14,6 +14,9 @@ from toapis_async.request.base import (
 )
 from toapis_async.request.image import DEFAULT_MODEL, FIELD_NAMES, ImageFields, ImageReference, ImageRequest
 from toapis_async.request.image_models import IMAGE_MODELS, QUALITIES, RATIOS, RESOLUTIONS
+from toapis_async.request.kinds import REQUESTS, request_of
+from toapis_async.request.video import VideoRequest
+from toapis_async.request.video_models import VIDEO_MODELS
 
 __all__ = [
     "DEFAULT_MODEL",
@@ -21,7 +24,9 @@ __all__ = [
     "IMAGE_MODELS",
     "QUALITIES",
     "RATIOS",
+    "REQUESTS",
     "RESOLUTIONS",
+    "VIDEO_MODELS",
     "ImageFields",
     "ImageReference",
     "ImageRequest",
@@ -29,10 +34,12 @@ __all__ = [
     "Reference",
     "Request",
     "Route",
+    "VideoRequest",
     "body_of",
     "check_task_id",
     "files_in",
     "is_http_url",
+    "request_of",
     "unknown_field",
     "with_links",
 ]

@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from toapis_async.errors import InvalidRequest
@@ -41,12 +41,42 @@ class Request:
     __slots__ = ()
 
     kind: ClassVar[Kind]
+    prompt: str | None
+    model: str
     field_names: ClassVar[tuple[str, ...]] = ()
     required: ClassVar[Mapping[str, str]] = {}  #: what can't be left out, and what it says
+
+    def __init__(self, *args: Any, **fields: Any) -> None:
+        raise NotImplementedError
+
+    @classmethod
+    def of(cls, source: Self | Mapping[str, Any] | str, **changes: Any) -> Self:
+        """A request from a prompt, a mapping of fields, or another request; `changes` go over it."""
+        if isinstance(source, cls):
+            return cls(**{**source.as_named(), **changes}) if changes else source
+        if isinstance(source, str):
+            return cls(source, **changes)
+        if not isinstance(source, Mapping):
+            raise InvalidRequest(
+                f"a request is an {cls.__name__}, a mapping of its fields or a prompt, not {type(source).__name__}"
+            )
+        named = {str(name): value for name, value in {**source, **changes}.items()}
+        if named.pop("kind", cls.kind) != cls.kind:
+            raise InvalidRequest(
+                f"this is no request for {cls.kind}s: its kind is {short(source['kind'])}", field="kind"
+            )
+        for name in named:
+            if name not in cls.field_names:
+                raise unknown_field(name, cls.field_names)
+        return cls(**named)
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name."""
         raise NotImplementedError
+
+    def as_named(self) -> dict[str, Any]:
+        """The same under the names that the caller used."""
+        return self.given()
 
     def body(self) -> dict[str, Any]:
         """The fields as they are sent; local files still stand in them as `Path` or `bytes`."""
@@ -56,6 +86,11 @@ class Request:
     def route(self) -> Route:
         """Which of the endpoints of its kind it goes to."""
         return "generations"
+
+    @property
+    def video_id(self) -> str | None:
+        """The video that is made anew or longer; None for a new one, and for images."""
+        return None
 
     @property
     def poll_class(self) -> str:

@@ -17,7 +17,7 @@ from toapis_async.errors import InvalidRequest
 from toapis_async.request.base import anyway, short
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
 
     from toapis_async.request.base import Kind
 
@@ -88,7 +88,7 @@ class KnownModel:
     kind: Kind
     rules: Mapping[str, Rule]  #: by field; `metadata.resolution` for a member of `metadata`
     references: Mapping[str, int | None]  #: the names it lists for references, with the most each takes
-    needs_reference: bool = False
+    needs: str | None = None  #: a field that can't be left out, beside those that no model can do without
     edits: Literal["only", "multipart"] | None = None  #: of `POST /v1/images/edits`: its only endpoint, or as a form
     roles: Mapping[str, Mapping[str, int | None]] = {}  #: of videos: by field, the most of each role
 
@@ -117,19 +117,38 @@ def check_fields(model: KnownModel, fields: Mapping[str, object]) -> None:
         )
 
 
+def check_needed(model: KnownModel, fields: Mapping[str, object]) -> None:
+    """Refuse a request without what the model can't do without."""
+    if model.needs is not None and not fields.get(model.needs):
+        raise InvalidRequest(
+            f"{model.name} works from {model.needs}, which is missing; {anyway(model.needs)}", field=model.needs
+        )
+
+
 def check_count(model: KnownModel, name: str, count: int) -> None:
     """Refuse more references than the model reads, or any to a model that reads none: they would be paid for, and the
     picture made without them."""
     if count and not model.references:
         raise InvalidRequest(f"{model.name} takes no references; {anyway(name)}", field=name)
-    if not count and model.needs_reference:
-        listed = next(iter(model.references))
-        raise InvalidRequest(f"{model.name} needs at least one of {listed}", field=listed)
     most = model.references.get(name)
     if most is not None and count > most:
         raise InvalidRequest(
             f"{name} has {count} members: {model.name} takes at most {most}; {anyway(name)}", field=name
         )
+
+
+def check_roles(model: KnownModel, name: str, most: Mapping[str, int | None], roles: Sequence[object]) -> None:
+    """Refuse a role that the model does not read, and more of one than it takes; `most` of "" is that of all."""
+    for role in dict.fromkeys(roles):
+        if "" not in most and role not in most:
+            raise InvalidRequest(
+                f"{name} has the role {short(role)}: {model.name} takes {', '.join(most)}; {anyway(name)}", field=name
+            )
+    for role, limit in most.items():
+        count = roles.count(role) if role else len(roles)
+        if limit is not None and count > limit:
+            what = f"{count} of {role}" if role else f"{count} members"
+            raise InvalidRequest(f"{name} has {what}: {model.name} takes at most {limit}; {anyway(name)}", field=name)
 
 
 def member_of(fields: Mapping[str, object], name: str) -> object:

@@ -28,9 +28,8 @@ from toapis_async.request.base import (
     json_object,
     json_with_files,
     short,
-    unknown_field,
 )
-from toapis_async.request.catalogue import check_count, check_fields
+from toapis_async.request.catalogue import check_count, check_fields, check_needed
 from toapis_async.request.image_models import IMAGE_MODELS, MOST_SEEDREAM_IMAGES, RATIOS, VIP
 
 ImageReference: TypeAlias = Reference | Mapping[str, Any]
@@ -85,7 +84,7 @@ class ImageRequest(Request):
     kind: ClassVar[Kind] = "image"
     required: ClassVar[Mapping[str, str]] = {"prompt": "say what the image shows"}
 
-    prompt: str
+    prompt: str  # pyright: ignore[reportIncompatibleVariableOverride]  (frozen: nobody sets it to None)
     """1 to 32,000 characters for GPT image models."""
     model: str = DEFAULT_MODEL
     """Any image model of the service; `gpt-image-2-vip` when left out."""
@@ -179,22 +178,6 @@ class ImageRequest(Request):
         _check_any_model(self)
         _check_known_model(self)
 
-    @classmethod
-    def of(cls, source: ImageRequest | Mapping[str, Any] | str, **changes: Any) -> ImageRequest:
-        """A request from a prompt, a mapping of fields, or another request; `changes` go over it."""
-        if isinstance(source, ImageRequest):
-            return cls(**{**source._spelled(), **changes}) if changes else source
-        if isinstance(source, str):
-            return cls(source, **changes)
-        if not isinstance(source, Mapping):  # pyright: ignore[reportUnnecessaryIsInstance]
-            raise InvalidRequest(
-                f"a request is an ImageRequest, a mapping of its fields or a prompt, not {type(source).__name__}"
-            )
-        for name in source:
-            if name not in FIELD_NAMES:
-                raise unknown_field(str(name), FIELD_NAMES)
-        return cls(**{**source, **changes})
-
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name; `image_urls` are among `reference_images`."""
         values = {name: getattr(self, name) for name in _STORED}
@@ -207,7 +190,7 @@ class ImageRequest(Request):
         fields.pop("reference_images", None)
         return body_of(fields | self._references_sent())
 
-    def _spelled(self) -> dict[str, Any]:
+    def as_named(self) -> dict[str, Any]:
         """The fields as the caller named them."""
         fields = self.given()
         fields.pop("reference_images", None)
@@ -317,6 +300,7 @@ def _check_references_of(request: ImageRequest) -> None:
     """What a model's page says of its references, alone and together with other fields."""
     known, count = IMAGE_MODELS[request.model], len(request.reference_images)
     sent = request.body()
+    check_needed(known, sent)
     names = [name for name in (*_REFERENCES, "image") if sent.get(name)]
     for name in names or ["reference_images"]:
         check_count(known, name, len(sent[name]) if isinstance(sent.get(name), list) else len(names))

@@ -34,10 +34,10 @@ def _model(
     rules: Mapping[str, Rule],
     *references: str,
     most: int | None = None,
-    needs_reference: bool = False,
+    needs: str | None = None,
     edits: Literal["only", "multipart"] | None = None,
 ) -> KnownModel:
-    return KnownModel(name, "image", rules, dict.fromkeys(references, most), needs_reference, edits)
+    return KnownModel(name, "image", rules, dict.fromkeys(references, most), needs, edits)
 
 
 def _gpt_image_2() -> list[KnownModel]:
@@ -131,7 +131,7 @@ def _others() -> list[KnownModel]:
         *(_model(name, kontext, *_OLD, most=1) for name in ("flux-kontext-pro", "flux-kontext-max")),
         *(_model(name, few, *_OLD, most=5) for name in ("gpt-4o-image", "grok-4-1-image", "grok-4-2-image")),
         _model("grok-imagine-1.0", {"size": _RATIO, "n": _TEN}),
-        _model("grok-imagine-1.0-edit", {"n": _TEN}, *_OLD, needs_reference=True, edits="only"),
+        _model("grok-imagine-1.0-edit", {"n": _TEN}, *_OLD, needs="image_urls", edits="only"),
         _model("viduq2-fast", {**vidu, "metadata.resolution": one_of("1K")}, *_OLD),
         *(_model(name, vidu, *_OLD) for name in ("viduq2-pro", "viduq3-fast", "vidu-image")),
         _model("qwen-image-3.0-pro", qwen, *_OLD, most=3),
