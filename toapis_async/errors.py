@@ -124,10 +124,16 @@ class ServiceError(ToAPIsError):
 class AuthenticationFailed(ServiceError):
     """401: the key is missing, wrong or disabled. Also a 403 with an error object to a status query."""
 
+    def __str__(self) -> str:
+        return f"the service refuses the API key: {super().__str__()}"
+
 
 class InsufficientQuota(ServiceError):
     """402, or any status with a quota code (`insufficient_quota`, `insufficient_user_quota`, `quota_not_enough`): the
     balance is too low for this request."""
+
+    def __str__(self) -> str:
+        return f"the balance is too low: {super().__str__()}"
 
 
 class TaskNotFound(ServiceError):

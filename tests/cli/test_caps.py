@@ -233,6 +233,9 @@ def test_an_account_that_can_pay_no_more_stops_the_batch_at_once(
     stopped, *_ = ran.stderr.splitlines()
     assert stopped.startswith("error: stopped, for each further row would meet the same: ")
     assert stopped.endswith(told)
+    assert any(
+        word in stopped for word in ("same: the service refuses the API key: ", "same: the balance is too low: ")
+    )
     assert "0 of 300 done, 0 failed, 300 not sent in" in ran.stderr
     assert way_out in ran.stderr
     assert sandboxes[0].requests.count("submit") < 100

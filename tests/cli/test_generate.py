@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import socket
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -12,6 +14,7 @@ from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
 from toapis_async.cli.session import Pending, Session, settings_of
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
+from toapis_async.models import Generation
 from toapis_async.settings import TIERS, Settings
 from toapis_async.task import TaskStatus
 
@@ -52,6 +55,37 @@ def test_references_are_files_or_addresses_in_their_order() -> None:
 def test_a_dash_is_the_prompt_on_standard_input(sandboxes: list[Sandbox]) -> None:
     assert run("generate", "-", *IN_A_BLINK, stdin="\ufeffa red kite,\nat dusk\n").code == 0
     assert [entry.request["prompt"] for entry in sandboxes[0].ledger] == ["a red kite,\nat dusk"]
+
+
+def test_fewer_images_than_asked_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def one(self: Generation, folder: Path) -> tuple[Path, ...]:
+        return (folder / "kite.png",)
+
+    monkeypatch.setattr(Generation, "save", one)
+    ran = run("generate", "a kite", "-n", "3", "--quiet", *IN_A_BLINK)
+    assert (ran.code, ran.stderr) == (0, "the service made fewer images than asked for: 1 of 3\n")
+
+
+def test_a_proxy_is_used_for_every_request(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-mine")
+    with socket.create_server(("127.0.0.1", 0)) as door:
+        thread = threading.Thread(target=_refuse_one, args=(door,))
+        thread.start()
+        ran = run(
+            "balance", "--base-url", "https://toapis.invalid", "--proxy", f"http://127.0.0.1:{door.getsockname()[1]}"
+        )
+        thread.join()
+    assert (ran.code, "407" in ran.stderr) == (1, True)
+    refused = run("balance", "--sandbox", "--proxy", "http://127.0.0.1:1")
+    assert (refused.code, "leave --proxy out" in refused.stderr) == (2, True)
+    assert "proxy must be an http(s) URL" in run("balance", "--proxy", "ftp://x").stderr
+
+
+def _refuse_one(door: socket.socket) -> None:
+    connection, _ = door.accept()
+    with connection:
+        assert connection.recv(300).startswith(b"CONNECT toapis.invalid:443 ")
+        connection.sendall(b"HTTP/1.1 407 Proxy Authentication Required\r\nContent-Length: 0\r\n\r\n")
 
 
 @pytest.mark.parametrize(("stdin", "problem"), [(b" \n", "there is no prompt on"), (b"\xff", "is not UTF-8")])

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.cli import session
+from toapis_async.cli.summary import RETRY_HINT
 from toapis_async.engine.journal.file import JournalFile, State
 from toapis_async.events import TaskAccepted
 from toapis_async.settings import Credentials, Journal
@@ -200,7 +201,7 @@ def test_status_tells_every_row_that_is_not_done_and_why() -> None:
     assert "no luck" in next(line for line in lines if line.split()[0] == "failed")
     assert {line.split()[0] for line in lines} >= {"refused", "failed"}
     assert len(lines) == 5
-    assert told.stderr == "the same command as before goes on with it\n"
+    assert told.stderr.splitlines() == ["the same command as before goes on with it", RETRY_HINT]
     records = run("status", "out", "--json").records
     assert [record["state"] for record in records][:2] == ["completed", "completed"]
     assert records[0]["files"] == ["a.png"]

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from toapis_async.cli.run_status import MOST_SHOWN
+from toapis_async.cli.summary import RETRY_HINT
 from toapis_async.events import TaskAccepted
 
 from .conftest import IN_A_BLINK, interrupt_at, run
@@ -23,7 +24,7 @@ def test_what_failed_is_named_with_its_reason_in_columns() -> None:
     assert head == "3 rows sent: 1 done, 1 failed, 1 refused"
     assert first.startswith("  failed   k     call upstream API failed")
     assert second.startswith("  refused  long  ")
-    assert ran.stderr == ""  # there is nothing to go on with
+    assert ran.stderr == f"{RETRY_HINT}\n"  # and there is nothing to go on with
 
 
 def test_what_runs_is_named_with_its_task_and_the_rest_counted(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -4,15 +4,26 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 
 from toapis_async.batch.item import BatchItem
-from toapis_async.cli.summary import BatchSummary, amount, balance_line, section
+from toapis_async.cli.summary import RETRY_HINT, BatchSummary, amount, balance_line, section
 from toapis_async.cli.table import aligned, cut
 from toapis_async.cli.terms import in_cli_terms
-from toapis_async.errors import BudgetExceeded, InsufficientQuota, InvalidRequest, SubmitUncertain, TaskFailed
+from toapis_async.errors import (
+    AuthenticationFailed,
+    BudgetExceeded,
+    ContentRefused,
+    InsufficientQuota,
+    InvalidRequest,
+    LinkExpired,
+    ServiceError,
+    SubmitUncertain,
+    TaskFailed,
+)
 from toapis_async.models import Balance, Generation
 from toapis_async.protocol.budget import Budget, PriceClass, Prices
 from toapis_async.request import ImageRequest
@@ -115,3 +126,30 @@ def test_errors_speak_the_terms_of_the_command_line() -> None:
     with pytest.raises(BudgetExceeded) as caught:
         Budget(Prices({}), most_credits=Decimal(1)).reserve(PriceClass("m", "1k"), 1)
     assert in_cli_terms(str(caught.value)).endswith("state it in credits an image with --price m/1k=…")
+
+
+def test_rows_with_fewer_images_than_asked_for_are_named() -> None:
+    summary = BatchSummary()
+    for index, (came, asked) in enumerate([(1, 4), (2, 2), (1, None), (0, 1), (3, 4), (2, 4)]):
+        files = tuple(Path(f"{i}.png") for i in range(came))
+        summary.note(BatchItem(index, f"k{index}", ImageRequest("a kite", n=asked), True, files=files))
+    assert summary.fewer() == ["images than asked for came for 4 rows: k0: 1 of 4, k3: 0 of 1, k4: 3 of 4, …"]
+    assert BatchSummary().fewer() == []
+
+
+@pytest.mark.parametrize(
+    ("error", "is_retried"),
+    [
+        (TaskFailed("no luck", task_id="t"), True),
+        (LinkExpired("gone"), True),
+        (ContentRefused("no", status=422), True),
+        (ServiceError("busy", status=503), False),
+        (AuthenticationFailed("no", status=401), False),
+        (SubmitUncertain("lost", client_business_id="b"), False),
+        (BudgetExceeded("full"), False),
+    ],
+)
+def test_retry_failed_is_named_only_where_the_same_command_sends_nothing(error: ToAPIsError, is_retried: bool) -> None:
+    summary = BatchSummary()
+    summary.note(failed("a", error))
+    assert summary.retry_hint() == ([RETRY_HINT] if is_retried else [])

@@ -86,7 +86,7 @@ def run(tmp_path: Path) -> Path:
             for i in range(1, 5)
         ),
         timed(5, 5, 10, files=("images/gone.png",), prompt="a red kite"),
-        *(timed(i, i, 10, files=(draw(images / f"{i}.png"),), prompt=f"凧 {i}") for i in (6, 7)),
+        *(timed(i, i, 10, files=(draw(images / f"{i}.png"),), prompt=f"凧 {i}", n=i - 5) for i in (6, 7)),
         timed(8, 8, 9, status="failed", error=RowError("TaskFailed", "generation_failed", "no image <b>today</b>")),
         timed(9, 9, 9, status="failed", files=pair[:1], error=RowError("DownloadFailed", "", "503")),
         timed(10, 10, None, status="running", prompt="a red lantern"),
@@ -110,6 +110,8 @@ def test_it_shows_every_row_and_nothing_hostile_runs(run: Path, visit: Callable[
         assert "/thumbs/" in image.evaluate("image => image.src")
     assert page.locator(".card img").count() == 2 + 4 + 2 + 1
     expect(page.locator(".card").nth(5)).to_contain_text("gone.png: missing")
+    expect(page.locator(".card").nth(7)).to_contain_text("1 of 2 images came")
+    expect(page.locator(".card").nth(6)).not_to_contain_text("images came")
     expect(page.locator(".card").nth(8)).to_contain_text("no image <b>today</b> (generation_failed)")
     expect(page.locator(".card").nth(9)).to_contain_text("503")
     expect(page.locator(".card").nth(10)).to_contain_text("Running")

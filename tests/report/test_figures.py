@@ -53,6 +53,11 @@ def test_the_summary_of_a_run() -> None:
     }
 
 
+def test_images_that_did_not_come_are_counted_of_rows_that_are_done() -> None:
+    rows = [row(0, n=4, files=("a",)), row(1, n=1, files=("b",)), row(2, files=("c",)), row(3, n=2, status="failed")]
+    assert shown(*rows)["Pictures"] == ("3", "from 4 rows; 3 fewer than asked for")
+
+
 def test_what_is_not_known_is_not_told_as_nought() -> None:
     figures = shown(row(0, files=("a",)))
     assert [figures[name][0] for name in ("Images a minute", "Wall time", "Service time", "Credits")] == ["—"] * 4

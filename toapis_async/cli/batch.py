@@ -180,6 +180,8 @@ class _Run:
         return [
             *section("slowest", summary.slowest()),
             *section("failed", summary.failed()),
+            *section("fewer", summary.fewer()),
+            *section("retry", summary.retry_hint()),
             *section("stopped", self._why_stopped()),
             *section("budget", summary.past_budget()),
             *([f"  the service said 429 (too fast) {times}"] if throttled else []),

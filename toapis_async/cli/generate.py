@@ -10,6 +10,7 @@ from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.progress import refreshing, task_view
 from toapis_async.cli.results import billing_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.protocol.budget import images_of
 from toapis_async.protocol.wording import count, duration
 from toapis_async.request import ImageRequest
 
@@ -37,6 +38,9 @@ async def generate(options: Options, out: Output, fields: dict[str, Any], folder
         session.pending.warn(out, session.status_command())
         raise
     out.note(f"{count(len(files), 'image')} in {duration(time.monotonic() - started_s)}")
+    asked = images_of(request.body())
+    if len(files) < asked:
+        out.warn(f"the service made fewer images than asked for: {len(files)} of {asked}")
     for file in files:
         out.result(str(file))
     out.record(_record(generation, files))

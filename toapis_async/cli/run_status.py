@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import NAME
+from toapis_async.cli.summary import RETRY_HINT
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.engine.journal.file import State
 from toapis_async.engine.journal.reader import latest_run, records, run_status
@@ -71,6 +72,8 @@ def status(out: Output, folder: Path) -> int:
         out.result(f"  … and {others:,} more; all of them with --json")
     if now.completed + now.running + now.in_doubt + now.withdrawn:
         out.note("the same command as before goes on with it")
+    if now.failed + now.refused:
+        out.note(RETRY_HINT)
     return ALL_DONE
 
 

@@ -10,7 +10,9 @@ from attrs import define, field
 from toapis_async.cli.output import error_record
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.cli.terms import in_cli_terms
-from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota
+from toapis_async.engine.journal.resume import end_of
+from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota, LinkExpired, TaskFailed
+from toapis_async.protocol.budget import images_of
 from toapis_async.protocol.wording import count, duration
 
 if TYPE_CHECKING:
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
     from toapis_async.models import Balance, Generation
     from toapis_async.task import TaskSnapshot
 
+RETRY_HINT: Final = "the same command with --retry-failed sends the failed rows again; they cost again"
 MOST_REASONS: Final = 5
 MOST_SLOW: Final = 3
 _MOST_NAMED: Final = 3  #: rows that failed for one reason
@@ -51,6 +54,9 @@ class BatchSummary:
         self.over_budget: BatchItem | None = None  #: the first
         self.rows_over_budget = 0
         self.rows_stopped = 0  #: met the 401 or 402 themselves
+        self.rows_to_retry = 0  #: that ended without an image and are sent again on request only
+        self.rows_with_fewer = 0  #: images than they asked for
+        self._fewer: list[str] = []
         self._reasons: dict[tuple[str, str], FailureGroup] = {}
         self._slowest: list[tuple[float, int, str]] = []
 
@@ -62,12 +68,22 @@ class BatchSummary:
             self.rows_stopped += 1
         elif item.error is not None:
             self._note_failure(item)
-        elif (took_s := service_s(item.generation)) is not None:
+        else:
+            self._note_success(item)
+
+    def _note_success(self, item: BatchItem) -> None:
+        came, asked = len(item.files), images_of(item.request.body()) if item.request else 0
+        if came < asked:
+            self.rows_with_fewer += 1
+            if len(self._fewer) < _MOST_NAMED:
+                self._fewer.append(f"{cut(item.key, KEY_COLUMNS)}: {came} of {asked}")
+        if (took_s := service_s(item.generation)) is not None:
             slow = took_s, -item.index, item.key
             (heapq.heappush if len(self._slowest) < MOST_SLOW else heapq.heappushpop)(self._slowest, slow)
 
     def _note_failure(self, item: BatchItem) -> None:
         assert item.error is not None
+        self.rows_to_retry += isinstance(item.error, TaskFailed | LinkExpired) or end_of(item.error)[0] == "refused"
         record = error_record(item.error)
         code = f" ({record['code']})" if record["code"] else ""
         kind = record["type"], record["code"] or ""
@@ -87,6 +103,17 @@ class BatchSummary:
         largest, others = reasons[:MOST_REASONS], sum(reason.rows for reason in reasons[MOST_REASONS:])
         lines = [line for reason in largest for line in reason.lines()]
         return [*lines, f"{count(others, 'row')} for other reasons"] if others else lines
+
+    def retry_hint(self) -> list[str]:
+        """How the rows that ended without an image are sent again; nothing when there are none."""
+        return [RETRY_HINT] if self.rows_to_retry else []
+
+    def fewer(self) -> list[str]:
+        """The rows for which the service made fewer images than asked for."""
+        if not self.rows_with_fewer:
+            return []
+        more = "" if self.rows_with_fewer == len(self._fewer) else ", …"
+        return [f"images than asked for came for {count(self.rows_with_fewer, 'row')}: {', '.join(self._fewer)}{more}"]
 
     def past_budget(self) -> list[str]:
         """How many rows did not fit into the budget, and the error of the first."""

@@ -46,6 +46,7 @@ class RunTotals:
 
     statuses: Counter[RowStatus] = field(factory=Counter)
     images: int = 0
+    missing: int = 0  #: images that were asked for and did not come, of rows that are done
     credits: float = 0.0
     priced: int = 0  #: rows whose credits are known
     starts: array[float] = field(factory=lambda: array("d"))  #: Unix seconds, of rows whose course is known
@@ -60,6 +61,7 @@ class RunTotals:
     def add(self, row: ReportRow) -> None:
         self.statuses[row.status] += 1
         self.images += len(row.files)
+        self.missing += max((row.n or 0) - len(row.files), 0) if row.status == "done" else 0
         price = finite(row.credits)
         if price is not None:
             self.credits += price
@@ -103,9 +105,10 @@ class RunTotals:
         wall_s = self.wall_s
         rate = amount(round(60 * self.images / wall_s, 1)) if wall_s and self.images else NOT_KNOWN
         times = [t for seconds in self.service.values() for t in seconds]
+        fewer = f"; {self.missing:,} fewer than asked for" if self.missing else ""
         known = "" if self.priced == self.rows else f"known for {self.priced:,} of {count(self.rows, 'row')}"
         return [
-            Figure("Pictures", f"{self.images:,}", f"from {count(self.rows, 'row')}"),
+            Figure("Pictures", f"{self.images:,}", f"from {count(self.rows, 'row')}{fewer}"),
             Figure("Images a minute", rate),
             Figure("Wall time", NOT_KNOWN if wall_s is None else duration(wall_s)),
             Figure(

@@ -92,6 +92,7 @@
     prompt.dir = "auto";
     words.append(prompt);
     if (row.error && row.pictures.length) words.append(make("p", "failure", cut(reason(row.error), 300)));
+    if (fewer(row)) words.append(make("p", "failure", fewer(row)));
     const meta = make("p", "meta");
     meta.append(make("span", "", asked(row).join(" · ")));
     const end = [row.took, row.credits && `${row.credits} cr`].filter(Boolean).join(" · ");
@@ -100,6 +101,9 @@
     item.append(frame, words);
     return item;
   };
+
+  const fewer = (row) =>
+    row.state === "done" && row.n > row.pictures.length && `${row.pictures.length} of ${row.n} images came`;
 
   const shot = (row, place, i) => {
     const button = make("button", "shot");
@@ -160,6 +164,7 @@
   const facts = (row, picture) => [
     ["State", row.state],
     ["Asked for", [row.model, ...asked(row), row.n > 1 && `${row.n} images`].filter(Boolean).join(" · ")],
+    ["Came", fewer(row)],
     ["Measures", picture?.width && `${picture.width} × ${picture.height}`],
     ["Cost", row.credits && `${row.credits} credits`],
     ["Service took", row.took],
