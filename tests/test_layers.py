@@ -36,7 +36,9 @@ for type checkers and loads them when asked."""
 APART = "sandbox"
 MAY_USE_APART = {"cli", "testing"}
 
-SPEAKS_HTTP = {"engine.transport", "engine.connections", "engine.uploads"}  # uploads: only for FormData
+SPEAKS_HTTP = {
+    "engine.transport", "engine.connections", "engine.filehosts", "engine.uploads",  # uploads: only for FormData
+}  # fmt: skip
 SERVES_HTTP = {"receivers"}  # aiohttp.web, for those whose server it is
 NAMES_HTTP_TYPES = {"engine.downloads"}  # the answer it is handed to read, under TYPE_CHECKING
 PURE = ("protocol.", "task", "errors", "models", "request", "events")

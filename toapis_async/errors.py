@@ -16,7 +16,7 @@
     ├── TaskFailed                         the service gave the task up
     ├── TaskOverdue                        still unfinished after Settings.max_task_age_s
     ├── WaitTimeout (TimeoutError)         the caller's patience ended; the task still runs and is still paid for
-    ├── DownloadFailed                     an image could not be fetched or saved
+    ├── DownloadFailed                     a file could not be fetched or saved (files, missing)
     │   └── LinkExpired                    its link is past the 24 hours
     ├── BudgetExceeded                     sending would pass the caller's budget
     ├── JournalError                       the journal can't be used
@@ -32,6 +32,7 @@ from typing import TYPE_CHECKING, Self
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
     from toapis_async.task import Billing
 
@@ -221,15 +222,23 @@ class WaitTimeout(ToAPIsError, TimeoutError):
 
 
 class DownloadFailed(ToAPIsError):
-    """An image could not be fetched or saved. `url` is its link, which may work again until it expires."""
+    """A file could not be fetched or saved. `url` is its link, which may work again until it expires.
 
-    def __init__(self, message: str, *, url: str | None = None) -> None:
+    Each file of a generation is saved on its own: `files` are those that are on disk, in their order, and `missing` the
+    numbers (from 1) of those that are not.
+    """
+
+    def __init__(
+        self, message: str, *, url: str | None = None, files: Iterable[Path] = (), missing: Iterable[int] = ()
+    ) -> None:
         super().__init__(message)
         self.url = url
+        self.files = tuple(files)
+        self.missing = tuple(missing)
 
 
 class LinkExpired(DownloadFailed):
-    """The image's link is past its 24 hours; the file is gone from the service."""
+    """The links of all missing files are past their 24 hours by their hosts' own clocks; the files are gone."""
 
 
 class BudgetExceeded(ToAPIsError):

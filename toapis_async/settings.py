@@ -155,6 +155,11 @@ def _check_secrets(instance: object, attribute: Attribute[Any], value: object) -
             raise ValueError(f"{attribute.name}: a secret has characters that no secret has")
 
 
+def _check_bool(instance: object, attribute: Attribute[Any], value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{attribute.name} must be True or False, not {_short(value)}")  # noqa: TRY004
+
+
 def _listeners(
     value: Callable[[Event], None] | Iterable[Callable[[Event], None]] | None,
 ) -> tuple[Callable[[Event], None], ...]:
@@ -223,10 +228,15 @@ class Settings:
     """A longer answer of the API is refused as unreadable."""
     max_file_bytes: int = field(default=64 * 2**20, validator=_number(1_024, 2**34, whole=True))
     """A larger image is refused (`DownloadFailed`)."""
+    max_video_bytes: int = field(default=2**30, validator=_number(1_024, 2**40, whole=True))
+    """A larger video is refused (`DownloadFailed`)."""
     download_concurrency: int = field(default=8, validator=_number(1, 1_000, whole=True))
     """Files fetched at once."""
     download_tries: int = field(default=8, validator=_number(1, 100, whole=True))
     """Attempts at one file before `DownloadFailed`."""
+    allow_private_links: bool = field(default=False, validator=_check_bool)
+    """Fetch files from loopback and private addresses, too, though the API is at neither. Off: a link from outside must
+    not reach into the machine's own networks."""
 
     proxy: str | None = field(default=None, validator=_check_proxy, repr=False)
     """An http(s) proxy for every request, over HTTPS_PROXY, HTTP_PROXY and NO_PROXY of the environment. May hold a

@@ -39,6 +39,7 @@ RANGES: dict[str, tuple[float, float, bool]] = {
     "download_timeout_s": (1e-6, DAY_S, False),
     "max_answer_bytes": (1_024, 2**30, True),
     "max_file_bytes": (1_024, 2**34, True),
+    "max_video_bytes": (1_024, 2**40, True),
     "download_concurrency": (1, 1_000, True),
     "download_tries": (1, 100, True),
 }
@@ -51,6 +52,7 @@ OTHERS = {
     "proxy",
     "webhook_secrets",
     "on_event",
+    "allow_private_links",
     "events_with_prompts",
 }
 RATES = ("submit_per_s", "submit_burst", "query_per_s", "query_burst")

@@ -1,32 +1,31 @@
-"""Images on the way down: streamed beside their target, checked, and named only when whole."""
+"""Files on the way down: each of a generation on its own, checked, and named only when it is whole."""
 
 from __future__ import annotations
 
-import contextlib
-import os
-import secrets
+import asyncio
+import re
 import time
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, TypeVar, TypeVarTuple, Unpack
+from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 import anyio
-from attrs import define, field
+from attrs import define
 
 from toapis_async.engine.connections import FAILURES
 from toapis_async.engine.limiter import Gate, Permits
+from toapis_async.engine.part import Part, Unfit
 from toapis_async.engine.threads import in_thread
-from toapis_async.errors import DownloadFailed, LinkExpired, ToAPIsError, TransportError
+from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
 from toapis_async.events import FileSaved
-from toapis_async.protocol.filetype import ENDS_EXACTLY, HEAD_BYTES, FileType, looks_whole, sniff
-from toapis_async.protocol.naming import file_stem
+from toapis_async.protocol.links import LINK_LIFE, answered_at, decode_data, is_data
+from toapis_async.protocol.naming import file_stem, plain_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
-from toapis_async.protocol.wire import LINK_LIFE
-from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
+    import os
     import random
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Coroutine, Sequence
 
     import aiohttp
 
@@ -34,83 +33,91 @@ if TYPE_CHECKING:
     from toapis_async.events import Event
     from toapis_async.models import Generation
     from toapis_async.settings import Settings
-    from toapis_async.task import GeneratedImage
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
-_BUFFER_BYTES = 1 << 20
-_TAIL_BYTES = 64
-_GONE = frozenset({403, 404, 410})
+_GONE: Final = frozenset({403, 404, 410})
+_FRESH: Final = timedelta(minutes=10)
+"""A link younger than this may be refused because its file is not there yet."""
+_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 
 
 class _Passing(Exception):
-    """An attempt failed in a way that another may not."""
+    """An attempt failed in a way that another may not.
 
-    def __init__(self, reason: str, wait_s: float | None = None) -> None:
+    `wait_s` is what the host asked for. `base_s` is the back-off's: with the eight tries of the default, 2.0 makes one
+    to two minutes of it.
+    """
+
+    def __init__(self, reason: str, wait_s: float | None = None, *, base_s: float = 0.5) -> None:
         super().__init__(reason)
-        self.wait_s = wait_s
+        self.wait_s = wait_s or 0.0
+        self.base_s = base_s
 
 
 @define
-class _Part:
-    """A file being written. Its methods block; they run in worker threads, one at a time."""
+class _File:
+    """One file over all attempts at it: what came so far, and what it takes to go on from there."""
 
-    path: Path
-    file: IO[bytes] | None = None
-    size_bytes: int = 0
-    head: bytes = b""
-    tail: bytes = b""
-    buffer: bytearray = field(factory=bytearray)
+    url: str
+    born_at: datetime | None  #: when its task was completed, by the service's clock
+    expires_at: datetime | None
+    known_since: float | None  #: when that was written down here, in Unix seconds of this machine's clock
+    part: Part
+    limit_name: str  #: the setting that bounds it
+    total_bytes: int | None = None
+    validator: str = ""
 
-    @classmethod
-    def beside(cls, stem: Path) -> _Part:
-        return cls(stem.with_name(f".{stem.name}.{secrets.token_hex(4)}.part"))
+    @property
+    def link(self) -> str:
+        """The link as errors quote it."""
+        return f"{self.url[:40]}…" if is_data(self.url) else self.url
 
-    def open(self) -> None:
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        self.file = self.path.open("xb")
+    def range_headers(self) -> dict[str, str]:
+        """What asks for the rest of a file that broke off."""
+        have_bytes = self.part.size_bytes
+        if not 0 < have_bytes < (self.total_bytes or 0):
+            return {}
+        return {"Range": f"bytes={have_bytes}-", **({"If-Range": self.validator} if self.validator else {})}
 
-    def add(self, chunk: bytes) -> None:
-        self.head += chunk[: HEAD_BYTES - len(self.head)]
-        self.tail = (self.tail + chunk[-_TAIL_BYTES:])[-_TAIL_BYTES:]
-        self.size_bytes += len(chunk)
-        self.buffer += chunk
+    def begin(self, response: aiohttp.ClientResponse) -> None:
+        """Take an answer for what follows the bytes that came, or for the whole file."""
+        span = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
+        first = int(span[1]) if span else 0
+        total_bytes = (int(span[2]) if span[2] != "*" else None) if span else response.content_length
+        etag = response.headers.get("ETag", "W/")
+        validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+        state = (first, total_bytes, validator)
+        if first == 0 or state != (self.part.size_bytes, self.total_bytes, self.validator):
+            self.part.restart()
+            self.total_bytes, self.validator = total_bytes, validator
+            if first != 0:
+                raise _Passing("the host sent another part of the file than it was asked for")
+        if (self.total_bytes or 0) > self.part.limit_bytes:
+            raise self.too_large()
 
-    def flush(self) -> None:
-        assert self.file is not None
-        self.file.write(self.buffer)
-        self.buffer.clear()
+    def too_large(self) -> DownloadFailed:
+        return DownloadFailed(f"the file is larger than {self.limit_name}={self.part.limit_bytes}", url=self.link)
 
-    def publish(self, target: Path) -> None:
-        """Make it durable, then give it its name, then make the name durable."""
-        assert self.file is not None
-        self.flush()
-        self.file.flush()
-        os.fsync(self.file.fileno())
-        self.file.close()
-        self.path.replace(target)
-        with contextlib.suppress(OSError):  # the image is saved; Windows and some FUSE systems refuse this
-            _sync_folder(target.parent)
+    def is_over(self, answered: datetime | None) -> bool:
+        """Whether the link's life is certainly over: by the host's clock, and else by the time that passed here."""
+        expires_at = self.expires_at or (self.born_at and self.born_at + LINK_LIFE)
+        if answered is not None and expires_at is not None:
+            return answered >= expires_at
+        return self.known_since is not None and time.time() - self.known_since >= LINK_LIFE.total_seconds()
 
-    def discard(self) -> None:
-        with contextlib.suppress(OSError):  # a full disk fails again when the last buffer is written
-            if self.file is not None:
-                self.file.close()
-        with contextlib.suppress(OSError, ValueError):  # and why the image can't be saved is told already
-            self.path.unlink(missing_ok=True)
-
-
-def _sync_folder(path: Path) -> None:
-    folder = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(folder)
-    finally:
-        os.close(folder)
+    def is_fresh(self, answered: datetime | None) -> bool:
+        """Whether the file may not be there yet. A clock here that contradicts the link's times isn't believed."""
+        born_at = self.born_at or (self.expires_at and self.expires_at - LINK_LIFE)
+        if born_at is None:
+            return True
+        age = (answered or datetime.now(UTC)) - born_at
+        return age < _FRESH or (answered is None and age > LINK_LIFE)
 
 
 class Downloads:
-    """Fetches and saves images, a few at once. Never sends the key."""
+    """Fetches and saves files, a few at once. Never sends the key."""
 
     def __init__(
         self,
@@ -128,107 +135,160 @@ class Downloads:
         self.saved_bytes = 0
 
     async def save(
-        self, generation: Generation, folder: str | os.PathLike[str], stem: str | None = None
+        self,
+        generation: Generation,
+        folder: str | os.PathLike[str],
+        stem: str | None = None,
+        *,
+        have: Collection[str] = (),
+        known_since: float | None = None,
     ) -> tuple[Path, ...]:
-        """Every image of a generation in `folder`, named `stem` (else the task's id), numbered if there are several.
+        """Every file of a generation in `folder`, named `stem` (else the task's id), numbered if there are several.
 
-        A relative `folder` is taken from the working directory of this moment; the paths begin as it does.
+        A relative `folder` is taken from the working directory of this moment; the paths begin as it does. Files whose
+        names are in `have`, and which are there, are not fetched again. `known_since` (Unix seconds) is when an earlier
+        process wrote down that the task is completed: it tells a link that has died from one that is refused where the
+        host sends no `Date`.
+
+        Raises `DownloadFailed` when some can't be had; its `files` are those that are there nevertheless, its `missing`
+        the numbers of the others. It is `LinkExpired` when the missing ones are certainly gone from the service.
         """
         name = stem or file_stem(generation.task_id)
         ids = (generation.task_id, generation.client_business_id)
-        if not generation.images:
+        count = len(generation.images)
+        if not count:
             raise DownloadFailed("the service called the task completed but named no image").concerning(*ids)
-        several = len(generation.images) > 1
         try:
             base = _absolute(folder)
         except OSError as error:  # the working directory is gone
             raise DownloadFailed(f"can't save the image: {error.strerror}").concerning(*ids) from error
-        stems = [base / (f"{name}-{number}" if several else name) for number in range(1, len(generation.images) + 1)]
-        files: list[Path] = []
-        for image, target in zip(generation.images, stems, strict=True):
-            try:
-                files.append(Path(folder) / (await self._fetch(generation.task_id, image, target)).name)
-            except ToAPIsError as error:
-                error.concerning(*ids)
-                raise
-        return tuple(files)
-
-    async def _fetch(self, task_id: str, image: GeneratedImage, stem: Path) -> Path:
-        attempt = 0
-        while True:
-            attempt += 1
-            try:
-                await self._turns.acquire(urgent=_closes_soon(image))
-                try:
-                    file, size_bytes = await self._attempt(image, stem)
-                finally:
-                    self._turns.give_back()
-            except _Passing as error:
-                if attempt >= self._settings.download_tries:
-                    raise DownloadFailed(f"{error} (tried {attempt} times)", url=image.url) from None
-                wait_s = backoff_s(attempt, base_s=0.5, cap_s=30.0, rng=self._rng)
-                with anyio.move_on_after(max(wait_s, error.wait_s or 0.0)):
-                    await self._transport.closed.wait()  # then there is no next attempt to wait for
-            else:
-                self.saved += 1
-                self.saved_bytes += size_bytes
-                self._emit(FileSaved(task_id, str(file), size_bytes, attempt))
-                return file
-
-    async def _attempt(self, image: GeneratedImage, stem: Path) -> tuple[Path, int]:
-        if not is_http_url(image.url):
-            raise DownloadFailed("the image's link is no http(s) URL", url=image.url)
-        try:
-            async with self._transport.download(image.url) as response:
-                self._check_status(response, image)
-                return await self._receive(response, stem)
-        except TransportError as error:
-            raise _Passing(f"could not fetch the image: {error}") from None
-        except FAILURES as error:
-            raise _Passing(f"the image broke off: {self._transport.lost(error)}") from None
-
-    def _check_status(self, response: aiohttp.ClientResponse, image: GeneratedImage) -> None:
-        status = response.status
-        if status == 200:
-            return
-        expired = image.expires_at is not None and image.expires_at <= datetime.now(UTC)
-        if status == 410 or (status in _GONE and expired):
-            raise LinkExpired(
-                "the image's link has expired (files live 24 hours); the file is gone from the service",
-                url=image.url,
+        targets = [base / (f"{name}-{number}" if count > 1 else name) for number in range(1, count + 1)]
+        kept = await in_thread(_kept, targets, have) if have else {}
+        limit_bytes = self._settings.max_file_bytes
+        files = [
+            _File(
+                image.url,
+                generation.completed_at,
+                image.expires_at,
+                known_since,
+                Part(target, limit_bytes),
+                "max_file_bytes",
             )
+            for image, target in zip(generation.images, targets, strict=True)
+            if target not in kept
+        ]
+        ended = dict(kept) | await _all_ended({f.part.target: self._fetch(generation.task_id, f) for f in files})
+        outcomes = [ended[target] for target in targets]
+        return _paths(Path(folder), outcomes, ids)
+
+    async def _fetch(self, task_id: str, file: _File) -> Path:
+        attempt = 0
+        try:
+            while True:
+                attempt += 1
+                try:
+                    path = await self._attempt(file)
+                except _Passing as error:
+                    if attempt >= self._settings.download_tries:
+                        raise DownloadFailed(f"{error} (tried {attempt} times)", url=file.link) from None
+                    wait_s = backoff_s(attempt, base_s=error.base_s, cap_s=30.0, rng=self._rng)
+                    with anyio.move_on_after(max(wait_s, error.wait_s)):
+                        await self._transport.closed.wait()  # then there is no next attempt to wait for
+                else:
+                    self.saved += 1
+                    self.saved_bytes += file.part.size_bytes
+                    self._emit(FileSaved(task_id, str(path), file.part.size_bytes, attempt))
+                    return path
+        finally:
+            if file.part.is_on_disk:
+                await _discard(file.part)
+
+    async def _attempt(self, file: _File) -> Path:
+        if is_data(file.url):
+            return await _on_disk(file, _finish_data, file)
+        await self._turns.acquire(urgent=_closes_soon(file))
+        try:
+            async with self._transport.download(file.url, file.range_headers()) as response:
+                self._check_status(response, file)
+                return await self._receive(response, file)
+        except TransportError as error:
+            raise _Passing(f"could not fetch the file: {error}") from None
+        except FAILURES as error:
+            raise _Passing(f"the file broke off: {self._transport.lost(error)}") from None
+        finally:
+            self._turns.give_back()
+
+    def _check_status(self, response: aiohttp.ClientResponse, file: _File) -> None:
+        status = response.status
+        if status in {200, 206}:
+            return
         message = f"the file host answered HTTP {status}"
-        # A fresh file's 404 may be a host that lags; the other refusals stay refusals.
-        if status in {404, 408, 425, 429} or status >= 500:
+        if status in _GONE:
+            answered = answered_at(response.headers.get("Date"))
+            if file.is_over(answered):
+                raise LinkExpired(
+                    f"{message}: the link has expired (files live 24 hours); the file is gone from the service",
+                    url=file.link,
+                )
+            if status != 410 and file.is_fresh(answered):
+                raise _Passing(message, base_s=2.0)
+        if status == 416:
+            file.part.restart()
+        if status in {404, 408, 416, 425, 429} or status >= 500:
             cap_s = self._settings.max_retry_after_s
             raise _Passing(message, retry_after_s(response.headers.get("Retry-After"), time.time(), cap_s))
-        raise DownloadFailed(message, url=image.url)
+        raise DownloadFailed(message, url=file.link)
 
-    async def _receive(self, response: aiohttp.ClientResponse, stem: Path) -> tuple[Path, int]:
-        url = str(response.url)
-        limit_bytes = self._settings.max_file_bytes
-        if (response.content_length or 0) > limit_bytes:
-            raise _too_large(url, limit_bytes)
-        part = _Part.beside(stem)
-        try:
-            await _on_disk(url, part.open)
-            async for chunk in response.content.iter_any():
-                part.add(chunk)
-                if part.size_bytes > limit_bytes:
-                    raise _too_large(url, limit_bytes)
-                if len(part.buffer) >= _BUFFER_BYTES:
-                    await _on_disk(url, part.flush)
-            kind = _checked_type(part, response)
-            target = stem.with_name(stem.name + kind.extension)
-            await _on_disk(url, part.publish, target)
-        finally:
-            await _discard(part)
-        return target, part.size_bytes
+    async def _receive(self, response: aiohttp.ClientResponse, file: _File) -> Path:
+        part = file.part
+        file.begin(response)
+        async for chunk in response.content.iter_any():
+            part.add(chunk)
+            if part.size_bytes > part.limit_bytes:
+                raise file.too_large()
+            if part.is_full:
+                await _on_disk(file, part.flush)
+        if part.size_bytes < (file.total_bytes or 0):
+            raise _Passing("the host sent a part of the file only")
+        tells_its_end = response.content_length is not None or "Transfer-Encoding" in response.headers
+        return await _on_disk(file, _finish, part, response.content_type, tells_its_end)
 
 
-def _closes_soon(image: GeneratedImage) -> bool:
-    """Whether a link has lived half of its day: such downloads go first."""
-    return image.expires_at is not None and image.expires_at - datetime.now(UTC) < LINK_LIFE / 2
+def _finish(part: Part, content_type: str, is_complete: bool) -> Path:
+    try:
+        return part.finish(content_type, is_complete=is_complete)
+    except Unfit as error:
+        part.restart()
+        raise _Passing(str(error)) from None
+
+
+def _finish_data(file: _File) -> Path:
+    """Save what a `data:` link holds."""
+    try:
+        label, content = decode_data(file.url)
+    except ValueError as error:
+        raise DownloadFailed(f"the data in the answer can't be read: {error}", url=file.link) from None
+    if len(content) > file.part.limit_bytes:
+        raise file.too_large()
+    file.part.add(content)
+    try:
+        return file.part.finish(label, is_complete=True)
+    except Unfit as error:
+        raise DownloadFailed(str(error), url=file.link) from None
+
+
+async def _all_ended(fetches: dict[Path, Coroutine[None, None, Path]]) -> dict[Path, Path | DownloadFailed]:
+    """Let all of them end, side by side, and tell how each did. Raises what is no `DownloadFailed`, after their end.
+
+    A caller that is cancelled cancels them, and goes on when they have cleaned up.
+    """
+    outcomes = await asyncio.gather(*fetches.values(), return_exceptions=True)
+    ended: dict[Path, Path | DownloadFailed] = {}
+    for target, outcome in zip(fetches, outcomes, strict=True):
+        if not isinstance(outcome, Path | DownloadFailed):
+            raise outcome
+        ended[target] = outcome
+    return ended
 
 
 def _absolute(folder: str | os.PathLike[str]) -> Path:
@@ -236,33 +296,48 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
     return Path(folder).absolute()
 
 
-def _checked_type(part: _Part, response: aiohttp.ClientResponse) -> FileType:
-    kind = sniff(part.head)
-    if kind is None:
-        raise _Passing(f"what came ({response.content_type}, {part.size_bytes} bytes) is not an image we know")
-    # Only a length that counts the stored bytes vouches for the end of a format that shows it inexactly.
-    vouched = response.content_length is not None and "Content-Encoding" not in response.headers
-    doubtful = kind in ENDS_EXACTLY or not vouched
-    if doubtful and not looks_whole(kind, part.head, part.tail, part.size_bytes):
-        raise _Passing("the image broke off: its end is missing")
-    return kind
+def _kept(targets: Sequence[Path], have: Collection[str]) -> dict[Path, Path]:
+    """Which of the targets are there already, under which names. Blocks."""
+    names = {name.rpartition(".")[0]: name for name in have if Path(name).name == name}
+    found = {target: names.get(target.name) or names.get(plain_stem(target.name)) for target in targets}
+    paths = {target: target.with_name(name) for target, name in found.items() if name is not None}
+    return {target: path for target, path in paths.items() if path.is_file()}
 
 
-def _too_large(url: str, limit_bytes: int) -> DownloadFailed:
-    return DownloadFailed(f"the image is larger than max_file_bytes={limit_bytes}", url=url)
+def _paths(folder: Path, outcomes: Sequence[Path | DownloadFailed], ids: tuple[str, str | None]) -> tuple[Path, ...]:
+    """The files, in their order, or the one error for those that are missing."""
+    files = tuple(folder / outcome.name for outcome in outcomes if isinstance(outcome, Path))
+    failed = {number: each for number, each in enumerate(outcomes, 1) if isinstance(each, DownloadFailed)}
+    if not failed:
+        return files
+    numbers: dict[str, list[str]] = {}
+    for number, error in failed.items():
+        numbers.setdefault(str(error), []).append(str(number))
+    reasons = [f"{', '.join(each)} of {len(outcomes)}: {reason}" for reason, each in numbers.items()]
+    first = next(iter(failed.values()))
+    kind = LinkExpired if all(isinstance(error, LinkExpired) for error in failed.values()) else DownloadFailed
+    message = f"image {'; '.join(reasons)}" if len(outcomes) > 1 else str(first)
+    raise kind(message, url=first.url, files=files, missing=failed).concerning(*ids) from first
 
 
-async def _on_disk(url: str, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
-    """Run a blocking step of `_Part`; its errors are the disk's, not the network's, and are not retried."""
+def _closes_soon(file: _File) -> bool:
+    """Whether a link has lived half of its day: such downloads go first."""
+    return file.expires_at is not None and file.expires_at - datetime.now(UTC) < LINK_LIFE / 2
+
+
+async def _on_disk(file: _File, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+    """Run a blocking step; its errors are the disk's, not the network's, and are not retried."""
     try:
         return await in_thread(act, *args)
+    except (_Passing, DownloadFailed):
+        raise
     except Exception as error:  # also a NUL in a name (ValueError), or no thread to be had (RuntimeError)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
-        raise DownloadFailed(f"can't save the image: {reason}", url=url) from error
+        raise DownloadFailed(f"can't save the file: {reason}", url=file.link) from error
 
 
-async def _discard(part: _Part) -> None:
+async def _discard(part: Part) -> None:
     try:
         await in_thread(part.discard)
-    except RuntimeError:  # no thread to be had, and why the image can't be saved is told already
+    except RuntimeError:  # no thread to be had, and why the file can't be saved is told already
         part.discard()

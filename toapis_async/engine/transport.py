@@ -32,6 +32,7 @@ from toapis_async.engine.connections import (
     advice_on,
     tls_context,
 )
+from toapis_async.engine.filehosts import FileHosts
 from toapis_async.errors import (
     ClientStateError,
     DownloadFailed,
@@ -45,7 +46,7 @@ from toapis_async.protocol.lenient import Answer, shorten
 from toapis_async.protocol.refusals import SUPPORT_HEADERS
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable
+    from collections.abc import AsyncGenerator, Callable, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
@@ -55,7 +56,6 @@ if TYPE_CHECKING:
     from toapis_async.settings import Credentials, Settings
 
 USER_AGENT = "toapis-async"
-MAX_REDIRECTS = 5
 HEADERS_READ = (
     "retry-after",
     "x-ratelimit-category",
@@ -98,9 +98,9 @@ class Transport:
         self._emit = emit
         self._posts: aiohttp.ClientSession | None = None
         self._gets: aiohttp.ClientSession | None = None
-        self._files: aiohttp.ClientSession | None = None
         self._reading: set[aiohttp.ClientResponse] = set()
         self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
+        self._files = FileHosts(credentials.base_url, settings, self._proxy_of, {"User-Agent": USER_AGENT})
         self._answered: set[str | None] = set()  # hosts that a request got an answer of
         self.closed = asyncio.Event()
         self.sent = 0
@@ -119,9 +119,7 @@ class Transport:
         self._gets = self._session_on(
             connector, settings.request_timeout_s, connector_owner=False, request_class=_CountedGet, **api
         )
-        # Of their own: downloads that stall would otherwise hold the connections that submissions and polls wait for.
-        files = aiohttp.TCPConnector(limit=settings.download_concurrency, ssl=tls)
-        self._files = self._session_on(files, settings.download_timeout_s)
+        self._files.open(tls)
 
     def _session_on(self, connector: aiohttp.TCPConnector, total_s: float, **options: Any) -> aiohttp.ClientSession:
         return aiohttp.ClientSession(
@@ -135,13 +133,14 @@ class Transport:
         )
 
     async def aclose(self) -> None:
-        sessions = [session for session in (self._gets, self._posts, self._files) if session is not None]
-        self._gets = self._posts = self._files = None
+        sessions = [session for session in (self._gets, self._posts) if session is not None]
+        self._gets = self._posts = None
         self.closed.set()
         # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         async with AsyncExitStack() as stack:  # each is closed, also when another fails or we are cancelled
+            stack.push_async_callback(self._files.aclose)
             for session in sessions:
                 stack.push_async_callback(session.close)
 
@@ -154,34 +153,24 @@ class Transport:
         return await self._exchange(kind, "GET", path, params=params)
 
     @asynccontextmanager
-    async def download(self, url: str) -> AsyncGenerator[aiohttp.ClientResponse]:
+    async def download(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse]:
         """An open answer of any host. Never bears the key; redirects are followed, a few, over http(s) only.
 
         Raises `TransportError` for failures while opening, and `DownloadFailed` when the link, or one it leads to, can
         never work; failures while reading are the reader's to map (`lost`).
         """
-        session = _opened(self._files)
         response: aiohttp.ClientResponse | None = None
         failure: TransportError | DownloadFailed | None = None
         try:
-            proxy = self._proxy_of(URL(url))
-        except ValueError as error:
-            raise DownloadFailed(f"the image's link can't work: {shorten(str(error))}", url=url) from None
-        try:
             # Without compression, Content-Length counts the very bytes we store.
-            response = await session.get(
-                url,
-                headers={"Accept-Encoding": "identity"},
-                max_redirects=MAX_REDIRECTS,
-                **proxy,
-            )
-            self._note_answer(response.url, proxy)
+            response = await self._files.get(link, {"Accept-Encoding": "identity", **headers})
+            self._note_answer(response.url, self._proxy_of(response.url))
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
             failure = self.lost(error)
             if isinstance(error, HOPELESS) or not failure.retryable:
-                failure = DownloadFailed(f"the image's link can't work: {failure}", url=url)
+                failure = DownloadFailed(f"the link can't work: {failure}", url=link)
         if failure is not None:
             raise failure
         assert response is not None

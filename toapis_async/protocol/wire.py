@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from datetime import datetime, timedelta
+from datetime import datetime  # noqa: TC003 (cattrs reads the annotations)
 from typing import TYPE_CHECKING, Any, cast
 
 import cattrs
@@ -26,6 +26,7 @@ from toapis_async.protocol.lenient import (
     unreadable,
 )
 from toapis_async.protocol.lifecycle import status_of
+from toapis_async.protocol.links import LINK_LIFE
 from toapis_async.protocol.refusals import error_of
 from toapis_async.request import is_http_url, with_links
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
@@ -34,10 +35,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from toapis_async.request import Request
-
-LINK_LIFE = timedelta(hours=24)
-"""How long the service keeps a file [docs]."""
-
 
 # ---------------------------------------------------------------------------------------------- requests
 

@@ -7,6 +7,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
 
@@ -50,7 +51,12 @@ class Gallery:
         app.router.add_get("/generated/{name}", self.generated)
         app.router.add_get("/uploads/{name}", self.uploaded)
         app.router.add_route("*", "/{path:.*}", self.unknown)
+        app.on_response_prepare.append(self._date)
         return app
+
+    async def _date(self, _: web.Request, response: web.StreamResponse) -> None:
+        """A host's `Date` tells clients whether a link's life is over: both are by the sandbox's clock."""
+        response.headers["Date"] = formatdate(self.gate.clock(), usegmt=True)
 
     async def generated(self, request: web.Request) -> web.StreamResponse:
         """A picture, from its task's completion until its links expire."""
