@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(toapis_async.__file__).parent
 
 FLOORS = (
-    {"task", "log"},
+    {"task", "log", "scrub"},
     {"errors"},
     {"models", "request", "events", "proxies"},
     {"settings"},
@@ -41,7 +41,7 @@ SPEAKS_HTTP = {
 }  # fmt: skip
 SERVES_HTTP = {"receivers"}  # aiohttp.web, for those whose server it is
 NAMES_HTTP_TYPES = {"engine.downloads"}  # the answer it is handed to read, under TYPE_CHECKING
-PURE = ("protocol.", "task", "errors", "models", "request", "events")
+PURE = ("protocol.", "task", "scrub", "errors", "models", "request", "events")
 IMPURE_MODULES = {
     "asyncio", "aiohttp", "anyio", "time", "socket", "ssl", "subprocess", "threading", "concurrent", "selectors",
     "random", "os", "sys", "logging", "yarl", "urllib.request", "http",

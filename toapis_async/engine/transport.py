@@ -44,6 +44,7 @@ from toapis_async.events import RequestDone
 from toapis_async.protocol.encoding import decoded
 from toapis_async.protocol.lenient import Answer, shorten
 from toapis_async.protocol.refusals import SUPPORT_HEADERS
+from toapis_async.scrub import protect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Callable, Mapping
@@ -63,8 +64,6 @@ HEADERS_READ = (
     "x-ratelimit-remaining",
     *SUPPORT_HEADERS,
 )
-MIN_BLOTTED_KEY = 6
-"""Real keys have 51 characters."""
 
 
 @define
@@ -93,6 +92,7 @@ class Transport:
 
     def __init__(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> None:
         self._key = credentials.api_key
+        protect(self._key)
         self._base = URL(credentials.base_url)
         self._settings = settings
         self._emit = emit
@@ -192,7 +192,7 @@ class Transport:
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
         if self.closed.is_set():
             words = "the client was closed"
-        message = shorten(words.replace(self._key, "sk-***"))
+        message = shorten(words)
         # A host that answered before has a name and a certificate: it is the network that says otherwise now.
         advice = advice_on(error) if getattr(error, "host", None) not in self._answered else None
         if advice is None:
@@ -256,9 +256,7 @@ class Transport:
                 body = b""  # the status alone says what became of the request
             finally:
                 self._reading.discard(response)
-            return Answer(
-                response.status, _headers_read(response), self._without_key(response.status, body), trace.headers_sent
-            )
+            return Answer(response.status, _headers_read(response), body, trace.headers_sent)
 
     async def _read(self, kind: str, response: aiohttp.ClientResponse) -> bytes:
         """The decoded body; of an error page that is too long, its beginning."""
@@ -287,12 +285,6 @@ class Transport:
         task = asyncio.current_task()
         by_caller = not self.closed.is_set() or task is None or task.cancelling() > 0
         return isinstance(error, asyncio.CancelledError) and by_caller
-
-    def _without_key(self, status: int, body: bytes) -> bytes:
-        """The body with an echo of the key taken out. Not of a short one, which only a sandbox accepts: it would be
-        found inside words, and a 2xx's ids and links are needed as they are."""
-        least = MIN_BLOTTED_KEY if status >= 300 else 2 * MIN_BLOTTED_KEY
-        return body.replace(self._key.encode(), b"sk-***") if len(self._key) >= least else body
 
 
 def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any, TypeAlias, cast
 from attrs import frozen
 
 from toapis_async.errors import UnreadableAnswer
+from toapis_async.scrub import scrub
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -59,12 +60,15 @@ def task_object(body: JsonObject) -> JsonObject:
 
 
 def read_object(answer: Answer) -> JsonObject:
+    reason = ""
+    body: object = None
     try:
         body = json.loads(answer.body)
     except (ValueError, RecursionError) as error:
+        reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
+    if reason:  # raised out here, so that the reader's error, which holds the body, is no context of ours
         what = "truncated or not JSON" if answer.body else "an empty answer"
-        detail = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
-        raise unreadable(answer, f"{what} ({detail})", "$") from None
+        raise unreadable(answer, f"{what} ({reason})", "$")
     members = as_object(body)
     if members is None:
         raise unreadable(answer, f"expected an object, got {type(body).__name__}", "$")
@@ -73,7 +77,7 @@ def read_object(answer: Answer) -> JsonObject:
 
 def unreadable(answer: Answer, message: str, place: str) -> UnreadableAnswer:
     text = shorten(answer.body[:4096].decode("utf-8", "replace"))
-    return UnreadableAnswer(message, status=answer.status, place=place, text=text)
+    return UnreadableAnswer(shorten(message), status=answer.status, place=shorten(place), text=text)
 
 
 def read_text(value: object, _: object = None) -> str:
@@ -124,6 +128,7 @@ def read_code(value: object) -> str:
 
 
 def shorten(text: str, limit: int = MAX_MESSAGE_CHARACTERS) -> str:
-    """One line for people: white space folded, control characters (terminal escapes) dropped, cut at `limit`."""
-    line = " ".join("".join(c for c in text[: 8 * limit] if c.isprintable() or c.isspace()).split())
+    """One line for people: keys taken out, white space folded, control characters (terminal escapes) dropped, cut at
+    `limit`."""
+    line = " ".join("".join(c for c in scrub(text[: 8 * limit]) if c.isprintable() or c.isspace()).split())
     return line if len(line) <= limit else line[: limit - 1] + "…"
