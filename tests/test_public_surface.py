@@ -21,6 +21,7 @@ NAMES = {
     "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
+    "GeneratedVideo", "Usage",
     "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
     "WebhookOutcome",
     # errors

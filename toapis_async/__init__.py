@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from toapis_async.request.image import ImageRequest
     from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
-    from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
+    from toapis_async.task import Billing, GeneratedImage, GeneratedVideo, TaskError, TaskSnapshot, TaskStatus, Usage
     from toapis_async.webhooks import Webhooks
 
 __version__ = "0.1.0"
@@ -62,6 +62,7 @@ __all__ = [
     "ContentRefused",
     "DownloadFailed",
     "GeneratedImage",
+    "GeneratedVideo",
     "Generation",
     "ImageRequest",
     "InsufficientQuota",
@@ -90,6 +91,7 @@ __all__ = [
     "TransportError",
     "UnreadableAnswer",
     "Upload",
+    "Usage",
     "VideoRequest",
     "WaitTimeout",
     "WebhookOutcome",

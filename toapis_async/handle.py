@@ -132,9 +132,11 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
         client_business_id=snapshot.client_business_id,
         model=snapshot.model,
         images=snapshot.images,
+        videos=snapshot.videos,
         created_at=snapshot.created_at,
         completed_at=snapshot.completed_at,
         billing=snapshot.billing,
+        usage=snapshot.usage,
         raw=snapshot.raw,
         saver=saver,  # pyright: ignore[reportCallIssue]  (attrs takes the underscore off)
     )

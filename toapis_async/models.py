@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from os import PathLike
     from pathlib import Path
 
-    from toapis_async.task import Billing, GeneratedImage
+    from toapis_async.task import Billing, GeneratedImage, GeneratedVideo, Usage
 
 
 class WebhookOutcome(enum.StrEnum):
@@ -52,6 +52,13 @@ class Generation:
     billing: Billing | None = field(default=None, repr=False)
     raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)
     _saver: Saver | None = field(default=None, eq=False, repr=False)
+    videos: tuple[GeneratedVideo, ...] = field(default=(), repr=count_repr, kw_only=True)
+    usage: Usage | None = field(default=None, repr=False, kw_only=True)
+
+    @property
+    def files(self) -> tuple[GeneratedImage | GeneratedVideo, ...]:
+        """What there is to save: images or videos, in the service's order."""
+        return (*self.images, *self.videos)
 
     def __copy__(self) -> Generation:
         return evolve(self)

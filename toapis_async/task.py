@@ -28,9 +28,12 @@ class TaskStatus(enum.StrEnum):
 
 @frozen
 class Billing:
-    """What the service says a task cost. Mostly absent on image tasks [field]: use it when it comes."""
+    """What the service says a task cost. Mostly absent on image tasks [field]: use it when it comes.
 
-    status: str  #: "settled" or "refunded"
+    A pending bill says nothing yet: that of a failed task is no refund. One amount a task: a newer one replaces it.
+    """
+
+    status: str  #: "pending", "settled" or "refunded": apart from the task's, which may have ended long before
     credits: Decimal | None = None  #: 200 credits are 1 USD
     cost_usd: Decimal | None = None
 
@@ -51,8 +54,47 @@ class GeneratedImage:
     expires_at: datetime | None = None
 
 
-def count_repr(images: tuple[GeneratedImage, ...]) -> str:
-    return f"<{len(images)}>"
+@frozen
+class GeneratedVideo:
+    """One finished video: its link, and when the link dies (24 hours after completion)."""
+
+    url: str
+    expires_at: datetime | None = None
+    last_frame_url: str | None = None  #: a picture, where the request asked for it
+    format: str | None = None  #: such as "mp4", as the service says; a file is named by its bytes
+
+
+def count_repr(files: tuple[GeneratedImage, ...] | tuple[GeneratedVideo, ...]) -> str:
+    return f"<{len(files)}>"
+
+
+@frozen
+class TokenDetails:
+    """What tokens were counted for."""
+
+    text_tokens: int | None = None
+    image_tokens: int | None = None
+    cached_tokens: int | None = None  #: part of the input
+    cached_tokens_details: TokenDetails | None = None
+
+
+@frozen
+class ToolUsage:
+    """How often tools were used."""
+
+    web_search: int | None = None
+
+
+@frozen
+class Usage:
+    """Tokens that a task took, for models that are billed by token; it comes with a settled bill [docs]."""
+
+    input_tokens: int | None = None
+    output_tokens: int | None = None
+    total_tokens: int | None = None
+    input_tokens_details: TokenDetails | None = None
+    output_tokens_details: TokenDetails | None = None
+    tool_usage: ToolUsage | None = None
 
 
 @frozen
@@ -71,4 +113,13 @@ class TaskSnapshot:
     images: tuple[GeneratedImage, ...] = field(default=(), repr=count_repr)
     error: TaskError | None = None
     billing: Billing | None = field(default=None, repr=False)
-    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)  #: the answer, as it came
+    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)  #: the task object, as it came
+    videos: tuple[GeneratedVideo, ...] = field(default=(), repr=count_repr, kw_only=True)
+    usage: Usage | None = field(default=None, repr=False, kw_only=True)
+    claimed_status: TaskStatus | None = field(default=None, repr=False, kw_only=True)
+    """Another gateway's word for the end, of a task that the documented words leave unfinished; see `lifecycle`."""
+
+    @property
+    def files(self) -> tuple[GeneratedImage | GeneratedVideo, ...]:
+        """What there is to save: images or videos, in the service's order."""
+        return (*self.images, *self.videos)

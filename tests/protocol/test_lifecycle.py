@@ -60,7 +60,7 @@ def test_only_the_two_ends_are_final() -> None:
         ("completed", COMPLETED),
         ("failed", FAILED),
         (" FAILED\n", FAILED),
-        ("", IN_PROGRESS),
+        ("", QUEUED),
         ("cancelled", IN_PROGRESS),
         ("完成", IN_PROGRESS),
         ("complete", IN_PROGRESS),
@@ -71,4 +71,4 @@ def test_a_word_is_folded_and_an_unknown_one_is_work(word: str, status: TaskStat
 
 
 def test_only_documented_words_end_a_task() -> None:
-    assert {word for word, status in WORDS.items() if status.is_final} == {"completed", "failed", "success", "failure"}
+    assert {word for word, status in WORDS.items() if status.is_final} == {"completed", "failed"}

@@ -175,7 +175,7 @@ def test_the_answer_is_kept_as_it_came() -> None:
     [
         ({"id": "img_1"}, None, "img_1"),
         ({"task_id": "tsk_img_01ARZ"}, None, "tsk_img_01ARZ"),
-        ({"id": "a", "task_id": "b"}, "c", "a"),
+        ({"id": "a", "task_id": "b"}, "c", "b"),
         ({"id": "", "task_id": "b"}, "c", "b"),
         ({"id": None}, "c", "c"),
         ({}, "c", "c"),
@@ -225,8 +225,8 @@ def test_a_snapshot_takes_the_ids_its_task_is_known_by(
         ("cancelled", TaskStatus.IN_PROGRESS, "cancelled"),
         (" Completed ", TaskStatus.COMPLETED, " Completed "),
         (5, TaskStatus.IN_PROGRESS, "5"),
-        (None, TaskStatus.IN_PROGRESS, ""),
-        (["completed"], TaskStatus.IN_PROGRESS, ""),
+        (None, TaskStatus.QUEUED, ""),
+        (["completed"], TaskStatus.QUEUED, ""),
     ],
 )
 def test_a_status_is_folded_and_its_word_kept(word: object, status: TaskStatus, raw: str) -> None:

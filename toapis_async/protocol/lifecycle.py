@@ -1,10 +1,19 @@
-"""The life of a task: which words mean what, and which steps are legal."""
+"""The life of a task: which words mean what, and which steps are legal.
+
+Other gateways of the same family end their tasks with words of their own [field]. Such a word alone ends nothing: the
+body must bear it out (files for a success; an error and no files for a failure), which `claimed_status` of a snapshot
+says, and a second poll must say the same (`is_confirmed`). The poller then decodes the answer with `believe=True`.
+"""
 
 from __future__ import annotations
 
 from types import MappingProxyType
+from typing import TYPE_CHECKING
 
 from toapis_async.task import TaskStatus
+
+if TYPE_CHECKING:
+    from toapis_async.task import TaskSnapshot
 
 WORDS = MappingProxyType(
     {
@@ -15,11 +24,21 @@ WORDS = MappingProxyType(
         "processing": TaskStatus.IN_PROGRESS,
         "completed": TaskStatus.COMPLETED,
         "failed": TaskStatus.FAILED,
-        "success": TaskStatus.COMPLETED,
-        "failure": TaskStatus.FAILED,
+        "": TaskStatus.QUEUED,
     }
 )
-"""Every status word that was documented or seen; the last two are those of webhook events."""
+"""Every status word of the service that was documented or seen; videos are submitted with an empty one [field]."""
+
+CLAIMS = MappingProxyType(
+    {
+        **dict.fromkeys(("success", "succeeded", "finished", "done"), TaskStatus.COMPLETED),
+        **dict.fromkeys(
+            ("failure", "error", "cancelled", "canceled", "expired", "rejected"),
+            TaskStatus.FAILED,
+        ),
+    }
+)
+"""Words of other gateways for the end; the first of each are also those of webhook events, which are signed."""
 
 _NEXT = MappingProxyType(
     {
@@ -35,6 +54,16 @@ _NEXT = MappingProxyType(
 def status_of(word: str) -> TaskStatus:
     """The status a service's word stands for; a word nobody knows is a task still at work, never an error."""
     return WORDS.get(word.strip().lower(), TaskStatus.IN_PROGRESS)
+
+
+def claim_of(word: str) -> TaskStatus | None:
+    """The end that another gateway's word stands for; None for any other word."""
+    return CLAIMS.get(word.strip().lower())
+
+
+def is_confirmed(before: TaskSnapshot | None, now: TaskSnapshot) -> bool:
+    """Whether a claimed end is to be believed: two polls, which are an interval apart, say the same."""
+    return now.claimed_status is not None and before is not None and before.claimed_status is now.claimed_status
 
 
 def may_become(now: TaskStatus | None, then: TaskStatus) -> bool:

@@ -10,7 +10,7 @@ from attrs import evolve, frozen
 
 from toapis_async.errors import UnreadableAnswer, WebhookRejected
 from toapis_async.protocol.lenient import Answer, JsonObject, as_object, json_of, read_text, read_text_or_none
-from toapis_async.protocol.lifecycle import status_of
+from toapis_async.protocol.lifecycle import claim_of, status_of
 from toapis_async.protocol.wire import decode_task
 from toapis_async.task import TaskStatus
 
@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
 
 TEST_TYPE: Final = "endpoint.test"
-_STATUS_BY_TYPE: Final = {"generation.completed": "completed", "generation.failed": "failed"}
+_STATUS_BY_TYPE: Final = {"generation.completed": TaskStatus.COMPLETED, "generation.failed": TaskStatus.FAILED}
 
 
 @frozen
@@ -47,18 +47,19 @@ def decode_event(body: bytes, event_id: str) -> WebhookEvent:
 
 def _final(data: JsonObject, kind: str) -> TaskSnapshot | None:
     """The task in its final state, by its status or else by the event's type; None when it can't be made out."""
-    status, business_id = data.get("status"), read_text_or_none(data.get("client_business_id"))
-    if not isinstance(status, str) or not status_of(status).is_final:
+    word, business_id = read_text(data.get("status")), read_text_or_none(data.get("client_business_id"))
+    status = claim_of(word) or status_of(word)  # SUCCESS and FAILURE are an event's own words [docs]
+    if not status.is_final:
         status = _STATUS_BY_TYPE.get(kind, status)
     task = {
         **data,
         "id": data.get("task_id", data.get("id")),
-        "status": status,
+        "status": status.value,
         "created_at": data.get("submitted_at"),
         "completed_at": data.get("finished_at"),
     }
     with suppress(UnreadableAnswer, RecursionError):
         snapshot = decode_task(Answer(200, {}, json.dumps(task).encode()), business_id)
-        if snapshot.status is TaskStatus.FAILED or (snapshot.status is TaskStatus.COMPLETED and snapshot.images):
-            return evolve(snapshot, raw=data)
+        if snapshot.status is TaskStatus.FAILED or (snapshot.status is TaskStatus.COMPLETED and snapshot.files):
+            return evolve(snapshot, raw_status=word, raw=data)
     return None

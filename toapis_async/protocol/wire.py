@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 from datetime import datetime  # noqa: TC003 (cattrs reads the annotations)
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import cattrs
-from attrs import define, evolve, fields
+from attrs import define, evolve
 from cattrs.gen import make_dict_structure_fn, override
 
-from toapis_async.errors import ServiceError
+from toapis_async.errors import ServiceError, UnreadableAnswer
 from toapis_async.models import Balance, Model, Upload
 from toapis_async.protocol.lenient import (
     Answer,
@@ -23,18 +23,20 @@ from toapis_async.protocol.lenient import (
     read_progress,
     read_text,
     read_text_or_none,
+    task_object,
     unreadable,
 )
-from toapis_async.protocol.lifecycle import status_of
+from toapis_async.protocol.lifecycle import claim_of, status_of
 from toapis_async.protocol.links import LINK_LIFE
 from toapis_async.protocol.refusals import error_of
-from toapis_async.request import is_http_url, with_links
-from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
+from toapis_async.protocol.results import File, images_of, kind_of, read_files, videos_of
+from toapis_async.request import with_links
+from toapis_async.task import Billing, TaskError, TaskSnapshot, TaskStatus, TokenDetails, ToolUsage, Usage
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-    from toapis_async.request import Request
+    from toapis_async.request import Kind, Request
 
 # ---------------------------------------------------------------------------------------------- requests
 
@@ -67,55 +69,30 @@ class _Task:
     error: TaskError | None = None
     fail_reason: TaskError | None = None
     billing: Billing | None = None
+    usage: Usage | None = None
 
 
-@define
-class _Image:
-    url: str | None = None
+def decode_task(
+    answer: Answer, asked_id: str | None = None, *, kind: Kind | None = None, believe: bool = False
+) -> TaskSnapshot:
+    """A task object, also one that is wrapped in `data`.
 
-
-@define
-class _Result:
-    data: list[_Image] | None = None
-
-
-@define
-class _Images:
-    """Every place where links have been seen, best known first."""
-
-    result: _Result | None = None
-    url: str | None = None
-    data: list[_Image] | None = None
-    output: list[_Image] | None = None
-    outputs: list[_Image] | None = None
-    images: list[_Image] | None = None
-
-    def links(self) -> list[str]:
-        places = (
-            self.result.data if self.result else None,
-            [_Image(self.url)],
-            self.data,
-            self.output,
-            self.outputs,
-            self.images,
-        )
-        for place in places:
-            if links := [image.url for image in place or () if image.url]:
-                return links
-        return []
-
-
-def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
-    """A task object. `asked_id` stands in when the answer names no id; without it an id is required.
-
-    Raises `UnreadableAnswer` naming the place.
+    `asked_id` stands in when the answer names no id; without it an id is required. `kind` is the task's, where it is
+    known; otherwise the answer says, and else it is an image. `believe`: another gateway's word for the end counts,
+    where the body bears it out (see `lifecycle`). Raises `UnreadableAnswer` naming the place.
     """
-    body = read_object(answer)
+    body = task_object(read_object(answer))
     task = _lenient.structure(body, _Task)
     task_id = _task_id(answer, task, asked_id)
-    status = status_of(task.status)
+    status, claimed, files = status_of(task.status), claim_of(task.status), list[File]()
+    if status is TaskStatus.COMPLETED:
+        files = read_files(answer, body)
+    elif claimed is not None:
+        claimed = _borne_out(claimed, task, files := _files_or_none(answer, body))
+        status = claimed if believe and claimed is not None else status
     completed = status is TaskStatus.COMPLETED
     expires_at = task.expires_at or (completed and task.completed_at and task.completed_at + LINK_LIFE) or None
+    is_video = (kind or kind_of(body)) == "video"
     return TaskSnapshot(
         task_id=task_id,
         status=status,
@@ -126,20 +103,37 @@ def decode_task(answer: Answer, asked_id: str | None = None) -> TaskSnapshot:
         created_at=task.created_at,
         completed_at=task.completed_at,
         expires_at=expires_at,
-        images=tuple(GeneratedImage(url, expires_at) for url in (_links(answer, body) if completed else ())),
+        images=images_of(files, expires_at) if completed and not is_video else (),
+        videos=videos_of(files, expires_at) if completed and is_video else (),
         error=_task_error(task, body) if status is TaskStatus.FAILED else None,
         billing=task.billing,
+        usage=task.usage,
+        claimed_status=None if status.is_final else claimed,
         raw=body,
     )
 
 
+def _borne_out(claimed: TaskStatus, task: _Task, files: list[File]) -> TaskStatus | None:
+    """A claimed end when the body shows it: files of a success, an error and no files of a failure."""
+    if claimed is TaskStatus.COMPLETED:
+        return claimed if files else None
+    return claimed if not files and (task.error or task.fail_reason) else None
+
+
+def _files_or_none(answer: Answer, body: JsonObject) -> list[File]:
+    try:
+        return read_files(answer, body)
+    except UnreadableAnswer:
+        return []
+
+
 def decode_task_id(answer: Answer) -> str:
     """The id of the task that a submission's answer names: all it takes to know that the service took it."""
-    return _task_id(answer, _lenient.structure(read_object(answer), _Task))
+    return _task_id(answer, _lenient.structure(task_object(read_object(answer)), _Task))
 
 
 def _task_id(answer: Answer, task: _Task, asked_id: str | None = None) -> str:
-    for task_id in (task.id, task.task_id, asked_id):
+    for task_id in (task.task_id, task.id, asked_id):  # an id may be that of a resource [field]
         if task_id and _can_be_asked_for(task_id):
             return task_id
     raise unreadable(answer, "no task id", "$.id")
@@ -214,42 +208,6 @@ def _check_success(answer: Answer, body: JsonObject) -> None:
 # ---------------------------------------------------------------------------------------------- structure
 
 
-def _links(answer: Answer, body: JsonObject) -> list[str]:
-    """The links of a completed task, from the first place that has any. It is paid for: an odd member beside a good
-    link, or an odd place before one, must not hide it. Only when there is no link at all is what is odd an error."""
-    first_error: str | None = None
-    for name in (a.name for a in fields(_Images) if a.name in body):
-        try:
-            links = _strict.structure({name: body[name]}, _Images).links()
-        except cattrs.BaseValidationError as error:
-            told = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
-            first_error = first_error or told
-            links = _salvaged(body[name])
-        if links:
-            return links
-    if first_error is not None:
-        message, _, place = first_error.rpartition(" @ ")
-        raise unreadable(answer, message, place)
-    return []
-
-
-def _salvaged(value: object) -> list[str]:
-    """The links that can be read in a place that as a whole can't."""
-    found = (as_object(value) or {}).get("data", value)
-    members = cast("list[object]", found) if isinstance(found, list) else [found]
-    urls: list[object] = [
-        member if isinstance(member, str) else (as_object(member) or {}).get("url") for member in members
-    ]
-    return [url for url in urls if isinstance(url, str) and is_http_url(url)]
-
-
-def _strict_text(value: object, _: object) -> str:
-    # cattrs would turn None into 'None' and 5 into '5': a link must be a text or an error.
-    if not isinstance(value, str):
-        raise TypeError(f"expected text, got {type(value).__name__}")
-    return value
-
-
 def _billing(value: object, _: object) -> Billing | None:
     members = as_object(value)
     if not members:
@@ -259,6 +217,41 @@ def _billing(value: object, _: object) -> Billing | None:
         credits=read_decimal(members.get("credits")),
         cost_usd=read_decimal(members.get("cost_usd")),
     )
+
+
+def _usage(value: object, _: object) -> Usage | None:
+    members = as_object(value)
+    if not members:
+        return None
+    tools = as_object(members.get("tool_usage"))
+    usage = Usage(
+        input_tokens=_tokens(members, "input_tokens"),
+        output_tokens=_tokens(members, "output_tokens"),
+        total_tokens=_tokens(members, "total_tokens"),
+        input_tokens_details=_token_details(members.get("input_tokens_details")),
+        output_tokens_details=_token_details(members.get("output_tokens_details")),
+        tool_usage=ToolUsage(_tokens(tools, "web_search")) if tools else None,
+    )
+    return usage if usage != Usage() else None
+
+
+def _token_details(value: object) -> TokenDetails | None:
+    members = as_object(value)
+    if not members:
+        return None
+    cached = as_object(members.get("cached_tokens_details")) or {}
+    cached_details = TokenDetails(_tokens(cached, "text_tokens"), _tokens(cached, "image_tokens"))
+    return TokenDetails(
+        text_tokens=_tokens(members, "text_tokens"),
+        image_tokens=_tokens(members, "image_tokens"),
+        cached_tokens=_tokens(members, "cached_tokens"),
+        cached_tokens_details=cached_details if cached_details != TokenDetails() else None,
+    )
+
+
+def _tokens(members: JsonObject, name: str) -> int | None:
+    value = members.get(name)
+    return value if type(value) is int and value >= 0 else None
 
 
 def _lenient_error(value: object, _: object) -> TaskError | None:
@@ -285,45 +278,13 @@ def _make_lenient() -> cattrs.Converter:
             error=override(struct_hook=_lenient_error),
             fail_reason=override(struct_hook=_lenient_error),
             billing=override(struct_hook=_billing),
+            usage=override(struct_hook=_usage),
         ),
     )
     return converter
 
 
-def _make_strict() -> cattrs.Converter:
-    converter = cattrs.Converter(detailed_validation=True)
-    converter.register_structure_hook(str, _strict_text)
-    image_from_object = make_dict_structure_fn(_Image, converter)
-    result_from_object = make_dict_structure_fn(_Result, converter)
-
-    def image(value: object, kind: type[_Image]) -> _Image:
-        return _Image(value) if isinstance(value, str) else image_from_object(_mapping(value), kind)
-
-    def result(value: object, kind: type[_Result]) -> _Result:
-        return result_from_object(_mapping(value), kind)
-
-    converter.register_structure_hook(_Image, image)
-    converter.register_structure_hook(_Result, result)
-    images_from_list = converter.get_structure_hook(list[_Image])
-
-    def images(value: object, kind: Any) -> list[_Image]:
-        # One link without its list (a text would otherwise be read letter by letter).
-        links: list[_Image] = images_from_list(value if isinstance(value, list) else [value], kind)
-        return links
-
-    converter.register_structure_hook_func(lambda kind: kind == list[_Image], images)
-    return converter
-
-
-def _mapping(value: object) -> JsonObject:
-    members = as_object(value)
-    if members is None:
-        raise TypeError(f"expected a link or an object with one, got {type(value).__name__}")
-    return members
-
-
 _lenient = _make_lenient()
-_strict = _make_strict()
 
 
 def with_id(snapshot: TaskSnapshot, task_id: str, client_business_id: str | None) -> TaskSnapshot:

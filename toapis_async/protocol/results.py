@@ -1,0 +1,177 @@
+"""The files of a finished task, wherever an answer has them."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any, cast
+
+import cattrs
+from attrs import define, fields
+from cattrs.gen import make_dict_structure_fn, override
+
+from toapis_async.protocol.lenient import JsonObject, as_object, read_text_or_none, unreadable
+from toapis_async.request import is_http_url
+from toapis_async.task import GeneratedImage, GeneratedVideo
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from toapis_async.protocol.lenient import Answer
+    from toapis_async.request import Kind
+
+_INLINE = "data:application/octet-stream;base64,"
+"""What `b64_json` is as a link: a file is named by its bytes, so the type is of no use."""
+
+
+@define
+class File:
+    """One file of a result."""
+
+    url: str | None = None
+    b64_json: str | None = None
+    last_frame_url: str | None = None
+    format: str | None = None
+
+    @property
+    def link(self) -> str | None:
+        return self.url or (_inline(self.b64_json) if self.b64_json and self.b64_json.isascii() else None)
+
+
+@define
+class _Result:
+    data: list[File] | None = None
+
+
+@define
+class _Places:
+    """Every place where links have been seen, best known first."""
+
+    result: _Result | None = None
+    url: str | None = None
+    data: list[File] | None = None
+    output: list[File] | None = None
+    outputs: list[File] | None = None
+    images: list[File] | None = None
+    videos: list[File] | None = None
+
+    def files(self) -> list[File]:
+        places = (
+            self.result.data if self.result else None,
+            [File(self.url)],
+            self.data,
+            self.output,
+            self.outputs,
+            self.images,
+            self.videos,
+        )
+        for place in places:
+            if found := [file for file in place or () if file.link]:
+                return found
+        return []
+
+
+def read_files(answer: Answer, body: JsonObject) -> list[File]:
+    """The files of a completed task, from the first place that has any. It is paid for: an odd member beside a good
+    link, or an odd place before one, must not hide it. Raises `UnreadableAnswer` only when there is no link at all and
+    something is odd."""
+    first_error: str | None = None
+    for name in (a.name for a in fields(_Places) if a.name in body):
+        try:
+            files = _strict.structure({name: body[name]}, _Places).files()
+        except cattrs.BaseValidationError as error:
+            line = cattrs.transform_error(error, path="$", format_exception=lambda e, _: str(e))[0]
+            first_error = first_error or line
+            files = _salvaged(body[name])
+        if files:
+            return files
+    if first_error is not None:
+        message, _, place = first_error.rpartition(" @ ")
+        raise unreadable(answer, message, place)
+    return []
+
+
+def images_of(files: list[File], expires_at: datetime | None) -> tuple[GeneratedImage, ...]:
+    """Files as images."""
+    return tuple(GeneratedImage(file.link, expires_at) for file in files if file.link)
+
+
+def videos_of(files: list[File], expires_at: datetime | None) -> tuple[GeneratedVideo, ...]:
+    """Files as videos."""
+    return tuple(GeneratedVideo(file.link, expires_at, file.last_frame_url, file.format) for file in files if file.link)
+
+
+def kind_of(body: JsonObject) -> Kind | None:
+    """What a task object says it makes; None when it does not say."""
+    result = as_object(body.get("result")) or {}
+    for word in (result.get("type"), body.get("task_type"), body.get("object")):
+        if word == "video" or word == "image":  # noqa: PLR1714  (keeps the literal type)
+            return "video" if word == "video" else "image"
+    return None
+
+
+def _salvaged(value: object) -> list[File]:
+    """What can be read in a place that as a whole can't."""
+    found = (as_object(value) or {}).get("data", value)
+    members = cast("list[object]", found) if isinstance(found, list) else [found]
+    files = [_salvaged_file(member) for member in members]
+    return [file for file in files if file.link]
+
+
+def _salvaged_file(member: object) -> File:
+    parts = {"url": member} if isinstance(member, str) else as_object(member) or {}
+    url, inline = parts.get("url"), parts.get("b64_json")
+    return File(
+        url if isinstance(url, str) and (is_http_url(url) or url.startswith(("data:", "/"))) else None,
+        inline if isinstance(inline, str) else None,
+        read_text_or_none(parts.get("last_frame_url")),
+        read_text_or_none(parts.get("format")),
+    )
+
+
+def _inline(encoded: str) -> str:
+    return encoded if encoded.startswith("data:") else _INLINE + encoded
+
+
+# ---------------------------------------------------------------------------------------------- structure
+
+
+def _strict_text(value: object, _: object) -> str:
+    # cattrs would turn None into 'None' and 5 into '5': a link must be a text or an error.
+    if not isinstance(value, str):
+        raise TypeError(f"expected text, got {type(value).__name__}")
+    return value
+
+
+def _mapping(value: object) -> JsonObject:
+    members = as_object(value)
+    if members is None:
+        raise TypeError(f"expected a link or an object with one, got {type(value).__name__}")
+    return members
+
+
+def _make_strict() -> cattrs.Converter:
+    converter = cattrs.Converter(detailed_validation=True)
+    converter.register_structure_hook(str, _strict_text)
+    beside_the_link = override(struct_hook=read_text_or_none)
+    file_from_object = make_dict_structure_fn(File, converter, last_frame_url=beside_the_link, format=beside_the_link)
+    result_from_object = make_dict_structure_fn(_Result, converter)
+
+    def file(value: object, kind: type[File]) -> File:
+        return File(value) if isinstance(value, str) else file_from_object(_mapping(value), kind)
+
+    def result(value: object, kind: type[_Result]) -> _Result:
+        return result_from_object(_mapping(value), kind)
+
+    converter.register_structure_hook(File, file)
+    converter.register_structure_hook(_Result, result)
+    files_from_list = converter.get_structure_hook(list[File])
+
+    def files(value: object, kind: Any) -> list[File]:
+        # One link without its list (a text would otherwise be read letter by letter).
+        links: list[File] = files_from_list(value if isinstance(value, list) else [value], kind)
+        return links
+
+    converter.register_structure_hook_func(lambda kind: kind == list[File], files)
+    return converter
+
+
+_strict = _make_strict()
