@@ -291,7 +291,7 @@ async def test_the_sandboxs_events_tell_every_documented_field(one: dict[str, An
         task_id = await stage.caller.task("kite", client_business_id="order-1")
         task = stage.sandbox._service.tasks[task_id]
         task.end(clock(), None if one["body"]["type"] == "generation.completed" else Failure())
-        body = answers.event(task, "evt_1", 5, ["https://files.toapis.com/a.png"])
+        body = answers.event(task, "evt_1", clock(), stage.sandbox._links(task), "never")
     assert complaints(body, "webhookEvent") == []
     assert_tells(body, one["body"])
     assert words_of(one["body"]) <= words_of(body)

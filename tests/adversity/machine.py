@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from toapis_async.sandbox.validation import ImageJob
+    from toapis_async.sandbox import Job
 
     from .plans import Blow, Plan
 
@@ -77,7 +77,7 @@ async def play(plan: Plan, folder: Path) -> Outcome:
     began_s = time.monotonic()
     rng = plan.rng
 
-    def service_time_s(job: ImageJob) -> float:
+    def service_time_s(job: Job) -> float:
         return random.Random(f"{plan.seed}/{job.prompt}").uniform(1.0, 10.0)
 
     sandbox = _Service(

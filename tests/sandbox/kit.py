@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from toapis_async.sandbox import Sandbox
 
 VIP = "gpt-image-2-vip"
+SEEDANCE = "seedance-2"
 PNG_START = b"\x89PNG\r\n\x1a\n"
 
 
@@ -90,16 +91,32 @@ class Caller:
     async def query(self, wanted: str) -> Reply:
         return await self.call("GET", f"/v1/images/generations/{quote(wanted, safe='')}")
 
+    async def submit_video(self, path: str = "/v1/videos/generations", /, **fields: object) -> Reply:
+        body = {"model": SEEDANCE, "prompt": "a paper boat", **fields}
+        return await self.call("POST", path, json=body)
+
+    async def video(self, **fields: object) -> str:
+        """The id of a video task that must be accepted."""
+        reply = await self.submit_video(**fields)
+        assert reply.status == 200, reply.raw
+        task_id: str = reply.body["id"]
+        return task_id
+
+    async def query_video(self, wanted: str) -> Reply:
+        return await self.call("GET", f"/v1/videos/generations/{quote(wanted, safe='')}")
+
     async def balance(self, path: str = "/v1/user/balance") -> dict[str, Any]:
         return (await self.call("GET", path)).body
 
-    async def upload(self, data: bytes, field: str = "file", filename: str = "a.png") -> Reply:
+    async def upload(
+        self, data: bytes, field: str = "file", filename: str = "a.png", path: str = "/v1/uploads/images"
+    ) -> Reply:
         form = aiohttp.FormData()
         form.add_field("purpose", "generation")
         form.add_field(field, io.BytesIO(data), filename=filename, content_type="application/octet-stream")
-        return await self.call("POST", "/v1/uploads/images", data=form)
+        return await self.call("POST", path, data=form)
 
-    async def file(self, url: str) -> Reply:
+    async def file(self, url: str, **headers: str) -> Reply:
         """A file without any key."""
-        async with self._session.get(url, allow_redirects=False) as response:
+        async with self._session.get(url, allow_redirects=False, headers=headers) as response:
             return Reply(response.status, response.headers, await response.read())

@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toapis_async.sandbox import Fault, ImageJob, Sandbox
-from toapis_async.sandbox.catalogue import IMAGE_MODELS, price_credits
+from toapis_async.sandbox import Fault, Job, Sandbox
+from toapis_async.sandbox.catalogue import IMAGE_MODELS
 
 from .kit import VIP, Caller, Clock
 
@@ -17,8 +17,8 @@ if TYPE_CHECKING:
 
 
 def test_the_prices_that_were_seen_are_the_ones_charged() -> None:
-    assert price_credits(IMAGE_MODELS[VIP], "1k", "low", 1) / 200 == pytest.approx(0.0019)
-    assert price_credits(IMAGE_MODELS["gpt-image-2"], "1k", "medium", 1) / 200 == pytest.approx(0.015)
+    assert IMAGE_MODELS[VIP].credits("1k", "low") / 200 == pytest.approx(0.0019)
+    assert IMAGE_MODELS["gpt-image-2"].credits("1k", "medium") / 200 == pytest.approx(0.015)
 
 
 async def test_a_submission_is_charged_at_once_for_every_image(sandbox: Sandbox, caller: Caller) -> None:
@@ -216,7 +216,7 @@ async def test_service_times_are_spread_around_the_median_of_their_class(
 
 
 async def test_a_service_time_can_be_a_function_of_the_job(session: aiohttp.ClientSession, clock: Clock) -> None:
-    def seconds(job: ImageJob) -> float:
+    def seconds(job: Job) -> float:
         return 40.0 if job.resolution == "4k" else 4.0
 
     async with Sandbox(clock=clock, service_time_s=seconds, speed=4, pictures=False) as sandbox:

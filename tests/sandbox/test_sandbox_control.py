@@ -71,6 +71,7 @@ async def test_ledger_and_requests_are_told_without_the_key(caller: Caller, anyo
     await caller.query(task_id)
     [entry] = (await told(anyone, "ledger"))["entries"]
     assert (entry["task_id"], entry["client_business_id"]) == (task_id, "kite-1")
+    assert (entry["kind"], entry["references"]) == ("image", 0)
     assert entry["request"]["metadata"] == {"shelf": 3}
     requests = await told(anyone, "requests")
     assert [request["kind"] for request in requests["log"]] == ["submit", "query"]

@@ -14,7 +14,7 @@ from PIL import Image
 from toapis_async.sandbox import Sandbox
 from toapis_async.sandbox.catalogue import PIXELS, loose_pixel_size, pixel_size
 from toapis_async.sandbox.pictures.drawing import draw, write
-from toapis_async.sandbox.validation import ImageJob, understand
+from toapis_async.sandbox.validation import understand_image as understand
 
 from .kit import PNG_START, VIP, Caller, Clock
 
@@ -22,6 +22,8 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
     import aiohttp
+
+    from toapis_async.sandbox.jobs import ImageJob
 
 DAY_S = 24 * 3600
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 from toapis_async.sandbox.answers import BillingMode
 from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.faults import Fault, FaultPlan, Kind, Step, TimedFault
+from toapis_async.sandbox.jobs import ImageJob, Job
 from toapis_async.sandbox.ledger import Ledger, LedgerEntry
 from toapis_async.sandbox.limits import TIERS, Limits, Tier
 from toapis_async.sandbox.server import PillowMissingError, Sandbox
@@ -21,7 +22,6 @@ from toapis_async.sandbox.service import DuplicateIds
 from toapis_async.sandbox.store import StateDirError
 from toapis_async.sandbox.tasks import Failure
 from toapis_async.sandbox.traffic import LoggedRequest, RequestLog
-from toapis_async.sandbox.validation import ImageJob
 from toapis_async.sandbox.webhooks import Attempt, Webhooks
 
 __all__ = [
@@ -34,6 +34,7 @@ __all__ = [
     "Fault",
     "FaultPlan",
     "ImageJob",
+    "Job",
     "Kind",
     "Ledger",
     "LedgerEntry",

@@ -2,20 +2,24 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, Literal
 
 from toapis_async.sandbox.catalogue import CREDITS_PER_USD, IMAGE_MODELS, TEXT_MODELS
+from toapis_async.sandbox.jobs import ImageJob, VideoJob
+from toapis_async.sandbox.prices import price_list
+from toapis_async.sandbox.video_catalogue import VIDEO_MODELS
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from toapis_async.sandbox.jobs import JsonObject, RefusedError
     from toapis_async.sandbox.service import BalanceSheet
     from toapis_async.sandbox.tasks import Failure, Task, TaskState
-    from toapis_async.sandbox.validation import JsonObject, RefusedError
 
 BillingMode = Literal["always", "refunds", "never"]
-"""When status answers carry `billing`. Seen live: only on a refunded failure, hence the default `refunds`."""
+"""When status answers and events carry `billing`: always, of failed tasks only (as seen live), or never."""
 
 _MODEL_CREATED: Final = 1626777600
 
@@ -82,6 +86,27 @@ def task_not_exist() -> Answer:
     return Answer(400, {"message": "task_not_exist"})
 
 
+def quota_403() -> Answer:
+    """Too low a balance in the form that gateways of the family use."""
+    return error(403, "insufficient_user_quota", "user quota is not enough", type="new_api_error")
+
+
+def model_forbidden() -> Answer:
+    """A model that the key may not use."""
+    return error(403, "", "this token has no access to the model", type="new_api_error")
+
+
+def fail_to_fetch() -> Answer:
+    """A reference that shows a real person: the reason is JSON as text."""
+    reason = {"code": "InputImageSensitiveContentDetected.PrivacyInformation", "message": "may contain a real person"}
+    return Answer(400, {"code": "fail_to_fetch_task", "message": json.dumps(reason), "data": None})
+
+
+def pricing_unavailable() -> Answer:
+    """The price list is down."""
+    return error(503, "pricing_unavailable", "pricing is temporarily unavailable")
+
+
 def plainly_failed(status: int, message: str) -> Answer:
     """The failure form of uploads and balances."""
     return Answer(status, {"success": False, "message": message})
@@ -114,8 +139,10 @@ def balance(sheet: BalanceSheet) -> Answer:
 def models(kind: str) -> Answer:
     """The models on offer: of text without a `type`, else of that type, or `all`."""
     image = {name: (model.owned_by, "image_generation") for name, model in IMAGE_MODELS.items()}
+    video = {name: (model.owned_by, "video_generation") for name, model in VIDEO_MODELS.items()}
     text = {name: (owner, "chat_completions") for name, owner in TEXT_MODELS.items()}
-    listed = {"image": image, "all": text | image, "text": text, "chat": text, "": text}.get(kind, {})
+    by_type = {"image": image, "video": video, "all": text | image | video, "text": text, "chat": text, "": text}
+    listed = by_type.get(kind, {})
     data = [
         {
             "id": name,
@@ -129,20 +156,60 @@ def models(kind: str) -> Answer:
     return Answer(200, {"success": True, "object": "list", "data": data})
 
 
+def pricing(query: Mapping[str, str]) -> Answer:
+    """One page of the price list: of a `model`, or of a `type`, `limit` entries `after` a model's id."""
+    listed = price_list()
+    if "model" in query:
+        listed = [entry for entry in listed if entry["id"] == query["model"]]
+        if not listed:
+            return error(404, "model_not_found", f"model {query['model']} was not found", type="invalid_request_error")
+    if "type" in query:
+        if query["type"] not in {"image", "video"}:
+            return _bad_query("type must be image or video")
+        listed = [entry for entry in listed if entry["type"] == query["type"]]
+    limit, ids = query.get("limit", "100"), [entry["id"] for entry in listed]
+    if not (limit.isascii() and limit.isdecimal() and len(limit) < 4 and 1 <= int(limit) <= 100):
+        return _bad_query("limit must be between 1 and 100")
+    if "after" in query and query["after"] not in ids:
+        return _bad_query("after is no cursor of this list")
+    start = ids.index(query["after"]) + 1 if "after" in query else 0
+    page = listed[start : start + int(limit)]
+    more = start + len(page) < len(listed)
+    body = {"object": "list", "currency": "USD", "data": page, "has_more": more}
+    return Answer(200, {**body, "next_after": page[-1]["id"] if more else ""})
+
+
+def _bad_query(message: str) -> Answer:
+    return error(400, "invalid_request_error", message, type="invalid_request_error")
+
+
 def submitted(task: Task, state: TaskState) -> JsonObject:
     """The answer to a submission; `metadata` is what the caller sent, or empty."""
-    return {
+    body: JsonObject = {
         "id": task.task_id,
         "object": "generation.task",
         "model": task.job.model,
         "status": state.status,
         "progress": state.progress,
         "created_at": int(task.accepted_at),
-        "metadata": task.job.body.get("metadata") or {},
     }
+    if task.kind == "image":
+        body["metadata"] = task.job.body.get("metadata") or {}
+    if isinstance(task.job, VideoJob) and task.job.model == "sora-2-official" and task.job.source_id is not None:
+        body |= {"object": "video", "remixed_from_video_id": task.job.source_id, "seconds": str(task.job.duration_s)}
+        body["size"] = f"{task.job.width}x{task.job.height}"
+    return body
 
 
-def task_status(task: Task, state: TaskState, urls: list[str], mode: BillingMode) -> JsonObject:
+@dataclass(frozen=True, slots=True)
+class Links:
+    """Where the files of a task are."""
+
+    files: list[str]
+    last_frames: list[str] = field(default_factory=list[str])
+
+
+def task_status(task: Task, state: TaskState, links: Links, mode: BillingMode, now: float) -> JsonObject:
     """The answer to a status query."""
     body = submitted(task, state)
     if task.job.client_business_id is not None:
@@ -152,41 +219,62 @@ def task_status(task: Task, state: TaskState, urls: list[str], mode: BillingMode
     body["completed_at"] = int(state.finished_at)
     if task.failure is None:
         body["expires_at"] = int(task.expires_at)
-        body["result"] = {"type": "image", "data": [{"url": url} for url in urls]}
+        body["result"] = _result(task, links)
     else:
         body["error"] = _failure(task.failure)
-    if mode == "always" or (mode == "refunds" and task.failure is not None):
-        body["billing"] = _billing(task)
-    return body
+    return body | _bill(task, mode, now)
 
 
-def event(task: Task, event_id: str, created_at: int, urls: list[str]) -> JsonObject:
-    """The body of a webhook event about a task that has ended: the same task in another vocabulary."""
+def _result(task: Task, links: Links) -> JsonObject:
+    if task.kind == "image":
+        layered = isinstance(task.job, ImageJob) and task.job.layered
+        items: list[JsonObject] = [
+            {"url": url, **(_layer(task, index) if layered else {})} for index, url in enumerate(links.files)
+        ]
+    else:
+        items = [{"url": url, "format": task.job.output_format} for url in links.files]
+        for item, url in zip(items, links.last_frames, strict=False):
+            item["last_frame_url"] = url
+    return {"type": task.kind, "data": items}
+
+
+def _layer(task: Task, index: int) -> JsonObject:
+    """What a layer says of itself; the first item is the whole picture."""
+    box = {"absolute": [0, 0, task.job.width, task.job.height], "normalized": [0.0, 0.0, 1.0, 1.0]}
+    size = f"{task.job.width}x{task.job.height}"
+    name = "base" if index == 0 else f"layer {index}"
+    more = {"z_index": index, "bounding_box": box, "name": name, "description": task.job.prompt[:100]}
+    return {"size": size, "output_format": task.job.output_format, **more}
+
+
+def event(task: Task, event_id: str, now: float, links: Links, mode: BillingMode) -> JsonObject:
+    """The body of a webhook event about a task that has ended, in the vocabulary of events."""
     done = task.failure is None
     data: JsonObject = {"task_id": task.task_id}
     if task.job.client_business_id is not None:
         data["client_business_id"] = task.job.client_business_id
     data |= {
-        "task_type": "image",
+        "task_type": task.kind,
         "model": task.job.model,
         "status": "SUCCESS" if done else "FAILURE",
         "progress": "100%",
-        "result": {"type": "image", "data": [{"url": url} for url in urls]} if done else None,
+        "result": _result(task, links) if done else None,
         "error": None if task.failure is None else _failure(task.failure),
         "submitted_at": int(task.accepted_at),
         "finished_at": int(task.finishes_at),
+        **_bill(task, mode, now),
     }
-    return _enveloped("generation.completed" if done else "generation.failed", event_id, created_at, data)
+    return _enveloped("generation.completed" if done else "generation.failed", event_id, int(now), data)
 
 
 def test_event(event_id: str, created_at: int) -> JsonObject:
     """The body of the event that the console's test button sends: no model, a message, no times."""
     data: JsonObject = {
-        "task_id": "task_test",
+        "task_id": "endpoint_test",
         "task_type": "image",
         "status": "SUCCESS",
         "progress": "100%",
-        "result": {"message": "This is a test event"},
+        "result": {"message": "ToAPIs webhook endpoint test"},
         "error": None,
         "submitted_at": 0,
         "finished_at": 0,
@@ -202,12 +290,19 @@ def _failure(failure: Failure) -> JsonObject:
     return {"code": failure.code, "message": failure.message}
 
 
-def _billing(task: Task) -> JsonObject:
-    return {
+def _bill(task: Task, mode: BillingMode, now: float) -> JsonObject:
+    """`billing` of a task that has ended, and `usage` with a settled one."""
+    if mode == "never" or (mode == "refunds" and task.failure is None):
+        return {}
+    if now < task.settles_at:
+        return {"billing": {"status": "pending"}}
+    bill: JsonObject = {
         "status": "settled" if task.failure is None else "refunded",
-        "credits": _text(task.credits),
-        "cost_usd": _text(task.credits / CREDITS_PER_USD),
+        "credits": _text(task.final_credits),
+        "cost_usd": _text(task.final_credits / CREDITS_PER_USD),
     }
+    usage = task.job.charge.usage if task.failure is None else None
+    return {"billing": bill, **({} if usage is None else {"usage": usage})}
 
 
 def _number(value: float) -> float:
@@ -217,4 +312,4 @@ def _number(value: float) -> float:
 
 
 def _text(value: float) -> str:
-    return f"{value:.6f}".rstrip("0").rstrip(".")
+    return f"{value:.6f}".rstrip("0").rstrip(".") or "0"

@@ -9,12 +9,14 @@ from typing import TYPE_CHECKING, cast
 from aiohttp import web
 
 from toapis_async.sandbox import answers, uploads
-from toapis_async.sandbox.answers import Answer, BillingMode
+from toapis_async.sandbox.answers import Answer, BillingMode, Links
 from toapis_async.sandbox.faults import FAILURES, STICKY, VANISHINGS, Drawn, Fault, Kind
 from toapis_async.sandbox.gate import CATEGORIES, Gate
+from toapis_async.sandbox.jobs import ImageJob, JsonObject, RefusedError, TaskKind, VideoJob, invalid, object_of
 from toapis_async.sandbox.tasks import Failure, Task
-from toapis_async.sandbox.validation import JsonObject, RefusedError, understand
+from toapis_async.sandbox.validation import check_encoding, form_fields
 from toapis_async.sandbox.variants import task_variant
+from toapis_async.sandbox.video_validation import understand
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Iterable
@@ -25,6 +27,8 @@ if TYPE_CHECKING:
 
 JSON_LIMIT_BYTES = 64 * 1024 * 1024
 """Far above any sane request: a body full of base64 deserves the service's own refusal, not a 413."""
+_LAYERS = 2
+"""How many layers come besides the whole picture."""
 
 
 @dataclass(slots=True)
@@ -35,7 +39,7 @@ class Api:
     service: Service
     store: Store
     billing: BillingMode
-    links: Callable[[Task], list[str]]
+    links: Callable[[Task], Links]
     files_url: Callable[[], str]
     webhooks: Webhooks
     uploads_taken: int = 0
@@ -44,30 +48,36 @@ class Api:
         """The routes and `others`; whatever matches none of them, in path or in method, is an invalid URL."""
         app = web.Application(client_max_size=JSON_LIMIT_BYTES)
         app.add_routes(others)
-        app.router.add_post("/v1/images/generations", self.submit)
-        app.router.add_post("/v1/images/edits", self.submit)
+        for path in ("/v1/images/generations", "/v1/images/edits", "/v1/videos/generations"):
+            app.router.add_post(path, self.submit)
+        app.router.add_post("/v1/videos/{video_id:[^/]+}/{action:remix|extend}", self.submit)
         app.router.add_get("/v1/images/generations/{task_id:[^/]+}", self.query)
+        app.router.add_get("/v1/videos/generations/{task_id:[^/]+}", self.query)
         app.router.add_post("/v1/uploads/images", self.upload)
+        app.router.add_post("/v1/uploads/videos", self.upload)
         app.router.add_get("/v1/models", self.models)
-        app.router.add_get("/v1/balance", self.balance)
-        app.router.add_get("/v1/user/balance", self.balance)
+        app.router.add_get("/v1/pricing", self.pricing)
+        for path in ("/v1/balance", "/v1/user/balance", "/user/balance"):
+            app.router.add_get(path, self.balance)
         app.router.add_route("*", "/{path:.*}", self.unknown)
         return app
 
     async def submit(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/images/generations` (and `/edits`)."""
-        body = _parsed(await request.read())
+        """`POST /v1/images/generations`, `/v1/images/edits`, `/v1/videos/generations`, `/v1/videos/{id}/remix` and
+        `/extend`."""
+        body = await _submission(request)
 
         async def handle(drawn: Drawn) -> Answer:
-            return await self._for_caller(request, "submit", lambda caller: self._submit(caller, body, drawn))
+            return await self._for_caller(request, "submit", lambda caller: self._submit(request, caller, body, drawn))
 
         return await self.gate.serve(request, "submit", handle, subjects=_subjects(body))
 
     async def query(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/images/generations/{task_id or client_business_id}`."""
+        """`GET /v1/images/generations/{task_id or client_business_id}`, and the same of videos."""
         wanted = request.match_info["task_id"]
         caller = self.gate.keys.caller(request.headers)
-        task = None if caller is None else self.service.find(caller.user, wanted, self.gate.clock())
+        kind: TaskKind = "image" if request.path.startswith("/v1/images/") else "video"
+        task = None if caller is None else self.service.find(caller.user, wanted, self.gate.clock(), kind)
 
         async def handle(drawn: Drawn) -> Answer:
             return await self._for_caller(request, "query", lambda _: self._status(task, drawn))
@@ -77,15 +87,16 @@ class Api:
         return await self.gate.serve(request, "query", handle, subjects=subjects, task_id=task_id)
 
     async def upload(self, request: web.Request) -> web.StreamResponse:
-        """`POST /v1/uploads/images`."""
+        """`POST /v1/uploads/images` and `/v1/uploads/videos`."""
+        kind = uploads.IMAGES if request.path == "/v1/uploads/images" else uploads.VIDEOS
         data: bytes | uploads.UploadRefusedError
         try:
-            data = await uploads.read_file_field(request)
+            data = await uploads.read_file_field(request, kind.most_bytes)
         except uploads.UploadRefusedError as refusal:
             data = refusal
 
         async def handle(_: Drawn) -> Answer:
-            return await self._for_caller(request, "upload", lambda _: self._take(data))
+            return await self._for_caller(request, "upload", lambda _: self._take(kind, data))
 
         return await self.gate.serve(request, "upload", handle)
 
@@ -100,14 +111,25 @@ class Api:
 
         return await self.gate.serve(request, "models", handle)
 
+    async def pricing(self, request: web.Request) -> web.StreamResponse:
+        """`GET /v1/pricing?model=…&type=…&limit=…&after=…`."""
+
+        async def listed(_: Caller) -> Answer:
+            return answers.pricing(request.query)
+
+        async def handle(_: Drawn) -> Answer:
+            return await self._for_caller(request, "pricing", listed)
+
+        return await self.gate.serve(request, "pricing", handle)
+
     async def balance(self, request: web.Request) -> web.StreamResponse:
-        """`GET /v1/balance` (this key) and `GET /v1/user/balance` (the account)."""
+        """`GET /v1/balance` (this key), `GET /v1/user/balance` and `GET /user/balance` (the account)."""
 
         async def read(caller: Caller) -> Answer:
             now = self.gate.clock()
-            if request.path == "/v1/user/balance":
-                return answers.balance(self.service.balance_of_user(caller.user, now))
-            return answers.balance(self.service.balance_of_key(caller, now))
+            if request.path == "/v1/balance":
+                return answers.balance(self.service.balance_of_key(caller, now))
+            return answers.balance(self.service.balance_of_user(caller.user, now))
 
         async def handle(_: Drawn) -> Answer:
             return await self._for_caller(request, "balance", read)
@@ -133,10 +155,16 @@ class Api:
         answer = await act(caller) if verdict.admitted else answers.too_fast()
         return replace(answer, headers={**answer.headers, **verdict.headers})
 
-    async def _submit(self, caller: Caller, body: object, drawn: Drawn) -> Answer:
+    async def _submit(self, request: web.Request, caller: Caller, body: object, drawn: Drawn) -> Answer:
         now = self.gate.clock()
         try:
-            job = understand(body)
+            if isinstance(body, uploads.UploadRefusedError):
+                raise invalid(str(body))
+            fields = object_of(body)
+            check_encoding(fields, request.path, form=request.content_type == "multipart/form-data")
+            job = understand(fields, request.path)
+            if isinstance(job, VideoJob) and job.source_id is not None and not self._is_video(caller, job.source_id):
+                return answers.task_not_found()
             receiver = self.webhooks.receiver_of(job.callback_url)
             task, new = self.service.accept(job, caller, now, frozenset(drawn.keys() & STICKY))
         except RefusedError as refusal:
@@ -145,7 +173,14 @@ class Api:
             await self.store.save_task(task)
             if receiver is not None:
                 self.webhooks.watch(task, receiver)
-        return Answer(200, task_variant(answers.submitted(task, task.state(now)), task.traits))
+        status = 201 if Fault.CREATED_201 in drawn else 200
+        return Answer(status, task_variant(answers.submitted(task, task.state(now)), task.traits))
+
+    def _is_video(self, caller: Caller, task_id: str) -> bool:
+        """Whether that is a finished video of this user."""
+        now = self.gate.clock()
+        task = self.service.find(caller.user, task_id, now, "video")
+        return task is not None and task.state(now).status == "completed"
 
     async def _status(self, task: Task | None, drawn: Drawn) -> Answer:
         if task is None:
@@ -156,7 +191,7 @@ class Api:
             return answers.task_not_exist()
         if task.vanished is not None:
             return answers.task_not_found()
-        body = answers.task_status(task, task.state(now), self.links(task), self.billing)
+        body = answers.task_status(task, task.state(now), self.links(task), self.billing, now)
         return Answer(200, task_variant(body, task.traits | drawn.keys()))
 
     async def _strike(self, task: Task, drawn: Drawn, now: float) -> None:
@@ -171,11 +206,11 @@ class Api:
         if fails or vanishes:
             await self.store.save_task(task)
 
-    async def _take(self, data: bytes | uploads.UploadRefusedError) -> Answer:
+    async def _take(self, kind: uploads.UploadKind, data: bytes | uploads.UploadRefusedError) -> Answer:
         try:
             if isinstance(data, uploads.UploadRefusedError):
                 raise data
-            upload = uploads.checked(data, self.uploads_taken, self.gate.clock())
+            upload = kind.checked(data, self.uploads_taken, self.gate.clock())
         except uploads.UploadRefusedError as refusal:
             return answers.plainly_failed(400, str(refusal))
         self.uploads_taken += 1
@@ -185,15 +220,28 @@ class Api:
 
 
 def file_names(task: Task) -> list[str]:
-    """The names of a task's pictures on the files host."""
-    extension = "jpg" if task.job.output_format == "jpeg" else "png"
-    return [f"{task.task_id}-{index}.{extension}" for index in range(task.job.n)]
+    """The names of a task's files on the files host."""
+    extension = {"jpeg": "jpg"}.get(task.job.output_format, task.job.output_format)
+    count = task.job.n + (_LAYERS if isinstance(task.job, ImageJob) and task.job.layered else 0)
+    return [f"{task.task_id}-{index}.{extension}" for index in range(count)]
 
 
-def _parsed(raw: bytes) -> object:
-    """The JSON value of a body; `None`, which is no object either, for what is no JSON."""
+def last_frame_names(task: Task) -> list[str]:
+    """The names of the last frames of a task's videos, if they were wanted."""
+    wanted = isinstance(task.job, VideoJob) and task.job.with_last_frame
+    return [f"{task.task_id}-{index}.png" for index in range(task.job.n if wanted else 0)]
+
+
+async def _submission(request: web.Request) -> object:
+    """The JSON value of a body, or the fields of a form; `None`, which is no object either, for what is no JSON."""
+    if request.content_type == "multipart/form-data":
+        try:
+            return form_fields(await uploads.read_form(request))
+        except uploads.UploadRefusedError as refusal:
+            await request.read()
+            return refusal
     try:
-        return cast("object", json.loads(raw))
+        return cast("object", json.loads(await request.read()))
     except (ValueError, RecursionError):
         return None
 

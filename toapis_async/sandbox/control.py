@@ -23,9 +23,9 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from toapis_async.sandbox.faults import FaultPlan
+    from toapis_async.sandbox.jobs import JsonObject
     from toapis_async.sandbox.ledger import Ledger, LedgerEntry
     from toapis_async.sandbox.traffic import RequestLog
-    from toapis_async.sandbox.validation import JsonObject
     from toapis_async.sandbox.webhooks import Webhooks
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
@@ -318,7 +318,7 @@ def _written(step: Step) -> object:
 
 def _entry(entry: LedgerEntry) -> JsonObject:
     named = (
-        "task_id", "client_business_id", "user", "model", "prompt", "n", "credits", "refunded", "accepted_at", "status",
-        "finished_at",
+        "task_id", "kind", "client_business_id", "user", "model", "prompt", "n", "credits", "refunded", "accepted_at",
+        "status", "finished_at",
     )  # fmt: skip
-    return {name: getattr(entry, name) for name in named}
+    return {**{name: getattr(entry, name) for name in named}, "references": len(entry.references)}

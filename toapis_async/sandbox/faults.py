@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, Literal, get_args
 
-Kind = Literal["submit", "query", "upload", "balance", "models", "file", "event", "unknown"]
+Kind = Literal["submit", "query", "upload", "balance", "models", "pricing", "file", "event", "unknown"]
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 
@@ -30,6 +30,10 @@ class Fault(StrEnum):
     # Answers instead of the right one
     RATE_LIMITED = "rate_limited"  # 429, not accepted; RATE_LIMITED.lasting(7) sets Retry-After
     LIMITER_DOWN = "limiter_down"  # 503 rate_limit_unavailable, not accepted
+    QUOTA_403 = "quota_403"  # too low a balance as 403 insufficient_user_quota, not accepted
+    MODEL_FORBIDDEN = "model_forbidden"  # 403: the key may not use the model
+    FAIL_TO_FETCH = "fail_to_fetch"  # 400 fail_to_fetch_task: a real person in a reference; the reason is JSON as text
+    PRICING_UNAVAILABLE = "pricing_unavailable"  # 503 pricing_unavailable
     UNAUTHORIZED = "unauthorized"  # 401 in the form seen in the field: empty code, type new_api_error
     ERROR_500 = "error_500"  # 500 internal_error, not accepted
     ERROR_500_ACCEPTED = "error_500_accepted"
@@ -50,12 +54,15 @@ class Fault(StrEnum):
     TRUNCATED_JSON = "truncated_json"  # accepted; a whole HTTP answer whose JSON ends in the middle (this answer only)
     NUMERIC_CODES = "numeric_codes"  # error codes as numbers: 404 with type not_found_error, 402 payment_required …
     EMPTY_CODES = "empty_codes"  # error codes as ""
+    CREATED_201 = "created_201"  # the submission is answered 201 (this answer only)
     TASK_ID_FOR_ID = "task_id_for_id"
+    TASK_ID_BESIDE_ID = "task_id_beside_id"  # id names something else that can't be queried, and object is "video"
     WITHOUT_METADATA = "without_metadata"
-    STATUS_SUBMITTED = "status_submitted"  # these four replace the status of an unfinished task
+    STATUS_SUBMITTED = "status_submitted"  # these five replace the status of an unfinished task
     STATUS_PENDING = "status_pending"
     STATUS_PROCESSING = "status_processing"
     STATUS_UNKNOWN = "status_unknown"  # a word nobody documented: "rendering"
+    STATUS_EMPTY = "status_empty"  # "", as seen on videos
     RESULT_TOP_URL = "result_top_url"  # {"url": …}
     RESULT_TOP_DATA = "result_top_data"  # {"data": [{"url": …}]}
     RESULT_OUTPUT_STRINGS = "result_output_strings"  # {"output": [url, …]} and so on
@@ -72,6 +79,7 @@ class Fault(StrEnum):
     TASK_FAILS_MESSAGE = "task_fails_message"  # no error, a top-level message
     TASK_VANISHES = "task_vanishes"  # 404 from now on; the ledger keeps it
     TASK_VANISHES_400 = "task_vanishes_400"  # the same as 400 {"message": "task_not_exist"}
+    BILL_PENDING = "bill_pending"  # its bill stays pending for good, whatever becomes of it
     FILES_EXPIRE = "files_expire"  # completed, and its files are gone that moment instead of a day later
     # Events on their way to a receiver, which can also be DROPPED (lost for good) or SLOW (late)
     DUPLICATED = "duplicated"  # sent twice
@@ -108,6 +116,7 @@ STATUS_WORDS: Final = {
     Fault.STATUS_PENDING: "pending",
     Fault.STATUS_PROCESSING: "processing",
     Fault.STATUS_UNKNOWN: "rendering",
+    Fault.STATUS_EMPTY: "",
 }
 FAILURES: Final = frozenset(fault for fault in Fault if fault.value.startswith("task_fails"))
 VANISHINGS: Final = frozenset({Fault.TASK_VANISHES, Fault.TASK_VANISHES_400})
@@ -118,17 +127,29 @@ STICKY: Final = (
     | VANISHINGS
     | _RESULT_SHAPES
     | frozenset(STATUS_WORDS)
-    | {Fault.NUMERIC_CODES, Fault.EMPTY_CODES, Fault.TASK_ID_FOR_ID, Fault.WITHOUT_METADATA, Fault.FILES_EXPIRE}
+    | {
+        Fault.NUMERIC_CODES,
+        Fault.EMPTY_CODES,
+        Fault.TASK_ID_FOR_ID,
+        Fault.TASK_ID_BESIDE_ID,
+        Fault.WITHOUT_METADATA,
+        Fault.FILES_EXPIRE,
+        Fault.BILL_PENDING,
+    }
 )
 """Faults that, drawn by a submission, become traits of its task."""
 
 _CODES = {Fault.NUMERIC_CODES, Fault.EMPTY_CODES}
 _API_ONLY = {Fault.TRUNCATED_JSON, Fault.UNAUTHORIZED, *_CODES}
+_SUBMIT_ONLY = (
+    Fault.LIMITER_DOWN, Fault.FILES_EXPIRE, Fault.BILL_PENDING, Fault.CREATED_201, Fault.QUOTA_403,
+    Fault.MODEL_FORBIDDEN, Fault.FAIL_TO_FETCH,
+)  # fmt: skip
 _ONLY_AT: Final[dict[Fault, frozenset[Kind]]] = {
     **dict.fromkeys(STICKY - _CODES, frozenset[Kind]({"submit", "query"})),
-    **dict.fromkeys(_API_ONLY, frozenset[Kind]({"submit", "query", "upload", "balance", "models"})),
-    Fault.LIMITER_DOWN: frozenset({"submit"}),
-    Fault.FILES_EXPIRE: frozenset({"submit"}),
+    **dict.fromkeys(_API_ONLY, frozenset[Kind]({"submit", "query", "upload", "balance", "models", "pricing"})),
+    **dict.fromkeys(_SUBMIT_ONLY, frozenset[Kind]({"submit"})),
+    Fault.PRICING_UNAVAILABLE: frozenset({"pricing"}),
     Fault.DUPLICATED: frozenset({"event"}),
     Fault.NOT_FOUND: frozenset({"query", "file"}),
     Fault.NOT_EXIST: frozenset({"query"}),

@@ -212,6 +212,10 @@ def _html(status: int) -> Answer:
 _INSTEAD: dict[Fault, Callable[[], Answer]] = {
     Fault.LIMITER_DOWN: answers.limiter_down,
     Fault.UNAUTHORIZED: answers.unauthorized_as_seen,
+    Fault.QUOTA_403: answers.quota_403,
+    Fault.MODEL_FORBIDDEN: answers.model_forbidden,
+    Fault.FAIL_TO_FETCH: answers.fail_to_fetch,
+    Fault.PRICING_UNAVAILABLE: answers.pricing_unavailable,
     Fault.ERROR_500: answers.internal_error,
     Fault.NOT_FOUND: answers.task_not_found,
     Fault.NOT_EXIST: answers.task_not_exist,

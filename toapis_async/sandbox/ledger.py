@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
+    from toapis_async.sandbox.jobs import TaskKind
     from toapis_async.sandbox.service import Service
     from toapis_async.sandbox.tasks import Status, Task
 
@@ -18,6 +19,7 @@ class LedgerEntry:
     """One accepted submission at the instant of reading. Credits as numbers, times in Unix seconds."""
 
     task_id: str
+    kind: TaskKind
     client_business_id: str | None
     user: str
     model: str
@@ -25,10 +27,12 @@ class LedgerEntry:
     n: int
     request: Mapping[str, object]
     """The JSON body as it was sent."""
+    references: tuple[str, ...]
+    """The reference URLs that the model read. A field that its page does not list is not read."""
     credits: float
     """Charged at acceptance."""
     refunded: float
-    """Given back: all of it once the task has failed, else 0."""
+    """Given back when the bill was settled: all of it if the task failed, else what was charged too much."""
     accepted_at: float
     status: Status
     finished_at: float | None
@@ -75,7 +79,7 @@ class Ledger:
 
     @property
     def credits_refunded(self) -> float:
-        """Credits given back for failed tasks."""
+        """Credits given back, for failed tasks above all."""
         return round(sum(entry.refunded for entry in self), 4)
 
     @property
@@ -105,14 +109,16 @@ def _entry(task: Task, now: float) -> LedgerEntry:
     state = task.state(now)
     return LedgerEntry(
         task_id=task.task_id,
+        kind=task.kind,
         client_business_id=task.job.client_business_id,
         user=task.user,
         model=task.job.model,
         prompt=task.job.prompt,
         n=task.job.n,
         request=task.job.body,
+        references=task.job.references,
         credits=task.credits,
-        refunded=task.credits if task.refunded else 0.0,
+        refunded=round(task.credits - task.final_credits, 4) if task.settled else 0.0,
         accepted_at=task.accepted_at,
         status=state.status,
         finished_at=state.finished_at,

@@ -10,12 +10,15 @@ from typing import TYPE_CHECKING
 
 from aiohttp import web
 
-from toapis_async.sandbox.api import Api, file_names
+from toapis_async.sandbox import clips
+from toapis_async.sandbox.answers import Links
+from toapis_async.sandbox.api import Api, file_names, last_frame_names
 from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.control import Control
 from toapis_async.sandbox.faults import FaultPlan
 from toapis_async.sandbox.gallery import Gallery
 from toapis_async.sandbox.gate import Gate, KeyRing
+from toapis_async.sandbox.jobs import RefusedError
 from toapis_async.sandbox.ledger import Ledger
 from toapis_async.sandbox.limits import TIERS, Limits, RateLimiter, ResetUnit, Tier
 from toapis_async.sandbox.pictures import plain
@@ -23,7 +26,6 @@ from toapis_async.sandbox.service import DuplicateIds, Service, ServiceSettings,
 from toapis_async.sandbox.store import FolderStore, MemoryStore, Store
 from toapis_async.sandbox.tasks import Failure, Task
 from toapis_async.sandbox.traffic import RequestLog
-from toapis_async.sandbox.validation import RefusedError
 from toapis_async.sandbox.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -32,7 +34,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from toapis_async.sandbox.answers import BillingMode
-    from toapis_async.sandbox.validation import ImageJob
+    from toapis_async.sandbox.jobs import Job
 
 _SHUTDOWN_S = 0.05
 """What a handler gets to end by itself: slow answers have been let go by then, half-sent bodies not."""
@@ -55,14 +57,16 @@ class Sandbox:
       counts, which nobody has published.
     - `keys`: key -> user. `None` lets any non-empty bearer key in, all as one user.
     - `credits`: what every user starts with; `None` is an account without a limit.
-    - `service_time_s`: seconds, or a function of the `ImageJob`, instead of the model. Infinite: a task waits
+    - `service_time_s`: seconds, or a function of the `Job`, instead of the model. Infinite: a task waits
       for `finish` or `fail`.
     - `visible_after_s`: how late a task can be found by its `client_business_id`.
     - `duplicate_ids`: what a second submission with a used `client_business_id` meets: `run_again` (accepted
       and charged again), `refuse` (400), `replay` (the first task's answer, not charged).
-    - `billing`: when status answers carry it.
+    - `billing`: when status answers and events carry it.
+    - `settle_after_s`: how long after a task's end its bill stays `pending`, and a failed task's credits are not back.
     - `state_dir`: a folder that outlives the sandbox: tasks, uploads, and with them balances and ledger.
-    - `pictures`: false serves plain one-coloured files of the right size, and needs no Pillow.
+    - `pictures`: false serves plain one-coloured pictures of the right size and ready-made videos, and needs no Pillow.
+      Videos of the asked size and duration, with the prompt in them, also need PyAV (`toapis-async[video]`).
     - `webhook_url`, `webhook_secret`: what the console holds for every key, see `webhooks`; a tuple of two secrets
       is a rotation.
     - `clock`: Unix seconds. A `Clock` can be put forward, and the sandbox's event loop follows it.
@@ -88,6 +92,7 @@ class Sandbox:
         visible_after_s: float = 0.0,
         duplicate_ids: DuplicateIds = "run_again",
         billing: BillingMode = "refunds",
+        settle_after_s: float = 0.0,
         state_dir: Path | None = None,
         pictures: bool = True,
         webhook_url: str | None = None,
@@ -100,7 +105,7 @@ class Sandbox:
             raise ValueError("speed must be positive")
         if tier not in TIERS:
             raise ValueError(f"no tier {tier!r}; there are {', '.join(TIERS)}")
-        settings = ServiceSettings(seed, speed, credits, service_time_s, visible_after_s, duplicate_ids)
+        settings = ServiceSettings(seed, speed, credits, service_time_s, visible_after_s, duplicate_ids, settle_after_s)
         self.faults = FaultPlan(seed)
         """Which requests go wrong, and how."""
         self.requests = RequestLog(log_size)
@@ -119,11 +124,12 @@ class Sandbox:
         gate = Gate(self.faults, self.requests, self._limiter, KeyRing(keys), clock, speed, self._closing)
         self._pictures = pictures
         self._control = control
-        self.webhooks = Webhooks(clock, speed, self.faults, self._links, log_size)
+        self.webhooks = Webhooks(clock, speed, self.faults, links=self._links, billing=billing, log_size=log_size)
         """Events sent to a receiver when tasks end, and how it answered."""
         self.webhooks.configure(webhook_url, webhook_secret)
         self._api = Api(gate, self._service, self._store, billing, self._links, lambda: self.files_url, self.webhooks)
-        self._gallery = Gallery(gate, self._service, self._store, _drawn if pictures else plain)
+        painter, filmer = (_drawn, clips.film) if pictures else (plain, clips.ready_made)
+        self._gallery = Gallery(gate, self._service, self._store, painter, filmer)
 
     @property
     def base_url(self) -> str:
@@ -229,8 +235,11 @@ class Sandbox:
         self.webhooks.ended(task)
         self._store.note_task(task)
 
-    def _links(self, task: Task) -> list[str]:
-        return [f"{self.files_url}/generated/{name}" for name in file_names(task)]
+    def _links(self, task: Task) -> Links:
+        origin = f"{self.files_url}/generated"
+        return Links(
+            [f"{origin}/{name}" for name in file_names(task)], [f"{origin}/{name}" for name in last_frame_names(task)]
+        )
 
     def _watch_again(self, tasks: tuple[Task, ...]) -> None:
         """Events of tasks that an earlier run left unfinished."""
@@ -238,7 +247,7 @@ class Sandbox:
         for task in tasks:
             with suppress(RefusedError):  # the receiver has changed since
                 receiver = self.webhooks.receiver_of(task.job.callback_url)
-                if receiver is not None and not task.state(now).final:
+                if receiver is not None and now < task.notified_at:
                     self.webhooks.watch(task, receiver)
 
     async def _listen(self, stack: AsyncExitStack, app: web.Application, port: int, last: int) -> int:
@@ -259,7 +268,7 @@ class Sandbox:
         return address[1]
 
 
-def _drawn(job: ImageJob, index: int, reference: bytes | None) -> bytes:
+def _drawn(job: Job, index: int, reference: bytes | None) -> bytes:
     # Imported by the first picture, in its thread: most tests never download one, and Pillow takes its time.
     from toapis_async.sandbox.pictures.drawing import draw  # noqa: PLC0415
 

@@ -16,13 +16,13 @@ from dataclasses import dataclass
 from statistics import NormalDist
 from typing import Final, Literal
 
-from toapis_async.sandbox.catalogue import FILES_LIVE_S, IMAGE_MODELS, median_service_s
+from toapis_async.sandbox.catalogue import FILES_LIVE_S
 from toapis_async.sandbox.faults import FAILURES, VANISHINGS, Fault, uniform
+from toapis_async.sandbox.jobs import FAIL_MARKER, Job, RefusedError, TaskKind
 from toapis_async.sandbox.tasks import Failure, Task, queued_s
-from toapis_async.sandbox.validation import FAIL_MARKER, ImageJob, RefusedError
 
 DuplicateIds = Literal["run_again", "refuse", "replay"]
-ServiceTime = float | Callable[[ImageJob], float] | None
+ServiceTime = float | Callable[[Job], float] | None
 
 _SPREAD = 0.35
 """Sigma of the lognormal: a tenth of the tasks takes less than 0.64 of the median, a tenth over 1.57."""
@@ -39,6 +39,7 @@ class ServiceSettings:
     service_time_s: ServiceTime = None
     visible_after_s: float = 0.0
     duplicate_ids: DuplicateIds = "run_again"
+    settle_after_s: float = 0.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,18 +72,18 @@ class Service:
         self._used_by_user: dict[str, float] = {}
         self._used_by_key: dict[str, float] = {}
         self._occurrences: Counter[str] = Counter()
-        self._failing: list[tuple[float, str]] = []
+        self._settling: list[tuple[float, str]] = []
 
-    def accept(
-        self, job: ImageJob, caller: Caller, now: float, traits: frozenset[Fault] = frozenset()
-    ) -> tuple[Task, bool]:
+    def accept(self, job: Job, caller: Caller, now: float, traits: frozenset[Fault] = frozenset()) -> tuple[Task, bool]:
         """Record and charge a submission: the task, and whether it is new. Raises `RefusedError`."""
         replayed = self._duplicate(job, caller)
         if replayed is not None:
             return replayed, False
         remain = self.balance_of_user(caller.user, now).remain
-        if remain is not None and job.credits > remain + 1e-9:
-            raise RefusedError(402, "insufficient_quota", f"balance too low: {remain:g} of {job.credits:g} credits")
+        if remain is not None and job.charge.credits > remain + 1e-9:
+            raise RefusedError(
+                402, "insufficient_quota", f"balance too low: {remain:g} of {job.charge.credits:g} credits"
+            )
         task = self._new_task(job, caller, now, traits)
         self.remember(task)
         return task, True
@@ -93,17 +94,16 @@ class Service:
         if task.job.client_business_id is not None:
             self._by_business_id.setdefault(task.job.client_business_id, []).append(task)
         self._occurrences[task.job.digest] += 1
-        if not task.refunded:
-            self._charge(task, task.credits)
-        self._expect_refund(task)
+        self._charge(task, task.final_credits if task.settled else task.credits)
+        self._expect_settlement(task)
 
-    def find(self, user: str, wanted: str, now: float) -> Task | None:
-        """A user's task by its id or, once visible, by its `client_business_id` (the latest of several)."""
+    def find(self, user: str, wanted: str, now: float, kind: TaskKind) -> Task | None:
+        """A user's task of a kind by its id or, once visible, by its `client_business_id` (the latest of several)."""
         task = self.tasks.get(wanted)
-        if task is not None and task.user == user:
+        if task is not None and task.user == user and task.kind == kind:
             return task
-        visible = (task for task in reversed(self._submitted_as(user, wanted)) if now >= task.visible_at)
-        return next(visible, None)
+        earlier = (task for task in reversed(self._submitted_as(user, wanted)) if task.kind == kind)
+        return next((task for task in earlier if now >= task.visible_at), None)
 
     def with_business_id(self, client_business_id: str) -> tuple[Task, ...]:
         """All tasks of all users accepted under this id, in order of acceptance."""
@@ -114,22 +114,22 @@ class Service:
         return tuple(self._by_business_id)
 
     def end(self, task: Task, now: float, failure: Failure | None) -> None:
-        """End a task now, as completed or as failed (and refunded)."""
+        """End a task now, as completed or as failed."""
         state = task.state(now)
         if state.final:
             raise ValueError(f"{task.task_id} has already {state.status}")
         task.end(now, failure)
-        self._expect_refund(task)
+        self._expect_settlement(task)
         self.settle(now)
 
     def settle(self, now: float) -> None:
-        """Refund what has failed by now."""
-        while self._failing and self._failing[0][0] <= now:
-            task = self.tasks[heapq.heappop(self._failing)[1]]
-            # A task that was ended by hand has an older time in the heap: the task's own counts.
-            if task.state(now).status == "failed" and not task.refunded:
-                task.refunded = True
-                self._charge(task, -task.credits)
+        """Settle the bills that are due: refund what has failed, and give back what was charged too much."""
+        while self._settling and self._settling[0][0] <= now:
+            task = self.tasks[heapq.heappop(self._settling)[1]]
+            # A task that was ended by hand has a second time in the heap.
+            if not task.settled and task.settles_at <= now:
+                task.settled = True
+                self._charge(task, task.final_credits - task.credits)
 
     def balance_of_user(self, user: str, now: float) -> BalanceSheet:
         """The account: what all its keys used."""
@@ -150,24 +150,24 @@ class Service:
         for used, who in ((self._used_by_user, task.user), (self._used_by_key, task.key_id)):
             used[who] = round(used.get(who, 0.0) + amount, 4)
 
-    def _expect_refund(self, task: Task) -> None:
-        if task.failure is not None and not task.refunded and not math.isinf(task.finishes_at):
-            heapq.heappush(self._failing, (task.finishes_at, task.task_id))
+    def _expect_settlement(self, task: Task) -> None:
+        if not task.settled and not math.isinf(task.settles_at):
+            heapq.heappush(self._settling, (task.settles_at, task.task_id))
 
     def _submitted_as(self, user: str, client_business_id: str) -> list[Task]:
         return [task for task in self._by_business_id.get(client_business_id, ()) if task.user == user]
 
-    def _duplicate(self, job: ImageJob, caller: Caller) -> Task | None:
+    def _duplicate(self, job: Job, caller: Caller) -> Task | None:
         if job.client_business_id is None or self.settings.duplicate_ids == "run_again":
             return None
-        earlier = self._submitted_as(caller.user, job.client_business_id)
+        earlier = [task for task in self._submitted_as(caller.user, job.client_business_id) if task.kind == job.kind]
         if not earlier:
             return None
         if self.settings.duplicate_ids == "replay":
             return earlier[-1]
         raise RefusedError(400, "invalid_request", "client_business_id was used before", param="client_business_id")
 
-    def _new_task(self, job: ImageJob, caller: Caller, now: float, traits: frozenset[Fault]) -> Task:
+    def _new_task(self, job: Job, caller: Caller, now: float, traits: frozenset[Fault]) -> Task:
         settings = self.settings
         service_s = self._service_s(job) / settings.speed
         fails = FAIL_MARKER in job.prompt or bool(traits & FAILURES)
@@ -181,28 +181,29 @@ class Service:
             finishes_at=now + service_s,
             visible_at=now + settings.visible_after_s / settings.speed,
             files_live_s=0.0 if Fault.FILES_EXPIRE in traits else FILES_LIVE_S / settings.speed,
-            credits=job.credits,
+            credits=job.charge.credits,
+            settle_after_s=math.inf if Fault.BILL_PENDING in traits else settings.settle_after_s / settings.speed,
             failure=Failure() if fails else None,
             traits=traits,
             vanished=next(iter(traits & VANISHINGS), None),
         )
 
-    def _service_s(self, job: ImageJob) -> float:
+    def _service_s(self, job: Job) -> float:
         given = self.settings.service_time_s
         if given is None:
             return self._modelled_s(job)
         return given(job) if callable(given) else given
 
-    def _modelled_s(self, job: ImageJob) -> float:
+    def _modelled_s(self, job: Job) -> float:
         # From the work and its occurrence, not from a running generator: the order of arrival must not
         # matter.
         chance = uniform(self.settings.seed, "service time", job.digest, self._occurrences[job.digest])
-        median_s = median_service_s(IMAGE_MODELS[job.model], job.resolution, job.quality, job.n)
-        return median_s * math.exp(_SPREAD * NormalDist().inv_cdf(chance))
+        return job.median_s * math.exp(_SPREAD * NormalDist().inv_cdf(chance))
 
-    def _task_id(self, job: ImageJob, caller: Caller, now: float) -> str:
+    def _task_id(self, job: Job, caller: Caller, now: float) -> str:
         occurrence = self._occurrences[job.digest]
         parts = (self.settings.seed, caller.user, job.digest, occurrence, job.client_business_id, now)
         randomness = int.from_bytes(hashlib.blake2b(repr(parts).encode(), digest_size=10).digest())
         number = (int(now * 1000) % 2**48) << 80 | randomness
-        return "task_img_" + "".join(_ULID_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))
+        prefix = {"image": "task_img_", "video": "task_vid_"}[job.kind]
+        return prefix + "".join(_ULID_DIGITS[number >> shift & 31] for shift in range(125, -1, -5))

@@ -18,11 +18,14 @@ from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from toapis_async.sandbox.faults import Fault
 from toapis_async.sandbox.tasks import Failure, Task
-from toapis_async.sandbox.validation import JsonObject, understand
+from toapis_async.sandbox.validation import GENERATIONS
+from toapis_async.sandbox.video_validation import understand
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
+
+    from toapis_async.sandbox.jobs import JsonObject
 
 T = TypeVar("T")
 
@@ -251,12 +254,13 @@ def _description(error: sqlite3.DatabaseError, folder: Path) -> str:
 
 
 def _document(task: Task) -> str:
-    """A task as JSON. Refunds are left out: they follow from the rest and the time."""
+    """A task as JSON. Settlements are left out: they follow from the rest and the time."""
     return json.dumps(
         {
             "task_id": task.task_id,
             "user": task.user,
             "key_id": task.key_id,
+            "path": task.job.path,
             "body": task.job.body,
             "accepted_at": task.accepted_at,
             "starts_at": task.starts_at,
@@ -264,6 +268,7 @@ def _document(task: Task) -> str:
             "visible_at": task.visible_at,
             "files_live_s": task.files_live_s,
             "credits": task.credits,
+            "settle_after_s": task.settle_after_s,
             "failure": None if task.failure is None else [task.failure.code, task.failure.message],
             "traits": sorted(task.traits),
             "vanished": task.vanished,
@@ -279,13 +284,14 @@ def _task(document: str) -> Task:
         task_id=cast("str", fields["task_id"]),
         user=cast("str", fields["user"]),
         key_id=cast("str", fields["key_id"]),
-        job=understand(fields["body"]),
+        job=understand(fields["body"], str(fields.get("path", GENERATIONS))),
         accepted_at=cast("float", fields["accepted_at"]),
         starts_at=cast("float", fields["starts_at"]),
         finishes_at=cast("float", fields["finishes_at"]),
         visible_at=cast("float", fields["visible_at"]),
         files_live_s=cast("float", fields["files_live_s"]),
         credits=cast("float", fields["credits"]),
+        settle_after_s=cast("float", fields.get("settle_after_s", 0.0)),
         failure=None if failure is None else Failure(*failure),
         traits=frozenset(Fault(name) for name in cast("list[str]", fields["traits"])),
         vanished=None if vanished is None else Fault(vanished),

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Literal
 
 if TYPE_CHECKING:
     from toapis_async.sandbox.faults import Fault
-    from toapis_async.sandbox.validation import ImageJob
+    from toapis_async.sandbox.jobs import Job, TaskKind
 
 Status = Literal["queued", "in_progress", "completed", "failed"]
 
@@ -49,15 +49,19 @@ class Task:
     task_id: str
     user: str
     key_id: str
-    job: ImageJob
+    job: Job
     accepted_at: float
     starts_at: float
     finishes_at: float
     visible_at: float
     files_live_s: float
     credits: float
+    """Charged at acceptance."""
+    settle_after_s: float = 0.0
+    """How long after its end the bill stays pending; infinite: for good."""
     failure: Failure | None = None
-    refunded: bool = False
+    settled: bool = False
+    """The bill is settled, or refunded if it failed."""
     traits: frozenset[Fault] = frozenset()
     vanished: Fault | None = None
 
@@ -77,6 +81,32 @@ class Task:
         run and chance should not."""
         given = self.job.client_business_id
         return (self.job.digest, self.task_id, *(() if given is None else (given,)))
+
+    @property
+    def kind(self) -> TaskKind:
+        """Image or video."""
+        return self.job.kind
+
+    @property
+    def refunded(self) -> bool:
+        """Whether it failed and its credits were given back."""
+        return self.settled and self.failure is not None
+
+    @property
+    def settles_at(self) -> float:
+        """When its bill is settled or refunded; infinite: never."""
+        return self.finishes_at + self.settle_after_s
+
+    @property
+    def final_credits(self) -> float:
+        """What the settled bill says: nothing for a failed task."""
+        return 0.0 if self.failure is not None else self.job.charge.settled
+
+    @property
+    def notified_at(self) -> float:
+        """When its event is sent: at its end, but after the refund if it fails and there is one."""
+        waits = self.failure is not None and not math.isinf(self.settle_after_s)
+        return self.settles_at if waits else self.finishes_at
 
     @property
     def expires_at(self) -> float:

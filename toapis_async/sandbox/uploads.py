@@ -1,21 +1,28 @@
-"""Uploads: reading one from a multipart body, and knowing an image by its first bytes."""
+"""Uploads: reading one from a multipart body, and knowing an image or a video by its first bytes."""
 
 from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from aiohttp import BodyPartReader, web
 
-from toapis_async.sandbox.catalogue import UPLOAD_LIMIT_BYTES
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
-EXTENSIONS: Final = {"image/jpeg": "jpg", "image/png": "png", "image/webp": "webp", "image/gif": "gif"}
-MIME_TYPES: Final = {extension: mime_type for mime_type, extension in EXTENSIONS.items()}
-
-UNSUPPORTED: Final = "Unsupported image type. Allowed: JPEG, PNG, WebP, GIF"
-TOO_LARGE: Final = "Image too large. Maximum size is 10MB"
+MIME_TYPES: Final = {
+    "jpg": "image/jpeg",
+    "png": "image/png",
+    "webp": "image/webp",
+    "gif": "image/gif",
+    "mp4": "video/mp4",
+    "webm": "video/webm",
+    "mov": "video/quicktime",
+}
+"""By the extension of a file's name."""
 NO_FILE: Final = "No file was uploaded: send multipart/form-data with a field named file"
+_STILL_BRANDS: Final = (b"heic", b"heix", b"mif1", b"msf1", b"avif", b"avis")
 
 
 class UploadRefusedError(Exception):
@@ -24,7 +31,7 @@ class UploadRefusedError(Exception):
 
 @dataclass(frozen=True, slots=True)
 class Upload:
-    """An image that was taken."""
+    """A file that was taken."""
 
     upload_id: str
     name: str
@@ -32,33 +39,66 @@ class Upload:
     data: bytes
 
 
+@dataclass(frozen=True, slots=True)
+class UploadKind:
+    """What one of the two upload endpoints takes."""
+
+    most_bytes: int
+    """Published as "10MB" and "50MB": the strict reading is the one a client can rely on, so more is refused here."""
+    extension_of: Callable[[bytes], str | None]
+    unsupported: str
+    too_large: str
+
+    def checked(self, data: bytes, number: int, now: float) -> Upload:
+        """An upload from its bytes; raises `UploadRefusedError`. `number` keeps equal files apart."""
+        if len(data) > self.most_bytes:
+            raise UploadRefusedError(self.too_large)
+        extension = self.extension_of(data)
+        if extension is None:
+            raise UploadRefusedError(self.unsupported)
+        short = hashlib.blake2b(data, digest_size=4, salt=number.to_bytes(8)).hexdigest()
+        return Upload(f"upload_{short}", f"{int(now)}_{short}.{extension}", MIME_TYPES[extension], data)
+
+
 def image_type(data: bytes) -> str | None:
-    """The mime type by magic bytes, whatever the headers claim; `None` when it is no supported image."""
+    """The extension by magic bytes, whatever the headers claim; `None` when it is no supported image."""
     if data.startswith(b"\xff\xd8\xff"):
-        return "image/jpeg"
+        return "jpg"
     if data.startswith(b"\x89PNG\r\n\x1a\n"):
-        return "image/png"
+        return "png"
     if data.startswith((b"GIF87a", b"GIF89a")):
-        return "image/gif"
+        return "gif"
     if data[:4] == b"RIFF" and data[8:12] == b"WEBP":
-        return "image/webp"
+        return "webp"
     return None
 
 
-def checked(data: bytes, number: int, now: float) -> Upload:
-    """An upload from its bytes; raises `UploadRefusedError`. `number` keeps equal files apart."""
-    if len(data) > UPLOAD_LIMIT_BYTES:
-        raise UploadRefusedError(TOO_LARGE)
-    mime_type = image_type(data)
-    if mime_type is None:
-        raise UploadRefusedError(UNSUPPORTED)
-    short = hashlib.blake2b(data, digest_size=4, salt=number.to_bytes(8)).hexdigest()
-    return Upload(f"upload_{short}", f"{int(now)}_{short}.{EXTENSIONS[mime_type]}", mime_type, data)
+def video_type(data: bytes) -> str | None:
+    """The same for videos."""
+    if data[4:8] == b"ftyp" and data[8:12] not in _STILL_BRANDS:
+        return "mov" if data[8:12] == b"qt  " else "mp4"
+    if data.startswith(b"\x1a\x45\xdf\xa3") and b"webm" in data[:64]:
+        return "webm"
+    return None
 
 
-async def read_file_field(request: web.Request) -> bytes:
-    """The bytes of the multipart field `file`; raises `UploadRefusedError` when there is none or it is too
-    large.
+IMAGES: Final = UploadKind(
+    10_000_000,
+    image_type,
+    "Unsupported image type. Allowed: JPEG, PNG, WebP, GIF",
+    "Image too large. Maximum size is 10MB",
+)
+VIDEOS: Final = UploadKind(
+    50_000_000,
+    video_type,
+    "Unsupported or invalid video file. Allowed: MP4, WebM, MOV",
+    "Video too large. Maximum size is 50MB",
+)
+
+
+async def read_file_field(request: web.Request, most_bytes: int) -> bytes:
+    """The bytes of the multipart field `file`, at most one more than allowed; raises `UploadRefusedError` when there
+    is none.
 
     The whole body is read even when it is refused: an answer in the middle of a body that is still being sent
     can reach the client as a reset connection instead.
@@ -70,18 +110,33 @@ async def read_file_field(request: web.Request) -> bytes:
     try:
         async for part in await request.multipart():
             if isinstance(part, BodyPartReader) and part.name == "file":
-                found = await _read_bounded(part)
+                found = await _read_bounded(part, most_bytes)
     except ValueError as error:
-        # what aiohttp raises for a body that is no multipart after all, or that ends within a part.
+        # What aiohttp raises for a body that is no multipart after all, or that ends within a part.
         raise UploadRefusedError(NO_FILE) from error
     if found is None:
         raise UploadRefusedError(NO_FILE)
     return found
 
 
-async def _read_bounded(part: BodyPartReader) -> bytes:
+async def _read_bounded(part: BodyPartReader, most_bytes: int) -> bytes:
     """At most one byte more than the limit, which is enough to be refused for it."""
     kept = bytearray()
     while chunk := await part.read_chunk(65_536):
-        kept += chunk[: UPLOAD_LIMIT_BYTES + 1 - len(kept)]
+        kept += chunk[: most_bytes + 1 - len(kept)]
     return bytes(kept)
+
+
+async def read_form(request: web.Request) -> list[tuple[str, str]]:
+    """The text parts of a multipart body; raises `UploadRefusedError` for a file, or a body that is no multipart."""
+    parts: list[tuple[str, str]] = []
+    try:
+        async for part in await request.multipart():
+            if not isinstance(part, BodyPartReader) or part.name is None:
+                continue
+            if part.filename is not None:
+                raise UploadRefusedError(f"{part.name} must be a URL: upload the file first")
+            parts.append((part.name, (await _read_bounded(part, 1_000_000)).decode("utf-8", "replace")))
+    except ValueError as error:
+        raise UploadRefusedError("the body is no multipart/form-data") from error
+    return parts

@@ -1,254 +1,220 @@
-"""What the service reads of a submission, and what it refuses. Pure: a JSON value in, an `ImageJob` or a
-refusal out.
-
-`gpt-image-2-vip` is held to its page; the other models, whose pages disagree with their own samples, get
-loose checks.
+"""What the service reads of a submission of images, and what it refuses. Pure: a JSON value in, an `ImageJob` or a
+refusal out. Values are refused where a model's page lists what it takes; fields that it does not list are not read.
 """
 
 from __future__ import annotations
 
-import hashlib
-import json
-from dataclasses import dataclass, field
-from typing import Final, cast
+from typing import TYPE_CHECKING, Final, cast
 
-from toapis_async.sandbox.catalogue import (
-    IMAGE_MODELS,
-    PIXELS,
-    QUALITIES,
-    RESOLUTIONS,
-    ImageModel,
-    loose_pixel_size,
-    pixel_size,
-    price_credits,
+from toapis_async.sandbox.catalogue import IMAGE_MODELS, ImageModel, is_pixel_size, loose_pixel_size, pixel_size
+from toapis_async.sandbox.jobs import (
+    ImageJob,
+    JsonObject,
+    check_types,
+    chosen,
+    client_business_id_of,
+    invalid,
+    is_url,
+    metadata_of,
+    model_name,
+    no_channel,
+    object_of,
+    prompt_of,
 )
 
-JsonObject = dict[str, object]
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
-REFUSE_MARKER: Final = "[refuse]"
-"""A prompt with this text is refused with 422 `content_policy_violation`."""
-FAIL_MARKER: Final = "[fail]"
-"""A prompt with this text is accepted and charged; its task fails (`generation_failed`), refunded."""
+GENERATIONS: Final = "/v1/images/generations"
+EDITS: Final = "/v1/images/edits"
 
-
-class RefusedError(Exception):
-    """The service does not accept a submission; nothing is recorded or charged."""
-
-    def __init__(self, status: int, code: str, message: str, **more: str) -> None:
-        super().__init__(message)
-        self.status = status
-        self.code = code
-        self.message = message
-        self.more = more
-        """Further fields of the error body: `param`, `type`."""
+_TEXTS: Final = ("response_format", "background", "callback_url", "output_format", "orientation")
+_METADATA_FLAGS: Final = ("google_search", "google_image_search", "watermark", "prompt_upsampling", "prompt_extend")
 
 
-@dataclass(frozen=True, slots=True)
-class ImageJob:
-    """A submission as the service understood it: every default filled in, every alias folded."""
-
-    model: str
-    prompt: str
-    size: str
-    resolution: str
-    quality: str
-    n: int
-    width: int
-    height: int
-    output_format: str
-    reference_images: tuple[str, ...]
-    client_business_id: str | None
-    callback_url: str | None
-    body: JsonObject = field(repr=False, compare=False)
-    """The JSON object as it was sent."""
-
-    @property
-    def credits(self) -> float:
-        """What the service charges for it."""
-        return price_credits(IMAGE_MODELS[self.model], self.resolution, self.quality, self.n)
-
-    @property
-    def digest(self) -> str:
-        """Equal for equal work, whatever id the caller gave it: the seed of service times and pictures."""
-        parts = (
-            self.model,
-            self.prompt,
-            self.size,
-            self.resolution,
-            self.quality,
-            self.n,
-            self.reference_images,
-        )
-        return hashlib.blake2b(json.dumps(parts).encode(), digest_size=16).hexdigest()
-
-
-def understand(body: object) -> ImageJob:
+def understand_image(body: object, path: str = GENERATIONS) -> ImageJob:
     """Read a submission's JSON value; raises `RefusedError` as the service would refuse it."""
-    if not isinstance(body, dict):
-        raise _invalid("the request body must be a JSON object")
-    fields = cast("JsonObject", body)
-    model = _model(fields)
-    metadata = _metadata(fields)
-    resolution, quality = _resolution(model, fields, metadata), _quality(model, fields)
+    fields = object_of(body)
+    model = _model(fields, path)
+    metadata = metadata_of(fields)
+    check_types(fields, _TEXTS, str)
+    check_types(fields, ("seed", "output_compression"), int)
+    check_types(fields, ("layer_decomposition",), bool)
+    check_types(metadata, _METADATA_FLAGS, bool, "metadata.")
+    references = _references(model, fields, path)
+    resolution, quality = _resolution(model, fields, metadata), _quality(model, fields, references)
     size, (width, height) = _size(model, fields, resolution)
-    _text(fields, "response_format", "background", "callback_url")
-    job = ImageJob(
+    prompt, n = prompt_of(fields, model.prompt_limit), _n(model, fields, references)
+    _check_background(model, fields)
+    return ImageJob(
+        kind="image",
+        path=path,
         model=model.name,
-        prompt=_prompt(model, fields),
+        prompt=prompt,
         size=size,
         resolution=resolution,
         quality=quality,
-        n=_n(model, fields, metadata),
+        n=n,
         width=width,
         height=height,
-        output_format=_output_format(fields),
-        reference_images=_references(model, fields),
-        client_business_id=_client_business_id(fields, metadata),
+        output_format=_output_format(model, fields, metadata),
+        references=references,
+        client_business_id=client_business_id_of(fields, metadata),
         callback_url=cast("str | None", fields.get("callback_url")),
+        charge=model.charge(resolution, quality, n, width * height, prompt),
+        median_s=model.median_s(resolution, quality, n),
+        mask_url=_mask_url(model, fields, references),
+        layered=fields.get("layer_decomposition") is True and model.name == "doubao-seedream-5-0-pro",
         body=fields,
     )
-    if REFUSE_MARKER in job.prompt:
-        raise RefusedError(422, "content_policy_violation", "the prompt was refused by the content policy")
-    return job
 
 
-def _invalid(message: str, param: str | None = None) -> RefusedError:
-    more = {} if param is None else {"param": param}
-    return RefusedError(400, "invalid_request", message, **more)
+def check_encoding(fields: JsonObject, path: str, *, form: bool) -> None:
+    """Refuse JSON where a model's page says multipart/form-data, and the other way round."""
+    model = IMAGE_MODELS.get(str(fields.get("model")))
+    wanted = path == EDITS and model is not None and model.multipart_edits
+    if model is not None and form != wanted:
+        encoding = "multipart/form-data" if wanted else "application/json"
+        raise invalid(f"{path} takes {encoding} for model {model.name}")
 
 
-def _one_of(value: object, allowed: tuple[str, ...], param: str) -> str:
-    if value not in allowed:
-        raise _invalid(f"{param} must be one of {', '.join(allowed)}", param)
-    return str(value)
+def form_fields(parts: list[tuple[str, str]]) -> JsonObject:
+    """The fields of a multipart submission as JSON has them: `image` is a list, of one URL as a rule."""
+    fields: JsonObject = dict(parts)
+    images = [value for name, value in parts if name == "image"]
+    if images:
+        fields["image"] = images
+    number = fields.get("n")
+    if isinstance(number, str) and number.isascii() and number.isdecimal() and len(number) < 4:
+        fields["n"] = int(number)
+    return fields
 
 
-def _text(fields: JsonObject, *names: str) -> None:
-    for name in names:
-        if not isinstance(fields.get(name, ""), str | None):
-            raise _invalid(f"{name} must be a string", name)
-
-
-def _model(fields: JsonObject) -> ImageModel:
-    name = fields.get("model")
-    if not isinstance(name, str) or not name:
-        raise _invalid("model is required", "model")
-    if name not in IMAGE_MODELS:
-        message = f"no available channel for model {name} under group default"
-        raise RefusedError(503, "model_not_found", message, type="new_api_error")
-    return IMAGE_MODELS[name]
-
-
-def _metadata(fields: JsonObject) -> JsonObject:
-    metadata = fields.get("metadata")
-    if metadata is None:
-        return {}
-    if not isinstance(metadata, dict):
-        raise _invalid("metadata must be an object", "metadata")
-    return cast("JsonObject", metadata)
-
-
-def _prompt(model: ImageModel, fields: JsonObject) -> str:
-    prompt = fields.get("prompt")
-    if not isinstance(prompt, str) or not prompt.strip():
-        raise _invalid("prompt is required", "prompt")
-    if model.prompt_limit is not None and len(prompt) > model.prompt_limit:
-        raise _invalid(f"prompt is longer than {model.prompt_limit} characters", "prompt")
-    return prompt
+def _model(fields: JsonObject, path: str) -> ImageModel:
+    name = model_name(fields)
+    model = IMAGE_MODELS.get(name)
+    if model is None:
+        raise no_channel(name)
+    if path == EDITS and not (model.only_edits or model.multipart_edits):
+        raise invalid(f"model {name} is not available on {EDITS}; use {GENERATIONS}", "model")
+    if path == GENERATIONS and model.only_edits:
+        raise invalid(f"model {name} is only available on {EDITS}", "model")
+    return model
 
 
 def _resolution(model: ImageModel, fields: JsonObject, metadata: JsonObject) -> str:
-    value = fields.get("resolution")
-    if model.strict:
-        return "1k" if value is None else _one_of(value, RESOLUTIONS, "resolution")
-    spelled = str(value or metadata.get("resolution") or "1k").lower()
-    return spelled if spelled in RESOLUTIONS else "1k"
+    place, param = (metadata, "metadata.resolution") if model.resolution_in_metadata else (fields, "resolution")
+    value = place.get("resolution")
+    if value is None or len(model.prices) == 1:
+        return model.resolutions[0]
+    return chosen(value, model.resolutions, param, any_case=not model.resolution_exact)
 
 
-def _quality(model: ImageModel, fields: JsonObject) -> str:
+def _quality(model: ImageModel, fields: JsonObject, references: tuple[str, ...]) -> str:
     value = fields.get("quality")
-    if value is None or not model.reads_quality:
-        return "medium"
-    if model.strict:
-        return _one_of(value, QUALITIES, "quality")
-    return str(value) if value in QUALITIES else "medium"
+    if model.name == "gpt-image-2" and references and "image_urls" in fields and value is not None:
+        return chosen(value, ("low", "medium", "high"), "quality")  # its edits read it, and charge the same
+    if value is None or not model.qualities:
+        return model.quality
+    return chosen(value, model.qualities, "quality")
 
 
 def _size(model: ImageModel, fields: JsonObject, resolution: str) -> tuple[str, tuple[int, int]]:
     value = fields.get("size")
     if value is None:
-        value = "1:1"
+        value = "1024x1024" if model.pixels_only else "1:1"
     if not isinstance(value, str):
-        raise _invalid("size must be a string", "size")
-    if not model.strict:
-        return value, loose_pixel_size(value, resolution)
-    if value == "auto":
-        raise _invalid("size auto is not supported at the moment", "size")
-    pixels = pixel_size(value, resolution)
-    if pixels is None:
-        raise _invalid(f"size must be one of {', '.join(PIXELS)}, or another W:H up to 3:1", "size")
+        raise invalid("size must be a string", "size")
+    if value == "auto" and model.sizes is not None and "auto" not in model.sizes:
+        raise invalid("size auto is not supported at the moment", "size")
+    if (value, resolution) in model.missing:
+        raise invalid(f"size {value} is not available at {resolution}", "size")
+    pixels = pixel_size(value, resolution) if model.custom_ratio else loose_pixel_size(value, resolution)
+    listed = model.sizes is None or value in model.sizes or (model.custom_ratio and pixels is not None)
+    if pixels is None or not listed or (model.pixels_only and not is_pixel_size(value)):
+        raise invalid(f"size must be {_sizes(model)}", "size")
     return value, pixels
 
 
-def _n(model: ImageModel, fields: JsonObject, metadata: JsonObject) -> int:
+def _sizes(model: ImageModel) -> str:
+    if model.pixels_only:
+        return "WIDTHxHEIGHT in pixels, such as 1024x1024"
+    if model.sizes is None:
+        return "a ratio such as 16:9, or pixels such as 1024x1024"
+    return f"one of {', '.join(model.sizes)}{', or another W:H up to 3:1' if model.custom_ratio else ''}"
+
+
+def _n(model: ImageModel, fields: JsonObject, references: tuple[str, ...]) -> int:
     value = fields.get("n")
-    if value is None and not model.strict:
-        value = metadata.get("n")
-    if value is None:
-        return 1
-    if isinstance(value, str) and not model.strict and value.isdecimal() and len(value) < 4:
-        value = int(value)
-    if not isinstance(value, int) or isinstance(value, bool):
-        raise _invalid("n must be a JSON number without a fraction", "n")
-    if not 1 <= value <= model.n_limit:
-        raise _invalid(f"n must lie between 1 and {model.n_limit}", "n")
-    return value
+    n = 1 if value is None else value
+    if not isinstance(n, int) or isinstance(n, bool):
+        raise invalid("n must be a JSON number without a fraction", "n")
+    if n not in model.counts:
+        one_by_one = model.counts == tuple(range(1, len(model.counts) + 1))
+        allowed = f"between 1 and {model.counts[-1]}" if one_by_one else f"one of {', '.join(map(str, model.counts))}"
+        raise invalid(f"n must be {allowed}", "n")
+    if model.most_in_and_out is not None and n + len(references) > model.most_in_and_out:
+        raise invalid(f"references and images may be at most {model.most_in_and_out} together", "n")
+    return n
 
 
-def _output_format(fields: JsonObject) -> str:
-    return "jpeg" if fields.get("output_format") in ("jpeg", "jpg") else "png"
+def _check_background(model: ImageModel, fields: JsonObject) -> None:
+    value = fields.get("background")
+    if value is not None and model.backgrounds is not None:
+        chosen(value, model.backgrounds, "background")
 
 
-def _references(model: ImageModel, fields: JsonObject) -> tuple[str, ...]:
-    found = [url for name in ("reference_images", "image_urls") for url in _urls(model, fields, name)]
-    if model.references_limit is not None and len(found) > model.references_limit:
-        raise _invalid(f"at most {model.references_limit} reference images", "reference_images")
-    return tuple(found)
+def _output_format(model: ImageModel, fields: JsonObject, metadata: JsonObject) -> str:
+    options = metadata.get("imageOutputOptions")
+    if isinstance(options, dict) and cast("JsonObject", options).get("mimeType") == "image/jpeg":
+        return "jpeg"
+    if not model.reads_output_format:
+        return "png"
+    compression = fields.get("output_compression")
+    if isinstance(compression, int) and not 0 <= compression <= 100:
+        raise invalid("output_compression must be between 0 and 100", "output_compression")
+    value = fields.get("output_format")
+    return "png" if value is None else chosen(value, ("png", "jpeg"), "output_format")
 
 
-def _urls(model: ImageModel, fields: JsonObject, name: str) -> list[str]:
+def _mask_url(model: ImageModel, fields: JsonObject, references: tuple[str, ...]) -> str | None:
+    value = fields.get("mask_url")
+    if value is None or not model.reads_mask:
+        return None
+    if not is_url(value):
+        raise invalid("mask_url must be an http(s) URL", "mask_url")
+    if not references or "image_urls" not in fields:
+        raise invalid("mask_url needs image_urls: it is as large as the first of them", "mask_url")
+    return cast("str", value)
+
+
+def _references(model: ImageModel, fields: JsonObject, path: str) -> tuple[str, ...]:
+    by_form = path == EDITS and model.multipart_edits
+    places: Mapping[str, int | None] = {"image": None} if by_form else model.references
+    found = {name: _urls(model, fields, name, most) for name, most in places.items()}
+    given = [name for name, urls in found.items() if urls]
+    if len(given) > 1 and not model.folds:
+        raise invalid(f"send either {' or '.join(given)}, not both", given[-1])
+    if (by_form or model.needs_reference) and not given:
+        name = next(iter(places))
+        raise invalid(f"{name} must hold at least one URL", name)
+    return tuple(url for urls in found.values() for url in urls)
+
+
+def _urls(model: ImageModel, fields: JsonObject, name: str, most: int | None) -> list[str]:
     value = fields.get(name)
     if value is None:
         return []
     if not isinstance(value, list):
-        raise _invalid(f"{name} must be a list of URLs", name)
-    unwrap = _plain if model.strict else _unwrapped
-    urls = [unwrap(item) for item in cast("list[object]", value)]
-    for url in urls:
-        if not isinstance(url, str) or not url.lower().startswith(("http://", "https://")):
-            raise _invalid(f"{name}: base64 is no longer supported, send http(s) URLs", name)
-    return cast("list[str]", urls)
-
-
-def _plain(item: object) -> object:
-    return item
-
-
-def _unwrapped(item: object) -> object:
+        raise invalid(f"{name} must be a list of URLs", name)
     # Some pages type `image_urls` as [{"url": …}] while their samples send strings: both are read.
-    return cast("JsonObject", item).get("url") if isinstance(item, dict) else item
-
-
-def _client_business_id(fields: JsonObject, metadata: JsonObject) -> str | None:
-    places: tuple[tuple[JsonObject, str], ...] = (
-        (fields, "client_business_id"),
-        (metadata, "metadata.client_business_id"),
-    )
-    for place, param in places:
-        value = place.get("client_business_id")
-        if value is None or value == "":
-            continue
-        if not isinstance(value, str):
-            raise _invalid(f"{param} must be a string", param)
-        return value
-    return None
+    as_objects = name == "image_urls" and not model.folds
+    urls = [
+        cast("JsonObject", item).get("url") if as_objects and isinstance(item, dict) else item
+        for item in cast("list[object]", value)
+    ]
+    if not all(map(is_url, urls)):
+        raise invalid(f"{name}: base64 is no longer supported, send http(s) URLs", name)
+    if most is not None and len(urls) > most:
+        raise invalid(f"{name} may hold at most {most} URLs", name)
+    return cast("list[str]", urls)

@@ -13,7 +13,7 @@ from toapis_async.sandbox.faults import STATUS_WORDS, Fault
 if TYPE_CHECKING:
     from collections.abc import Callable, Container, Mapping
 
-    from toapis_async.sandbox.validation import JsonObject
+    from toapis_async.sandbox.jobs import JsonObject
 
 _FINAL = ("completed", "failed")
 _NUMERIC_TYPES: Final = {
@@ -35,10 +35,12 @@ def task_variant(body: JsonObject, faults: Container[Fault]) -> JsonObject:
         _reshape_result(body, faults)
     if "error" in body:
         _reshape_error(body, faults)
-    if Fault.TASK_ID_FOR_ID in faults:
+    if Fault.TASK_ID_BESIDE_ID in faults:
+        body |= {"task_id": body["id"], "id": f"video_{str(body['id'])[-12:]}", "object": "video"}
+    elif Fault.TASK_ID_FOR_ID in faults:
         body["task_id"] = body.pop("id")
     if Fault.WITHOUT_METADATA in faults:
-        del body["metadata"]
+        body.pop("metadata", None)
     return body
 
 

@@ -20,19 +20,22 @@ from yarl import URL
 
 from toapis_async.sandbox import answers
 from toapis_async.sandbox.faults import DEFAULT_SLOW_S, Fault
-from toapis_async.sandbox.validation import RefusedError
+from toapis_async.sandbox.jobs import RefusedError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from toapis_async.sandbox.answers import BillingMode, Links
     from toapis_async.sandbox.faults import FaultPlan
+    from toapis_async.sandbox.jobs import JsonObject
     from toapis_async.sandbox.tasks import Task
-    from toapis_async.sandbox.validation import JsonObject
 
 RETRIES_S: Final[tuple[float, ...]] = (10.0, 30.0, 120.0, 600.0, 3_600.0, 21_600.0, 86_400.0)
 """Waits before the second attempt and so on, at speed 1; then the event is given up."""
 TIMEOUT_S: Final = 10.0
 """What a receiver has to answer in, whatever the speed: it does not live in the sandbox's time."""
+USER_AGENT: Final = "ToAPIs-Webhook/1.0"
+_NOT_CONFIGURED: Final = "webhooks are disabled, or this API key has no webhook URL or secret"
 SIGNED_HEADERS: Final = ("X-ToAPIs-Webhook-Id", "X-ToAPIs-Webhook-Timestamp", "X-ToAPIs-Webhook-Signature")
 
 
@@ -56,7 +59,9 @@ class Webhooks:
         clock: Callable[[], float],
         speed: float,
         faults: FaultPlan,
-        links: Callable[[Task], list[str]],
+        *,
+        links: Callable[[Task], Links],
+        billing: BillingMode,
         log_size: int,
     ) -> None:
         self.log: deque[Attempt] = deque(maxlen=log_size)
@@ -65,6 +70,7 @@ class Webhooks:
         self._speed = speed
         self._faults = faults
         self._links = links
+        self._billing: BillingMode = billing
         self._url: URL | None = None
         self._secrets: tuple[str, ...] = ()
         self._session: aiohttp.ClientSession | None = None
@@ -89,7 +95,7 @@ class Webhooks:
         if callback_url is None:
             return self._url if configured else None
         if self._url is None or not configured:
-            raise RefusedError(400, "webhook_not_configured", "webhooks are not configured for this API key")
+            raise RefusedError(400, "webhook_not_configured", _NOT_CONFIGURED)
         try:
             receiver = checked_receiver(callback_url)
         except ValueError as error:
@@ -127,7 +133,7 @@ class Webhooks:
         self.log.clear()
 
     def ended(self, task: Task) -> None:
-        """A task's end was brought about before its time."""
+        """A task was ended before its time."""
         if task.task_id in self._ends:
             self._ends[task.task_id].set()
 
@@ -147,16 +153,17 @@ class Webhooks:
         if Fault.SLOW in drawn:
             late_s = drawn[Fault.SLOW]
             await asyncio.sleep((DEFAULT_SLOW_S if late_s is None else late_s) / self._speed)
-        event = answers.event(task, _event_id(task), int(self._clock()), self._links(task))
+        event = answers.event(task, _event_id(task), self._clock(), self._links(task), self._billing)
         for _ in range(2 if Fault.DUPLICATED in drawn else 1):
             await self._send(receiver, event, task.task_id)
 
     async def _end_of(self, task: Task) -> None:
         end = self._ends[task.task_id]
-        while not task.state(now := self._clock()).final:
+        while (now := self._clock()) < task.notified_at:
             with suppress(TimeoutError):
-                async with asyncio.timeout(min(task.finishes_at - now, 86_400.0)):
+                async with asyncio.timeout(min(task.notified_at - now, 86_400.0)):
                     await end.wait()
+                    end.clear()
         del self._ends[task.task_id]
 
     async def _send(self, receiver: URL, event: JsonObject, task_id: str) -> None:
@@ -174,7 +181,7 @@ class Webhooks:
         event_id, timestamp, status = str(event["id"]), str(int(self._clock())), None
         signatures = ",".join(f"v1={signature(secret, event_id, timestamp, body)}" for secret in self._secrets)
         values = dict(zip(SIGNED_HEADERS, (event_id, timestamp, signatures), strict=True))
-        headers = {"Content-Type": "application/json", **values}
+        headers = {"Content-Type": "application/json", "User-Agent": USER_AGENT, **values}
         with suppress(aiohttp.ClientError, TimeoutError):
             async with self._session.post(receiver, data=body, headers=headers, allow_redirects=False) as response:
                 status = response.status

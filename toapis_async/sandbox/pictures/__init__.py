@@ -7,10 +7,10 @@ import zlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toapis_async.sandbox.validation import ImageJob
+    from toapis_async.sandbox.jobs import Job
 
 
-def plain(job: ImageJob, index: int, reference: bytes | None) -> bytes:
+def plain(job: Job, index: int, reference: bytes | None) -> bytes:
     """A PNG of a job's size, another colour for each picture; the reference is not shown."""
     del reference
     header = struct.pack(">IIBBBBB", job.width, job.height, 1, 3, 0, 0, 0)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final, cast
 from PIL import Image, ImageDraw, ImageFont, ImageOps
 
 if TYPE_CHECKING:
-    from toapis_async.sandbox.validation import ImageJob
+    from toapis_async.sandbox.jobs import Job
 
 _SCENE_PIXELS, _STEPS, _LONGEST, _LEADING = 600_000, 384, 600, 1.28
 _FONTS: Final = ("", "DejaVuSans.ttf", "NotoSansCJK-Regular.ttc", "wqy-microhei.ttc", "msyh.ttc", "PingFang.ttc")
@@ -36,21 +36,21 @@ _SCENES: Final = {
 """How many outlines, where the first and the last stand, how rough they are, and the words that choose the scene."""
 
 
-def draw(job: ImageJob, index: int, reference: bytes | None) -> bytes:
+def draw(job: Job, index: int, reference: bytes | None) -> bytes:
     """Picture `index` of a job as PNG, or as JPEG if it asked for that."""
     stream, (mode, kind) = io.BytesIO(), ("RGB", "JPEG") if job.output_format == "jpeg" else ("P", "PNG")
     paint(job, index, reference).convert(mode).save(stream, kind, quality=85, compress_level=1)
     return stream.getvalue()
 
 
-def paint(job: ImageJob, index: int, reference: bytes | None) -> Image.Image:
+def paint(job: Job, index: int, reference: bytes | None) -> Image.Image:
     """A scene that follows from the work alone, its reference hung in a corner, the prompt below; in palette mode."""
     rng = random.Random(hashlib.blake2b(f"{job.digest}/{index}".encode()).digest())
     picture, palette = _scene(rng, job.prompt, job.width, job.height), bytes.fromhex(rng.choice(_PALETTES))
     palette = bytes(max(0, min(255, value + rng.randint(-9, 9))) for value in palette)
     if reference is not None:
         _hang(picture, reference)
-    write(picture, job.prompt, f"{job.model} · {job.width}x{job.height} · {job.quality}")
+    write(picture, job.prompt, job.label)
     picture.putpalette(_resized(Image.frombytes("RGB", (6, 1), palette), 256, 1).tobytes())
     return picture
 
