@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import sqlite3
@@ -114,8 +115,9 @@ def test_a_database_of_something_else_is_refused_and_left_alone(path: Path, stat
 def filled(path: Path, count: int = 300) -> None:
     with opened(path) as journal:
         journal.connection.execute("BEGIN")
+        request = json.dumps({"prompt": "x" * 200})
         for number in range(count):
-            journal_file.put_intent(journal.connection, an_intent(f"b{number}", request="x" * 200), 1.0)
+            journal_file.put_intent(journal.connection, an_intent(f"b{number}", request=request), 1.0)
         journal.connection.execute("COMMIT")
 
 

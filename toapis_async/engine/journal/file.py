@@ -10,13 +10,16 @@ import contextlib
 import enum
 import hashlib
 import os
+import re
 import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Final, Self
 
 from attrs import frozen
 
+from toapis_async.engine.journal.soundness import check_pages, check_values
 from toapis_async.errors import JournalError, JournalLocked
+from toapis_async.protocol.lenient import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Generator
@@ -135,9 +138,10 @@ class JournalFile:
                 connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
                 try:
                     check_ours(connection, path)
-                    _check_whole(connection)
+                    check_pages(connection)
                     connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
                     _migrate(connection)
+                    check_values(connection)
                     _bind(connection, path, credentials, same_account=same_account)
                 except BaseException:
                     connection.close()
@@ -322,11 +326,18 @@ def explained(path: Path) -> Generator[None]:
     """sqlite's errors in plain words."""
     try:
         yield
-    except sqlite3.OperationalError as error:
-        raise JournalError(f"can't use the journal {path}: {error}") from error
     except sqlite3.DatabaseError as error:
+        reason, code = shorten(str(error), 100), getattr(error, "sqlite_errorcode", None)
+        is_damage = code in {None, sqlite3.SQLITE_ERROR} and re.match(
+            "no such|table|duplicate|Could not decode", reason
+        )
+        if isinstance(error, sqlite3.OperationalError) and not is_damage:  # busy, full, not to be opened
+            raise JournalError(
+                f"can't use the journal {path}: {reason}; see that the file and its folder may be written, or take "
+                "another path"
+            ) from error
         raise JournalError(
-            f"{path} is no journal, or a damaged one ({error}): nothing was changed; take another path, or put the "
+            f"{path} is no journal, or a damaged one ({reason}): nothing was changed; take another path, or put the "
             "file aside first (the .recover command of sqlite3 may still read it)"
         ) from error
 
@@ -343,12 +354,6 @@ def check_ours(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer version of this library (its schema is {version}, ours {len(MIGRATIONS)}): "
             "update toapis-async"
         )
-
-
-def _check_whole(db: sqlite3.Connection) -> None:
-    damage: str = db.execute("PRAGMA quick_check(1)").fetchone()[0]
-    if damage != "ok":
-        raise sqlite3.DatabaseError(damage)
 
 
 def _migrate(db: sqlite3.Connection) -> None:

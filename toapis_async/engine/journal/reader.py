@@ -19,6 +19,7 @@ from toapis_async.engine.journal.file import (
     record_of_id,
     record_of_row,
 )
+from toapis_async.engine.journal.soundness import check_values
 from toapis_async.errors import JournalError
 
 if TYPE_CHECKING:
@@ -68,6 +69,7 @@ def records(path: Path, run: str) -> Generator[Record]:
     """
     with _looking(path) as db:
         if db is not None:
+            check_values(db)
             for row in db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run)):
                 yield record_of(db, row)
 
@@ -77,6 +79,8 @@ def looking_up(path: Path, run: str) -> Generator[Callable[[str | None, str, int
     """A function that finds what a run knows of a row: by its key, or else by digest and occurrence; and if nothing, by
     the client_business_id that the row has of its own."""
     with _looking(path) as db:
+        if db is not None:
+            check_values(db)
 
         def find(key: str | None, digest: str, occurrence: int, client_business_id: str | None) -> Record | None:
             if db is None:
@@ -123,4 +127,6 @@ def latest_run(path: Path) -> str | None:
         if db is None:
             return None
         found = db.execute("SELECT run FROM submission WHERE run IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
+        if found is not None and not isinstance(found[0], str):
+            raise sqlite3.DatabaseError("the name of its latest run is no text")
         return None if found is None else found[0]
