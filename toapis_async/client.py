@@ -262,7 +262,8 @@ class ToAPIs:
     # -------------------------------------------------------------------------------------- the rest
 
     async def upload(self, source: Uploadable) -> Upload:
-        """Send a picture (JPEG, PNG, WebP or GIF, at most 10,000,000 bytes) to be used as a reference.
+        """Send a picture (JPEG, PNG, WebP or GIF, at most 10,000,000 bytes) or a video (MP4, WebM or MOV, at most
+        50,000,000) to be used as a reference [docs].
 
         `source` is a path, bytes or a file opened in binary mode. Raises `InvalidRequest` before sending.
         """

@@ -30,6 +30,9 @@ if TYPE_CHECKING:
 
 WEBP = b"RIFF\x24\0\0\0WEBPVP8 " + b"\0" * 24
 GIF = b"GIF89a" + b"\0" * 20 + b";"
+MP4 = b"\0\0\0\x14ftypisom\0\0\2\0isom" + b"\0\0\0\x08mdat"
+MOV = b"\0\0\0\x14ftypqt  \0\0\0\0qt  " + b"\0" * 20
+WEBM = b"\x1aE\xdf\xa3\x9fB\x86\x81\x01B\xf7\x81\x01B\xf2\x81\x04B\xf3\x81\x08B\x82\x84webm" + b"\0" * 20
 AVIF = b"\0\0\0\x20ftypavif" + b"\0" * 20
 
 
@@ -75,6 +78,52 @@ async def test_a_picture_is_known_by_its_bytes_and_sent_under_a_name_of_ours(
         assert content in request.body
         assert f"Content-Type: {mime_type}".encode() in request.body
         assert b'name="purpose"\r\n\r\ngeneration' in request.body
+
+
+@pytest.mark.parametrize(
+    ("content", "mime_type", "extension"),
+    [
+        (MP4, "video/mp4", ".mp4"),
+        (WEBM, "video/webm", ".webm"),
+        (MOV, "video/quicktime", ".mov"),
+        (MP4 + b"\0" * 12_000_000, "video/mp4", ".mp4"),
+    ],
+)
+async def test_a_video_goes_to_the_upload_of_videos(
+    tmp_path: Path, content: bytes, mime_type: str, extension: str
+) -> None:
+    (tmp_path / "mine").write_bytes(content)
+    act = reply(200, {"success": True, "data": {"id": "u", "url": "https://x/y"}})
+    async with RawServer(act) as server, ToAPIs(KEY, base_url=server.url, settings=fast()) as client:
+        assert (await client.upload(tmp_path / "mine")).url == "https://x/y"
+        (request,) = server.requests
+        assert request.target == "/v1/uploads/videos"
+        assert f'filename="video{extension}"'.encode() in request.body
+        assert f"Content-Type: {mime_type}".encode() in request.body
+        assert content in request.body
+
+
+async def test_a_video_is_no_reference_of_an_image() -> None:
+    async with served() as (sandbox, client):
+        with pytest.raises(InvalidRequest, match="is a video; a request for images takes"):
+            await client.submit({"prompt": "kite", "reference_images": [MP4]})
+        assert (sandbox.requests.count("submit"), sandbox.requests.count("upload")) == (0, 0)
+
+
+class Trickle(io.RawIOBase):
+    """A stream that gives a few bytes at a time, as pipes and sockets do."""
+
+    def __init__(self, content: bytes) -> None:
+        self._left = content
+
+    def read(self, size: int = -1) -> bytes:
+        block, self._left = self._left[: min(size, 7)], self._left[7:]
+        return block
+
+
+async def test_a_stream_is_read_to_its_end() -> None:
+    async with served() as (_, client):
+        assert (await client.upload(Trickle(PNG))).size_bytes == len(PNG)  # type: ignore[arg-type]
 
 
 def opened(path: Path) -> Any:
@@ -156,6 +205,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "no-image": (lambda _: b"hello, this is no image at all", "not a JPEG, PNG, WebP or GIF"),
     "empty": (lambda _: b"", "not a JPEG, PNG, WebP or GIF"),
     "avif": (lambda _: AVIF, "not a JPEG, PNG, WebP or GIF"),
+    "too-large-video": (lambda _: MP4 + b"\0" * 50_000_000, "larger than 50,000,000 bytes"),
     "text-file": (text_file, "binary mode"),
     "picture-as-text": (picture_as_text, "binary mode"),
     "wrapped-text-file": (wrapped_text_file, "binary mode"),
@@ -361,7 +411,7 @@ async def test_a_caller_cancelled_after_one_upload_failed_gets_the_cancellation(
     """While the others end, the failure is known and not yet told: a cancellation in that moment must not be lost."""
     ending, go_on = asyncio.Event(), asyncio.Event()
 
-    async def upload(source: bytes) -> Any:
+    async def upload(source: bytes, _: object) -> Any:
         if source != PNG:
             raise InvalidRequest("no image")
         try:

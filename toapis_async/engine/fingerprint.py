@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 from attrs import frozen
 
 from toapis_async.engine.threads import in_thread
-from toapis_async.engine.uploads import read_picture
+from toapis_async.engine.uploads import read_local
 from toapis_async.errors import InvalidRequest
 from toapis_async.request import files_in
 
@@ -27,7 +27,7 @@ class Fingerprint:
 
 
 async def fingerprint(request: Request) -> Fingerprint:
-    """The identity of a request; pictures are read and hashed in a worker thread."""
+    """The identity of a request; its local files are read and hashed in a worker thread."""
     if files_in(request.given()):
         return await in_thread(_fingerprint, request)
     return _fingerprint(request)
@@ -43,7 +43,7 @@ def _plain(value: object) -> object:
         return {"content": hashlib.sha256(value).hexdigest()}
     if isinstance(value, Path):
         try:
-            return {"content": hashlib.sha256(read_picture(value)).hexdigest()}
+            return {"content": hashlib.sha256(read_local(value)).hexdigest()}
         except InvalidRequest:
             return {"path": str(value)}  # the upload will say what is wrong with it
     raise TypeError(type(value).__name__)

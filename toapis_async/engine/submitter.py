@@ -94,7 +94,7 @@ class Submitter:
         state = record.state if record else None
         if record is not None and state not in {State.INTENT, State.WITHDRAWN}:
             return await self.take_up(record)
-        links = await self._uploads.links_of(request.local_files())
+        links = await self._uploads.links_of(request)
         body = encode_request(request, links, client_business_id)
         submission = Submission(client_business_id, request, body, intent)
         if state is State.INTENT:

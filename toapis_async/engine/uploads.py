@@ -1,4 +1,4 @@
-"""Reference images on the way up: local files become links the service can read."""
+"""Local pictures and videos on the way up: they become links that the service can read."""
 
 from __future__ import annotations
 
@@ -8,31 +8,32 @@ import stat
 import time
 from io import BytesIO
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, TypeAlias, TypeVar
+from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 
 import aiohttp
 import anyio
 import anyio.to_thread
 
 from toapis_async.errors import InvalidRequest, TransportError
-from toapis_async.protocol.filetype import HEAD_BYTES, UPLOADABLE, sniff
+from toapis_async.protocol.endpoints import UPLOAD_PATHS, Kind
+from toapis_async.protocol.filetype import HEAD_BYTES, UPLOADABLE, UPLOADABLE_VIDEOS, sniff
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.protocol.wire import decode_upload
 
 if TYPE_CHECKING:
     import random
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Callable, Coroutine, Sequence
 
     from toapis_async.engine.transport import Transport
     from toapis_async.errors import ServiceError, ToAPIsError
     from toapis_async.models import Upload
     from toapis_async.protocol.lenient import Answer
+    from toapis_async.request import Request
     from toapis_async.settings import Settings
 
-UPLOAD_PATH = "/uploads/images"
-MAX_UPLOAD_BYTES = 10_000_000
-"""The service says 10 MB; the strict reading is safe under both."""
+MAX_BYTES: Final[dict[Kind, int]] = {"image": 10_000_000, "video": 50_000_000}
+"""The service says 10 MB and 50 MB [docs]; the strict reading is safe under both."""
 _CONCURRENCY = 4
 
 Uploadable: TypeAlias = str | Path | bytes | IO[bytes]
@@ -57,8 +58,9 @@ class Uploads:
         self._rng = rng
         self._turns = asyncio.Semaphore(_CONCURRENCY)
 
-    async def upload(self, source: Uploadable) -> Upload:
-        """Send one picture. Raises `InvalidRequest` before anything is sent when it can't be one.
+    async def upload(self, source: Uploadable, for_kind: Kind = "video") -> Upload:
+        """Send one picture or video; its bytes say which. Raises `InvalidRequest` before anything is sent when it is
+        neither, or too large, or a video for a request of images.
 
         Unlike a submission it costs nothing and may arrive twice, so whatever may pass is tried again, for
         `submit_retry_s` after the first failure.
@@ -71,7 +73,7 @@ class Uploads:
         while True:
             try:
                 async with self._turns:
-                    return await self._send(source)
+                    return await self._send(source, for_kind)
             except _Passing as passing:
                 error, asked_s = passing.error, passing.wait_s
             failures += 1
@@ -84,18 +86,34 @@ class Uploads:
             with anyio.move_on_after(wait_s):
                 await self._transport.closed.wait()  # then the next attempt is refused
 
-    async def _send(self, source: str | Path | bytes) -> Upload:
+    async def _send(self, source: str | Path | bytes, for_kind: Kind) -> Upload:
         content = await _read(source)
-        kind = sniff(content[:HEAD_BYTES])
-        if kind not in UPLOADABLE:
-            raise InvalidRequest(f"{_named(source)} is not a JPEG, PNG, WebP or GIF", field="reference_images")
+        kind = _kind_of(content)
+        file_type = sniff(content[:HEAD_BYTES])
+        if kind is None or file_type is None:
+            raise InvalidRequest(
+                f"{_named(source)} is not a JPEG, PNG, WebP or GIF picture, nor an MP4, WebM or MOV video",
+                field="reference_images",
+            )
+        if len(content) > MAX_BYTES[kind]:
+            raise InvalidRequest(
+                f"{_named(source)} is larger than {MAX_BYTES[kind]:,} bytes, the most the service takes of {kind}s; "
+                f"{'scale it down or save it as JPEG' if kind == 'image' else 'shorten it or scale it down'}",
+                field="reference_images",
+            )
+        if kind == "video" and for_kind == "image":
+            raise InvalidRequest(
+                f"{_named(source)} is a video; a request for images takes a JPEG, PNG, WebP or GIF",
+                field="reference_images",
+            )
         form = aiohttp.FormData()
-        # The name is ours: what a file is called at home is nobody's business.
+        # The name is ours: a local name may tell more than its owner wants to tell the service.
         # As a file: aiohttp warns about raw bytes of a megabyte, and sends a file piece by piece.
-        form.add_field("file", BytesIO(content), filename=f"image{kind.extension}", content_type=kind.mime_type)
+        name = f"{kind}{file_type.extension}"
+        form.add_field("file", BytesIO(content), filename=name, content_type=file_type.mime_type)
         form.add_field("purpose", "generation")
         try:
-            answer = await self._transport.post("upload", UPLOAD_PATH, form=form)
+            answer = await self._transport.post("upload", UPLOAD_PATHS[kind], form=form)
         except TransportError as error:
             error.may_have_been_accepted = False  # no task comes of an upload
             raise _Passing(error) from None
@@ -108,9 +126,12 @@ class Uploads:
         error = decode_error(answer, retry_after_s=asked_s)
         return _Passing(error, asked_s or 0.0) if answer.status == 429 or answer.status >= 500 else error
 
-    async def links_of(self, files: Sequence[Path | bytes]) -> list[str]:
-        """Upload local files side by side; their links, in the files' order."""
-        return [sent.url for sent in await _together([self.upload(file) for file in files])] if files else []
+    async def links_of(self, request: Request) -> list[str]:
+        """Upload a request's local files side by side; their links, in the order of `request.local_files()`."""
+        files = request.local_files()
+        return (
+            [sent.url for sent in await _together([self.upload(file, request.kind) for file in files])] if files else []
+        )
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -147,43 +168,47 @@ async def _ended(running: Sequence[asyncio.Task[Any]]) -> None:
 
 async def _read(source: Uploadable) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
-        content = bytes(source)
-    elif isinstance(source, str | Path):
-        content = await anyio.to_thread.run_sync(read_picture, Path(source))
-    else:
-        content = await anyio.to_thread.run_sync(_read_file, source)
-    if len(content) > MAX_UPLOAD_BYTES:
-        raise InvalidRequest(
-            f"{_named(source)} is larger than {MAX_UPLOAD_BYTES:,} bytes, the most the service takes; "
-            "scale it down or save it as JPEG",
-            field="reference_images",
-        )
-    return content
+        return bytes(source)
+    if isinstance(source, str | Path):
+        return await anyio.to_thread.run_sync(read_local, Path(source))
+    return await anyio.to_thread.run_sync(_read_stream, source)
 
 
-def read_picture(path: Path) -> bytes:
+def read_local(path: Path) -> bytes:
     """A local file's bytes; of one that is too large, one more than may be sent. Blocks; raises `InvalidRequest`."""
     try:
         if stat.S_ISREG(path.stat().st_mode):  # opening a pipe would wait for its writer
             with path.open("rb") as file:
-                return file.read(MAX_UPLOAD_BYTES + 1)
+                return _bounded(file.read)
     except (OSError, ValueError) as error:  # ValueError: a NUL in the name
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__
         raise InvalidRequest(f"can't read {str(path)!r}: {reason}", field="reference_images") from error
     raise InvalidRequest(f"{path} is not a regular file", field="reference_images")
 
 
-def _read_file(file: IO[bytes]) -> bytes:
-    content: object = None
+def _read_stream(file: IO[bytes]) -> bytes:
     if hasattr(file, "read"):
         # Told by what it gives: not every text file is a TextIOBase (tempfile's wrappers are not).
-        with contextlib.suppress(UnicodeDecodeError):
-            content = file.read(MAX_UPLOAD_BYTES + 1)
-    if not isinstance(content, bytes):
-        raise InvalidRequest(
-            "upload takes a path, bytes or a file opened in binary mode ('rb')", field="reference_images"
-        )
+        with contextlib.suppress(UnicodeDecodeError, TypeError):
+            return _bounded(file.read)
+    raise InvalidRequest("upload takes a path, bytes or a file opened in binary mode ('rb')", field="reference_images")
+
+
+def _bounded(read: Callable[[int], bytes]) -> bytes:
+    """What `read` gives to the end, or one byte more than may be sent of it. Raises `TypeError` for text."""
+    content = b""
+    while len(content) <= (most_bytes := MAX_BYTES[_kind_of(content) or "image"]):
+        block = read(most_bytes + 1 - len(content) if content else HEAD_BYTES)
+        content += block
+        if not block:
+            break
     return content
+
+
+def _kind_of(content: bytes) -> Kind | None:
+    """Which of the service's uploads takes a file, by its bytes; None when none does."""
+    file_type = sniff(content[:HEAD_BYTES])
+    return "image" if file_type in UPLOADABLE else "video" if file_type in UPLOADABLE_VIDEOS else None
 
 
 def _named(source: Uploadable) -> str:
