@@ -22,7 +22,7 @@ NAMES = {
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "GeneratedVideo", "Usage",
-    "Generation", "Learned", "Model", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
+    "Generation", "Learned", "Model", "Price", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
     "WebhookOutcome",
     # errors
     "AuthenticationFailed", "BudgetExceeded", "ClientStateError", "ContentRefused", "DownloadFailed",

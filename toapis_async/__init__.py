@@ -40,7 +40,7 @@ if TYPE_CHECKING:
         WebhookRejected,
     )
     from toapis_async.handle import TaskHandle
-    from toapis_async.models import Balance, Generation, Learned, Model, Upload, WebhookOutcome
+    from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload, WebhookOutcome
     from toapis_async.request.image import ImageRequest
     from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
@@ -73,6 +73,7 @@ __all__ = [
     "Learned",
     "LinkExpired",
     "Model",
+    "Price",
     "RateLimited",
     "RateLimits",
     "ServiceError",

@@ -16,6 +16,7 @@ from toapis_async.task import count_repr
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
+    from decimal import Decimal
     from os import PathLike
     from pathlib import Path
 
@@ -108,6 +109,20 @@ class Balance:
     used_balance: float | None = None
     credits_per_usd: float | None = None
     unlimited_quota: bool = False
+
+
+@frozen
+class Price:
+    """One row of the service's prices for this key, discounts included; prices change, and are no quote [docs]."""
+
+    model: str
+    type: str  #: "image" or "video"
+    conditions: Mapping[str, Any] = field(hash=False)  #: what it holds for, such as `{"resolution": "720p"}`
+    charge_type: str  #: "per_request", "per_second" or "per_token"
+    price_basis: str  #: "request", "output_seconds", "total_tokens" or "text_input_tokens"
+    unit: str  #: "request", "second" or "1m_tokens"
+    unit_price: Decimal  #: USD
+    raw: Mapping[str, Any] = field(factory=dict[str, Any], eq=False, repr=False)  #: the row, with what else it says
 
 
 @frozen

@@ -1,88 +1,56 @@
 """How much may be spent: credits are reserved before anything is sent, and given back when it came to nothing.
 
-The service tells no reliable prices [docs, field]: the user states them, and what a task's `billing` says afterwards
-corrects them for its class. An image may so cost more than was reserved; the cap can be passed by that difference, and
-by no more.
+Prices are the user's, or else the service's own (`pricing`), and what a task's `billing` says afterwards corrects them
+for its class. An image may so cost more than was reserved; the cap can be passed by that difference, and by no more.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from decimal import Decimal
-from typing import cast
+from typing import TYPE_CHECKING
 
-from attrs import define, frozen
+from attrs import define
 
 from toapis_async.errors import BudgetExceeded
+from toapis_async.protocol.pricing import ANY, PriceClass, given_in
 from toapis_async.request import DEFAULT_MODEL
 
-ANY = "*"
+if TYPE_CHECKING:
+    from collections.abc import Mapping
 
+    from toapis_async.protocol.pricing import ServicePrices
 
-@frozen
-class PriceClass:
-    """What an image's price depends on; None: left to the service, and unknown."""
-
-    model: str
-    resolution: str | None = None
-    quality: str | None = None
-
-    @classmethod
-    def of(cls, body: Mapping[str, object]) -> PriceClass:
-        """The class of a request's fields. What vip is not told it takes as 1k and medium [seed]."""
-        model, is_vip = body.get("model") or DEFAULT_MODEL, _is_vip(body)
-        resolution, quality = _told(body, "resolution"), _told(body, "quality")
-        return cls(
-            str(model),
-            str(resolution) if resolution else ("1k" if is_vip else None),
-            str(quality) if quality else ("medium" if is_vip else None),
-        )
-
-    @property
-    def names(self) -> tuple[str, ...]:
-        """The names a price may stand under, the most exact first."""
-        parts = [self.model, self.resolution, self.quality]
-        while parts[-1] is None:
-            parts.pop()
-        shown = [part or ANY for part in parts]
-        return *("/".join(shown[:length]) for length in range(len(shown), 0, -1)), ANY
-
-    def __str__(self) -> str:
-        return self.names[0]
+__all__ = ["ANY", "Budget", "PriceClass", "Prices", "Reservation", "images_of"]
 
 
 def images_of(body: Mapping[str, object]) -> int:
-    """How many images a request's fields ask for, which is what is charged up front [docs]."""
-    number = _told(body, "n")
-    if isinstance(number, str) and not _is_vip(body) and number.isdecimal() and len(number) < 4:
+    """How many images or videos a request's fields ask for, which is what is charged up front [docs]."""
+    number = given_in(body, "n")
+    is_vip = (body.get("model") or DEFAULT_MODEL) == DEFAULT_MODEL
+    if isinstance(number, str) and not is_vip and number.isdecimal() and len(number) < 4:
         number = int(number)
     return number if isinstance(number, int) and number > 0 else 1
 
 
-def _is_vip(body: Mapping[str, object]) -> bool:
-    return (body.get("model") or DEFAULT_MODEL) == DEFAULT_MODEL
-
-
-def _told(body: Mapping[str, object], name: str) -> object:
-    """A field; models other than vip read it in `metadata`, too [docs]."""
-    value, metadata = body.get(name), body.get("metadata")
-    if value is None and isinstance(metadata, Mapping) and not _is_vip(body):
-        return cast("Mapping[str, object]", metadata).get(name)
-    return value
-
-
 class Prices:
-    """Credits an image, by class: as stated, and as `billing` corrected them."""
+    """Credits an image or a video, by class: as `billing` corrected them, as the user stated them, or as the service
+    tells them, in this order."""
 
-    def __init__(self, stated: Mapping[str, Decimal]) -> None:
+    def __init__(self, stated: Mapping[str, Decimal], service: ServicePrices | None = None) -> None:
         self._stated = stated
         self._billed: dict[PriceClass, Decimal] = {}
+        self.service = service  #: None: not asked for yet, or not to be had
 
     def of(self, price_class: PriceClass) -> Decimal | None:
-        """Credits an image; None when nobody has said."""
+        """Credits an image or a video; None when nobody has said."""
         billed = self._billed.get(price_class)
         if billed is not None:
             return billed
+        stated = self.stated(price_class)
+        return stated if stated is not None or self.service is None else self.service.of(price_class)
+
+    def stated(self, price_class: PriceClass) -> Decimal | None:
+        """What the user said; None when that is nothing, and the service may be asked."""
         return next((self._stated[name] for name in price_class.names if name in self._stated), None)
 
     def billed(self, price_class: PriceClass, images: int, credits_: Decimal) -> None:
@@ -127,7 +95,8 @@ class Budget:
         price = self.prices.of(price_class)
         if price is None and self.most_credits is not None and not forced:
             raise BudgetExceeded(
-                f"a budget needs a price for {price_class}: state it in credits an image with "
+                f"a budget needs a price for {price_class}, and the service has told none that is known beforehand "
+                "(it may bill by token, or by the second of an open length): state it in credits apiece with "
                 f"Settings(prices={{{str(price_class)!r}: …}}) or --price {price_class}=…"
             )
         credits_ = (price or Decimal(0)) * images
