@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import gzip
 import io
 import logging
 from contextlib import asynccontextmanager
@@ -14,7 +15,7 @@ from aiohttp import web
 
 from toapis_async import Settings, ToAPIs
 from toapis_async.protocol.signature import MAX_BODY_BYTES
-from toapis_async.receivers import aiohttp_handler, asgi_app
+from toapis_async.receivers import MOST_BODIES, aiohttp_handler, asgi_app
 
 from ..engine.kit import KEY, FakeService
 from .events import SECRET, event, signed
@@ -26,6 +27,17 @@ if TYPE_CHECKING:
     from toapis_async.receivers import Message
 
 Post = Any
+
+
+def with_header(told: tuple[bytes, dict[str, str]], name: str, value: str) -> tuple[bytes, dict[str, str]]:
+    return told[0], {**told[1], name: value}
+
+
+def signed_scope(**more: str) -> dict[str, Any]:
+    """A POST whose headers are those of an event, as ASGI has it."""
+    headers = {**signed(b"{}")[1], **more}
+    raw = [(name.lower().encode(), value.encode()) for name, value in headers.items()]
+    return {"type": "http", "method": "POST", "headers": raw}
 
 
 def client_of(service: FakeService) -> ToAPIs:
@@ -111,7 +123,9 @@ async def test_an_event_is_taken_and_answered_with_what_became_of_it(
         (signed(b""), 400),
         (signed(b"x" * MAX_BODY_BYTES), 400),
         (signed(b"x" * (MAX_BODY_BYTES + 1)), 413),
-        ((b"x" * (MAX_BODY_BYTES + 1), {}), 413),
+        ((b"x" * (MAX_BODY_BYTES + 1), {}), 401),
+        (with_header(signed(b"{}"), "Content-Encoding", "gzip"), 400),
+        (with_header((b"{}", {}), "Content-Encoding", "gzip"), 401),
     ],
     ids=lambda value: str(value)[:20],
 )
@@ -158,7 +172,7 @@ async def test_a_body_that_does_not_come_in_time_is_not_waited_for(service: Fake
         sent.append(message)
 
     async with client_of(service) as client:
-        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+        await asgi_app(client.webhooks)(signed_scope(), receive, send)
     assert sent[0]["status"] == 408
     assert asyncio.get_running_loop().time() == 10
 
@@ -175,7 +189,7 @@ async def test_no_more_of_a_large_body_is_read_than_shows_that_it_is_large(servi
         assert message.get("status", 413) == 413
 
     async with client_of(service) as client:
-        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+        await asgi_app(client.webhooks)(signed_scope(), receive, send)
     assert read == 5
 
 
@@ -187,7 +201,7 @@ async def test_a_sender_that_goes_away_is_not_answered(service: FakeService) -> 
         raise AssertionError(message)
 
     async with client_of(service) as client:
-        await asgi_app(client.webhooks)({"type": "http", "method": "POST", "headers": []}, receive, send)
+        await asgi_app(client.webhooks)(signed_scope(), receive, send)
 
 
 @pytest.mark.parametrize("kind", ["lifespan", "websocket"])
@@ -195,3 +209,117 @@ async def test_what_is_not_http_is_refused_as_asgi_says(service: FakeService, ki
     app: Any = asgi_app(client_of(service).webhooks)
     with pytest.raises(NotImplementedError, match=kind):
         await app({"type": kind}, None, None)
+
+
+# ------------------------------------------------------------------------------------------- before the body
+
+
+@pytest.mark.parametrize(
+    ("scope", "status"),
+    [
+        ({"type": "http", "method": "POST", "headers": []}, 401),
+        (signed_scope(**{"X-ToAPIs-Webhook-Timestamp": "1000"}), 401),
+        (signed_scope(**{"X-ToAPIs-Webhook-Signature": "v2=00"}), 401),
+        (signed_scope(**{"Content-Length": str(MAX_BODY_BYTES + 1)}), 413),
+        (signed_scope(**{"Content-Length": "9" * 900}), 413),
+        (signed_scope(**{"Content-Encoding": "br"}), 400),
+    ],
+    ids=["unsigned", "old", "other-version", "too-large", "absurd-length", "encoded"],
+)
+async def test_what_the_headers_decide_is_answered_before_a_byte_of_the_body_is_read(
+    service: FakeService, scope: dict[str, Any], status: int
+) -> None:
+    sent: list[Message] = []
+
+    async def receive() -> Message:
+        raise AssertionError("the body was read")
+
+    async def send(message: Message) -> None:
+        sent.append(message)
+
+    async with client_of(service) as client:
+        await asgi_app(client.webhooks)(scope, receive, send)
+    assert sent[0]["status"] == status
+
+
+@pytest.mark.looptime
+async def test_bodies_that_trickle_are_bounded_in_number_and_do_not_keep_events_out(service: FakeService) -> None:
+    statuses: list[int] = []
+    began_s: list[float] = []
+
+    async def trickle() -> Message:
+        began_s.append(asyncio.get_running_loop().time())
+        await asyncio.sleep(3)
+        return {"type": "http.request", "body": b"x", "more_body": True}
+
+    async def send(message: Message) -> None:
+        statuses.extend([message["status"]] if "status" in message else [])
+
+    async with client_of(service) as client:
+        app = asgi_app(client.webhooks)
+        slow = [asyncio.ensure_future(app(signed_scope(), trickle, send)) for _ in range(MOST_BODIES + 5)]
+        await asyncio.sleep(1)
+        assert statuses == [408] * 5
+        assert [task.done() for task in slow] == [True] * 5 + [False] * MOST_BODIES
+        body, headers = signed(event("task_1"))
+        raw = [(name.encode(), value.encode()) for name, value in headers.items()]
+        got: list[Message] = [{"type": "http.request", "body": body}]
+
+        async def receive() -> Message:
+            return got.pop()
+
+        await app({"type": "http", "method": "POST", "headers": raw}, receive, send)
+        assert statuses == [408] * 5 + [200]
+        await asyncio.gather(*slow)
+    assert statuses == [408] * 5 + [200] + [408] * MOST_BODIES
+
+
+@pytest.mark.parametrize("body", [b"{}", b"abcd", gzip.compress(b"{}", mtime=0), b"x" * 9_999], ids=len)
+async def test_an_encoded_body_is_no_traceback_of_aiohttp_s(
+    service: FakeService, body: bytes, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client_of(service) as client, served(client.webhooks) as url:
+        for _, headers in (signed(body), (body, {})):
+            async with (
+                aiohttp.ClientSession() as session,
+                session.post(url, data=body, headers={**headers, "Content-Encoding": "gzip"}) as response,
+            ):
+                assert response.status == (400 if headers else 401)
+    assert caplog.records == []
+
+
+@pytest.mark.parametrize(
+    "rest",
+    ["Content-Length: 400\r\n\r\nabcd", "Transfer-Encoding: chunked\r\n\r\n4\r\nabcd\r\n"],
+    ids=["length", "chunks"],
+)
+async def test_a_sender_that_hangs_up_is_no_traceback(
+    service: FakeService, rest: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    head = "".join(f"{name}: {value}\r\n" for name, value in signed(b"{}")[1].items())
+    async with client_of(service) as client, served(client.webhooks) as url:
+        _, writer = await asyncio.open_connection("127.0.0.1", int(url.split(":")[2].split("/")[0]))
+        writer.write(f"POST /hook HTTP/1.1\r\nHost: x\r\n{head}{rest}".encode())
+        await writer.drain()
+        await asyncio.sleep(0.02)
+        writer.close()
+        await writer.wait_closed()
+        await asyncio.sleep(0.02)
+    assert caplog.records == []
+
+
+# ------------------------------------------------------------------------------------------- a client made later
+
+
+async def test_the_client_may_be_made_later(service: FakeService, caplog: pytest.LogCaptureFixture) -> None:
+    state: dict[str, ToAPIs] = {}
+    for receiver in (by_asgi, by_aiohttp):
+        state.clear()
+        later: Any = lambda: state["client"].webhooks  # noqa: E731
+        told = signed(event(f"task_{receiver.__name__}"))
+        assert (await receiver(later, *told))[0] == 503
+        assert "KeyError" in caplog.text
+        async with client_of(service) as state["client"]:
+            assert (await receiver(later, *told))[:2] == (200, "unknown_task")
+        async with client_of(service) as state["client"]:  # once per test, say
+            assert (await receiver(later, *told))[:2] == (200, "unknown_task")
