@@ -76,10 +76,11 @@ class Generation:
             object.__setattr__(self, name, value)
 
     async def save(self, folder: str | PathLike[str]) -> tuple[Path, ...]:
-        """Download every image into `folder` (made if missing) and return the files, in the images' order.
+        """Download every file into `folder` (made if missing) and return the paths, in the order of `files`.
 
-        Files are named after the task and appear only when whole. Raises `DownloadFailed`, `LinkExpired`, and
-        `ClientStateError` when this generation was unpickled and so belongs to no client.
+        They are named after the task and appear only when whole. Each is saved on its own: raises `DownloadFailed` or
+        `LinkExpired` when some can't be had, with those that are there in `error.files`; and `ClientStateError` when
+        this generation was unpickled and so belongs to no client.
         """
         if self._saver is None:
             raise ClientStateError(

@@ -46,11 +46,18 @@ class TaskError:
     message: str
 
 
+def _link_repr(url: str) -> str:
+    return repr(url if len(url) <= 200 else f"{url[:60]}…")
+
+
 @frozen
 class GeneratedImage:
-    """One finished image: its link, and when the link dies (24 hours after completion)."""
+    """One finished image: its link, and when the link dies (24 hours after completion).
 
-    url: str
+    Where the answer holds the file itself, the link is a `data:` URL; a batch that has saved the file drops its data.
+    """
+
+    url: str = field(repr=_link_repr)
     expires_at: datetime | None = None
 
 
@@ -58,7 +65,7 @@ class GeneratedImage:
 class GeneratedVideo:
     """One finished video: its link, and when the link dies (24 hours after completion)."""
 
-    url: str
+    url: str = field(repr=_link_repr)
     expires_at: datetime | None = None
     last_frame_url: str | None = None  #: a picture, where the request asked for it
     format: str | None = None  #: such as "mp4", as the service says; a file is named by its bytes

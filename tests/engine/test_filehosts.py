@@ -14,17 +14,20 @@ from typing import TYPE_CHECKING, Any
 
 import anyio.to_thread
 import pytest
+from attrs import evolve
 from PIL import Image
 
-from toapis_async import DownloadFailed, LinkExpired, ToAPIs
+from toapis_async import DownloadFailed, GeneratedVideo, LinkExpired, ToAPIs
 from toapis_async.protocol.links import is_local
 
 from .kit import KEY, PNG, RawServer, Request, fast, hang_up, raw, reply
 from .test_downloads import BIG, HALF, failing, fetching, generation, left_in
+from .test_uploads import GIF, MOV, WEBM
 
 if TYPE_CHECKING:
     import asyncio
 
+MP4 = b"\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x0cmoov1234\0\0\0\x0cmdat5678"
 pytestmark = pytest.mark.usefixtures("impatient")
 
 NOW = datetime.now(UTC)
@@ -170,6 +173,44 @@ async def test_data_in_the_answer_is_saved_as_a_file(tmp_path: Path) -> None:
         error = await failing(client, large, tmp_path / "out")
         assert "max_file_bytes=2000" in str(error)
         assert len(error.url or "") < 60
+
+
+async def test_a_batch_keeps_no_data_of_files_that_it_has_saved(tmp_path: Path) -> None:
+    content = PNG + b"\0" * 1_000 + PNG
+    encoded = base64.b64encode(content).decode()
+    done = {
+        "id": "t",
+        "status": "completed",
+        "result": {"data": [{"b64_json": encoded}, {"url": f"data:;base64,{encoded}"}]},
+    }
+    async with fetching(reply(200, {"id": "t", "status": "queued"}), reply(200, done)) as (_, client):
+        [item] = await client.batch(["kite"], save_to=tmp_path).gather()
+        assert [path.read_bytes() for path in item.files] == [content, content]
+        assert item.generation is not None
+        assert [image.url for image in item.generation.images] == ["data:,", "data:,"]
+        assert encoded not in str(item.generation.raw)
+        [unsaved] = await client.batch(["kite"]).gather()
+        assert unsaved.generation is not None
+        assert encoded in unsaved.generation.images[0].url
+        assert len(repr(unsaved.generation.images[0])) < 150
+
+
+@pytest.mark.parametrize(("content", "name"), [(MP4, "t.mp4"), (MOV, "t.mov"), (WEBM, "t.webm"), (GIF, "t.gif")])
+async def test_videos_are_saved_by_their_bytes_under_a_cap_of_their_own(
+    content: bytes, name: str, tmp_path: Path
+) -> None:
+    settings = {"max_file_bytes": 1_024, "max_video_bytes": 3_000, "download_tries": 1}
+    async with fetching(reply(200, content + b"\0" * 2_000), **settings) as (server, client):
+        made = evolve(
+            await generation(client),
+            videos=(GeneratedVideo(f"{server.url}/v.bin", last_frame_url=f"{server.url}/f.png"),),
+        )
+        (path,) = await made.save(tmp_path)
+        assert path.name == name
+        assert len(server.requests) == 1
+        server.script[0] = reply(200, content + b"\0" * 4_000)
+        with pytest.raises(DownloadFailed, match="max_video_bytes=3000"):
+            await made.save(tmp_path)
 
 
 # ------------------------------------------------------------------------------------------- going on
@@ -385,7 +426,7 @@ async def test_what_arrived_stays_and_the_error_names_the_rest(tmp_path: Path) -
 
     async with fetching(act, download_tries=2) as (server, client):
         made = await generation(client, *(f"{server.url}/{number}" for number in (1, 2, 3)))
-        with pytest.raises(DownloadFailed, match=r"image 1 of 3: .*404") as caught:
+        with pytest.raises(DownloadFailed, match=r"file 1 of 3: .*404") as caught:
             await made.save(tmp_path)
         error = caught.value
         assert [path.name for path in error.files] == left_in(tmp_path) == ["t-2.png", "t-3.png"]
@@ -421,7 +462,7 @@ async def test_only_when_all_the_missing_are_expired_is_the_error_an_expired_lin
     past = NOW - timedelta(seconds=5)
     async with fetching(act) as (server, client):
         made = await generation(client, f"{server.url}/1", f"{server.url}/2", expires_at=past)
-        with pytest.raises(LinkExpired, match=r"image 1 of 2: .*404.*; 2 of 2: .*410") as caught:
+        with pytest.raises(LinkExpired, match=r"file 1 of 2: .*404.*; 2 of 2: .*410") as caught:
             await made.save(tmp_path)
         assert caught.value.missing == (1, 2)
         made = await generation(client, f"{server.url}/1", f"{server.url}/3", expires_at=past)

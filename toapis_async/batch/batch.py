@@ -22,6 +22,7 @@ from toapis_async.errors import (
     ToAPIsError,
 )
 from toapis_async.log import logger
+from toapis_async.protocol.results import without_data
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -273,6 +274,7 @@ class Batch:
             self._saving += 1
             try:
                 files = await self._of_run.save(row, generation)
+                generation = without_data(generation) if files else generation
             finally:
                 self._saving -= 1
         except ToAPIsError as caught:

@@ -21,11 +21,12 @@ from toapis_async.events import FileSaved
 from toapis_async.protocol.links import LINK_LIFE, answered_at, decode_data, is_data
 from toapis_async.protocol.naming import file_stem, plain_stem
 from toapis_async.protocol.retry import backoff_s, retry_after_s
+from toapis_async.task import GeneratedImage
 
 if TYPE_CHECKING:
     import os
     import random
-    from collections.abc import Callable, Collection, Coroutine, Sequence
+    from collections.abc import Awaitable, Callable, Collection, Mapping, Sequence
 
     import aiohttp
 
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
     from toapis_async.events import Event
     from toapis_async.models import Generation
     from toapis_async.settings import Settings
+    from toapis_async.task import GeneratedVideo
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -155,7 +157,7 @@ class Downloads:
         """
         name = stem or file_stem(generation.task_id)
         ids = (generation.task_id, generation.client_business_id)
-        count = len(generation.images)
+        count = len(generation.files)
         if not count:
             raise DownloadFailed("the service called the task completed but named no image").concerning(*ids)
         try:
@@ -163,23 +165,25 @@ class Downloads:
         except OSError as error:  # the working directory is gone
             raise DownloadFailed(f"can't save the image: {error.strerror}").concerning(*ids) from error
         targets = [base / (f"{name}-{number}" if count > 1 else name) for number in range(1, count + 1)]
-        kept = await in_thread(_kept, targets, have) if have else {}
-        limit_bytes = self._settings.max_file_bytes
-        files = [
-            _File(
-                image.url,
-                generation.completed_at,
-                image.expires_at,
-                known_since,
-                Part(target, limit_bytes),
-                "max_file_bytes",
-            )
-            for image, target in zip(generation.images, targets, strict=True)
+        kept: dict[Path, Path | DownloadFailed] = await in_thread(_kept, targets, have) if have else {}
+        fetches = {
+            target: self._fetch(generation.task_id, self._file(link, target, generation.completed_at, known_since))
+            for link, target in zip(generation.files, targets, strict=True)
             if target not in kept
-        ]
-        ended = dict(kept) | await _all_ended({f.part.target: self._fetch(generation.task_id, f) for f in files})
-        outcomes = [ended[target] for target in targets]
-        return _paths(Path(folder), outcomes, ids)
+        }
+        ended = kept | await _all_ended(fetches)
+        return _paths(Path(folder), [ended[target] for target in targets], ids)
+
+    def _file(
+        self,
+        link: GeneratedImage | GeneratedVideo,
+        target: Path,
+        born_at: datetime | None,
+        known_since: float | None,
+    ) -> _File:
+        limit_name = "max_file_bytes" if isinstance(link, GeneratedImage) else "max_video_bytes"
+        part = Part(target, getattr(self._settings, limit_name))
+        return _File(link.url, born_at, link.expires_at, known_since, part, limit_name)
 
     async def _fetch(self, task_id: str, file: _File) -> Path:
         attempt = 0
@@ -277,7 +281,7 @@ def _finish_data(file: _File) -> Path:
         raise DownloadFailed(str(error), url=file.link) from None
 
 
-async def _all_ended(fetches: dict[Path, Coroutine[None, None, Path]]) -> dict[Path, Path | DownloadFailed]:
+async def _all_ended(fetches: Mapping[Path, Awaitable[Path]]) -> dict[Path, Path | DownloadFailed]:
     """Let all of them end, side by side, and tell how each did. Raises what is no `DownloadFailed`, after their end.
 
     A caller that is cancelled cancels them, and goes on when they have cleaned up.
@@ -296,7 +300,7 @@ def _absolute(folder: str | os.PathLike[str]) -> Path:
     return Path(folder).absolute()
 
 
-def _kept(targets: Sequence[Path], have: Collection[str]) -> dict[Path, Path]:
+def _kept(targets: Sequence[Path], have: Collection[str]) -> dict[Path, Path | DownloadFailed]:
     """Which of the targets are there already, under which names. Blocks."""
     names = {name.rpartition(".")[0]: name for name in have if Path(name).name == name}
     found = {target: names.get(target.name) or names.get(plain_stem(target.name)) for target in targets}
@@ -316,7 +320,7 @@ def _paths(folder: Path, outcomes: Sequence[Path | DownloadFailed], ids: tuple[s
     reasons = [f"{', '.join(each)} of {len(outcomes)}: {reason}" for reason, each in numbers.items()]
     first = next(iter(failed.values()))
     kind = LinkExpired if all(isinstance(error, LinkExpired) for error in failed.values()) else DownloadFailed
-    message = f"image {'; '.join(reasons)}" if len(outcomes) > 1 else str(first)
+    message = f"file {'; '.join(reasons)}" if len(outcomes) > 1 else str(first)
     raise kind(message, url=first.url, files=files, missing=failed).concerning(*ids) from first
 
 

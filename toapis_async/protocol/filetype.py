@@ -34,8 +34,8 @@ UPLOADABLE: Final = (JPEG, PNG, WEBP, GIF)
 UPLOADABLE_VIDEOS: Final = (MP4, WEBM, MOV)
 """The videos that it takes [docs]."""
 
-ENDS_EXACTLY: Final = (PNG, WEBP, MP4, MOV)
-"""Of these, `looks_whole` is sure: PNG has a chunk for its end, the others say their lengths."""
+ENDS_EXACTLY: Final = (PNG, WEBP)
+"""Of these, `looks_whole` is sure: PNG has a chunk for its end, WebP says its length."""
 
 HEAD_BYTES: Final = 1_024
 """As much as `sniff` may need: an SVG begins with comments."""
@@ -116,8 +116,8 @@ def labelled(content_type: str, head: bytes) -> FileType | None:
 def looks_whole(kind: FileType, file: IO[bytes], size_bytes: int) -> bool:
     """Whether a file ends as its format ends; what follows the end is no fault.
 
-    Sure for `ENDS_EXACTLY`. A guess for JPEG and GIF, and not even one for the others: for bodies whose length nobody
-    told.
+    Sure for `ENDS_EXACTLY`. A guess for JPEG, GIF, MP4 and MOV, and not even one for the others: for bodies whose
+    length nobody told.
     """
     tail = _read_at(file, max(size_bytes - TAIL_BYTES, 0), TAIL_BYTES)
     if kind is PNG:

@@ -5,16 +5,19 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any, cast
 
 import cattrs
-from attrs import define, fields
+from attrs import define, evolve, fields
 from cattrs.gen import make_dict_structure_fn, override
 
 from toapis_async.protocol.lenient import JsonObject, as_object, read_text_or_none, unreadable
+from toapis_async.protocol.links import is_data
 from toapis_async.request import is_http_url
 from toapis_async.task import GeneratedImage, GeneratedVideo
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from datetime import datetime
 
+    from toapis_async.models import Generation
     from toapis_async.protocol.lenient import Answer
     from toapis_async.request import Kind
 
@@ -97,6 +100,36 @@ def images_of(files: list[File], expires_at: datetime | None) -> tuple[Generated
 def videos_of(files: list[File], expires_at: datetime | None) -> tuple[GeneratedVideo, ...]:
     """Files as videos."""
     return tuple(GeneratedVideo(file.link, expires_at, file.last_frame_url, file.format) for file in files if file.link)
+
+
+def without_data(generation: Generation) -> Generation:
+    """A generation whose files are on disk, without the data of those that came inside the answer: they are large."""
+    if not any(is_data(file.url) for file in generation.files):
+        return generation
+    return evolve(
+        generation,
+        images=tuple(evolve(image, url=_emptied(image.url)) for image in generation.images),
+        videos=tuple(evolve(video, url=_emptied(video.url)) for video in generation.videos),
+        raw=body_without_data(generation.raw),
+    )
+
+
+def body_without_data(body: Mapping[str, Any]) -> JsonObject:
+    """A task object without the data of files inside it."""
+    return {name: _without_data(name, value) for name, value in body.items()}
+
+
+def _without_data(name: str, value: object) -> object:
+    if isinstance(value, str):
+        return "" if name == "b64_json" else _emptied(value)
+    if isinstance(value, list):
+        return [_without_data(name, member) for member in cast("list[object]", value)]
+    members = as_object(value)
+    return value if members is None else body_without_data(members)
+
+
+def _emptied(link: str) -> str:
+    return "data:," if is_data(link) else link
 
 
 def kind_of(body: JsonObject) -> Kind | None:
