@@ -59,6 +59,36 @@ def test_a_failed_task_says_why() -> None:
     assert "(generation_failed)" in ran.stdout
 
 
+def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(task_id: str) -> None:
+    late = run("generate", "two kites", "-n", "2", "--client-business-id", "late", "--timeout-s", "0.001", *IN_A_BLINK)
+    assert late.code == 1
+    ran = run("fetch", "late", "nobody", task_id, "--out", "kites", *IN_A_BLINK)
+    assert ran.code == 1
+    assert ran.stderr == "error: task not found (HTTP 404, task_not_found): nobody\n"
+    files = ran.stdout.splitlines()
+    assert len(files) == 3
+    assert all(Path(file).is_file() for file in files)
+    assert files[2] == f"kites/{task_id}.png"
+    again = run("fetch", task_id, "--out", "kites", "--json", *IN_A_BLINK)
+    [record] = again.records
+    assert (again.code, record["ok"], record["task_id"], record["files"]) == (0, True, task_id, [files[2]])
+    assert len(list(Path("kites").iterdir())) == 3
+
+
+def test_fetch_tells_what_failed() -> None:
+    run("generate", "a kite [fail]", "--client-business-id", "mine", *IN_A_BLINK)
+    ran = run("fetch", "mine", *IN_A_BLINK)
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.startswith("error: mine: task task_img_")
+
+
+@pytest.mark.parametrize("arguments", [(), ("task_1", "--unsaved", "journal.sqlite")])
+def test_fetch_wants_tasks_or_a_journal(arguments: tuple[str, ...]) -> None:
+    Path("journal.sqlite").touch()
+    ran = run("fetch", *arguments, "--sandbox")
+    assert (ran.code, "name tasks, or a journal with --unsaved" in ran.stderr) == (2, True)
+
+
 def test_questions_leave_no_sandbox_behind() -> None:
     assert run("balance", "--sandbox").code == 0
     assert list(Path().iterdir()) == []

@@ -1,25 +1,28 @@
-"""`toapis status`, `balance`, `upload` and `models`: one request each, or one per name."""
+"""`toapis status`, `fetch`, `balance`, `upload` and `models`."""
 
 from __future__ import annotations
 
 import asyncio
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
 
 from attrs import asdict
 
 from toapis_async.cli.output import ALL_DONE, exit_code_of
-from toapis_async.cli.results import billing_record, time_record
+from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.cli.table import aligned
 from toapis_async.errors import ToAPIsError
+from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
 
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
-    from toapis_async.models import Balance, Model, Upload
+    from toapis_async.handle import TaskHandle
+    from toapis_async.models import Balance, Generation, Model, Upload
     from toapis_async.task import TaskSnapshot
 
 Name = TypeVar("Name")
@@ -35,6 +38,42 @@ async def status(options: Options, out: Output, task_ids: tuple[str, ...]) -> in
 
     async with Session(options, out).opened(_known_sandbox()) as session:
         return await _each(out, task_ids, session.client.status, show)
+
+
+async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path) -> int:
+    """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code."""
+    async with Session(options, out).opened(_known_sandbox()) as session:
+        client = session.client
+
+        async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
+            return await _saved(client.attach(task_id), folder)
+
+        return await _each(out, task_ids, saved, partial(_show_saved, out))
+
+
+async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path) -> int:
+    """Save what a journal's plain submissions made and nobody saved, and print the paths. Returns the exit code."""
+    async with Session(options, out).opened(_known_sandbox(), Journal(journal)) as session:
+        handles = {handle.task_id: handle for handle in session.client.recovered()}
+        if not handles:
+            out.note(f"{journal} knows of nothing that was submitted and not saved")
+
+        async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
+            return await _saved(handles[task_id], folder)
+
+        return await _each(out, tuple(handles), saved, partial(_show_saved, out))
+
+
+async def _saved(handle: TaskHandle, folder: Path) -> tuple[Generation, tuple[Path, ...]]:
+    generation = await handle
+    return generation, await generation.save(folder)
+
+
+def _show_saved(out: Output, _: str, saved: tuple[Generation, tuple[Path, ...]]) -> None:
+    generation, files = saved
+    for file in files:
+        out.result(str(file))
+    out.record(generation_record(generation, files))
 
 
 async def balance(options: Options, out: Output, scope: Literal["key", "user"]) -> int:
@@ -88,12 +127,15 @@ async def _each(
             return error
 
     exit_code = ALL_DONE
-    for name, found in zip(names, await asyncio.gather(*map(found_or_error, names)), strict=True):
-        if isinstance(found, ToAPIsError):
-            out.failure(found, name=str(name))
-            exit_code = max(exit_code, exit_code_of(found))
-        else:
-            show(name, found)
+    async with asyncio.TaskGroup() as group:
+        queries = [group.create_task(found_or_error(name)) for name in names]
+        for name, asked in zip(names, queries, strict=True):
+            found = await asked
+            if isinstance(found, ToAPIsError):
+                out.failure(found, name=str(name))
+                exit_code = max(exit_code, exit_code_of(found))
+            else:
+                show(name, found)
     return exit_code
 
 

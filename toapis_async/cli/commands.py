@@ -4,26 +4,21 @@
 
 from __future__ import annotations
 
-import asyncio
-import ipaddress
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any
 
 import click
 
 from toapis_async import __version__
 from toapis_async.cli.click_errors import Commands
-from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, SPEED, BatchOptions, Caps, Options, service_options
-from toapis_async.cli.output import Output, interruptible, reported
-from toapis_async.settings import TIERS
+from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, BatchOptions, Caps, Options, service_options
+from toapis_async.cli.output import Output, reported, run
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine
     from decimal import Decimal
 
-    from toapis_async.sandbox import Tier
 
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -77,7 +72,7 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
     With --sandbox its state is kept in .sandbox of --out, and `toapis status --sandbox ID` in that folder knows the
     task.
     """
-    with reported(output := _output(options)):
+    with reported(output := options.output()):
         from toapis_async.cli.generate import generate as body
         from toapis_async.cli.prompts import prompt_from_stdin, reference
 
@@ -88,7 +83,7 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
         given = {name: value for name, value in fields.items() if value is not None}
         if references:
             given["reference_images"] = [reference(text, Path()) for text in references]
-        _run(output, body(options, output, given, out, timeout_s))
+        run(output, body(options, output, given, out, timeout_s))
 
 
 @main.command(short_help="Make images from every row of a file.")
@@ -154,7 +149,7 @@ def batch(
     The service publishes no reliable prices, so a budget goes by those you state, corrected by what it bills. Earlier
     passes of a run count in its budget; rows that do not fit are not sent.
     """
-    with reported(output := _output(options)):
+    with reported(output := options.output()):
         from toapis_async.cli.batch import batch as body
         from toapis_async.cli.prompts import opened
 
@@ -162,7 +157,7 @@ def batch(
             output.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_) as prompts:
             caps = Caps(budget_credits, max_images, prices)
-            _run(output, body(options, output, prompts, out, how=BatchOptions(**how), caps=caps))
+            run(output, body(options, output, prompts, out, how=BatchOptions(**how), caps=caps))
 
 
 @main.command(short_help="Make the page of a batch.")
@@ -180,7 +175,39 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
     with reported(output := Output(json=json, quiet=quiet)):
         from toapis_async.cli.page import report as body
 
-        _run(output, body(output, folder, prices))
+        run(output, body(output, folder, prices))
+
+
+@main.command(short_help="Wait for tasks and save their images.")
+@click.argument("task_ids", metavar="TASK_ID...", nargs=-1)
+@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the images.")
+@click.option(
+    "--unsaved",
+    metavar="JOURNAL",
+    type=click.Path(exists=True, dir_okay=False, path_type=Path),
+    help="Instead of TASK_IDs: what this journal knows as submitted and nobody saved.",
+)
+@service_options
+def fetch(options: Options, task_ids: tuple[str, ...], out: Path, unsaved: Path | None) -> None:
+    """Wait for tasks, by their id or client_business_id, save their images and print the paths.
+
+    The same command goes on where it was interrupted. Links live for a day.
+
+    \b
+      toapis fetch task_img_01M81QQSK8FQ1T1PAH1R988R65 --out kites
+      toapis fetch --unsaved journal.sqlite --out kites
+    """
+    with reported(output := options.output()):
+        from toapis_async.cli import account
+
+        if bool(task_ids) == (unsaved is not None):
+            raise click.UsageError("name tasks, or a journal with --unsaved")
+        body = (
+            account.fetch(options, output, task_ids, out)
+            if unsaved is None
+            else account.fetch_unsaved(options, output, unsaved, out)
+        )
+        run(output, body)
 
 
 @main.command(short_help="Tell how tasks, or a batch, stand.")
@@ -196,7 +223,7 @@ def status(options: Options, task_ids: tuple[str, ...]) -> None:
 
     With --sandbox the one of this folder is asked (see `toapis generate --help`).
     """
-    with reported(output := _output(options)):
+    with reported(output := options.output()):
         folder = Path(task_ids[0])
         if len(task_ids) == 1 and os.path.isdir(folder):  # an id may be too long for a path: isdir says no
             from toapis_async.cli.run_status import status as body
@@ -205,158 +232,4 @@ def status(options: Options, task_ids: tuple[str, ...]) -> None:
 
         from toapis_async.cli import account
 
-        _run(output, account.status(options, output, task_ids))
-
-
-@main.command()
-@click.option("--user", is_flag=True, help="The whole account instead of this key.")
-@service_options
-def balance(options: Options, user: bool) -> None:
-    """Tell how many credits are left and used.
-
-    \b
-      toapis balance --user
-    """
-    with reported(output := _output(options)):
-        from toapis_async.cli import account
-
-        scope: Literal["key", "user"] = "user" if user else "key"
-        _run(output, account.balance(options, output, scope))
-
-
-@main.command(short_help="Upload pictures and print their URLs.")
-@click.argument(
-    "files",
-    metavar="FILE...",
-    nargs=-1,
-    required=True,
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-)
-@service_options
-def upload(options: Options, files: tuple[Path, ...]) -> None:
-    """Upload pictures (JPEG, PNG, WebP or GIF, at most 10 MB each) and print their URLs.
-
-    \b
-      toapis upload kite.png dragon.webp
-    """
-    with reported(output := _output(options)):
-        from toapis_async.cli import account
-
-        _run(output, account.upload(options, output, files))
-
-
-@main.command()
-@click.option("--type", "kind", default="image", show_default=True, help="image, video, …")
-@service_options
-def models(options: Options, kind: str) -> None:
-    """List the models the service offers.
-
-    \b
-      toapis models --type image
-    """
-    with reported(output := _output(options)):
-        from toapis_async.cli import account
-
-        _run(output, account.models(options, output, kind))
-
-
-def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
-    try:
-        if host == "localhost" or ipaddress.ip_address(host).is_loopback:
-            return host
-    except ValueError:
-        pass
-    raise click.BadParameter(f"{host} is no loopback address: the sandbox is for this machine only")
-
-
-@main.command(short_help="Run a stand-in of the service on this machine.")
-@click.option("--host", default="127.0.0.1", show_default=True, callback=_loopback, help="Loopback only.")
-@click.option("--port", type=click.IntRange(0, 65_535), default=8765, show_default=True, help="0: any free.")
-@click.option("--files-port", type=click.IntRange(0, 65_535), default=8766, show_default=True, help="0: any free.")
-@click.option("--speed", type=SPEED, default=1.0, show_default=True, help="How fast its time passes.")
-@click.option(
-    "--tier",
-    type=click.Choice(tuple(TIERS)),
-    default="default",
-    show_default=True,
-    help="The rate limits of its account.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="Other service times and faults.")
-@click.option(
-    "--credits",
-    "credits_",
-    type=click.FloatRange(min=0),
-    default=100_000,
-    show_default=True,
-    help="What the account starts with.",
-)
-@click.option(
-    "--fault",
-    "faults",
-    multiple=True,
-    metavar="[KIND:]NAME=PROBABILITY",
-    help="Let something go wrong now and then: lost_answer=0.05, query:html_502=0.1, task_fails=0.02 … Repeatable.",
-)
-@click.option("--state-dir", type=_FOLDER, help="Keep tasks and uploads here.  [default: in memory]")
-@click.option(
-    "--webhook-url",
-    metavar="URL",
-    help="Send an event here when a task ends (https, or loopback), signed with $TOAPIS_WEBHOOK_SECRET.",
-)
-@JSON
-@QUIET
-def sandbox(
-    *,
-    json: bool,
-    quiet: bool,
-    speed: float,
-    tier: Tier,
-    credits_: float,
-    faults: tuple[str, ...],
-    webhook_url: str | None,
-    **settings: Any,
-) -> None:
-    """Run a stand-in of the service on this machine until Ctrl-C (which ends it with exit code 0).
-
-    \b
-      toapis sandbox --speed 20
-      toapis sandbox --port 0 --files-port 0 --json --fault lost_answer=0.05
-
-    Its address in a browser shows its tasks, charges and faults; docs/testing.md tells how to script it from any
-    language.
-    """
-    with reported(output := Output(json=json, quiet=quiet)):
-        from toapis_async.cli.sandbox import add_fault, add_receiver, serve
-        from toapis_async.sandbox import Clock, Sandbox
-
-        service = Sandbox(speed=speed, tier=tier, credits=credits_, clock=Clock(), control=True, **settings)
-        for fault in faults:
-            add_fault(service.faults, fault)
-        if webhook_url is not None:
-            add_receiver(service, webhook_url)
-        _run(output, serve(output, service, Options(sandbox=True, speed=speed, tier=tier)))
-
-
-@main.command(short_help="Print the completion of a shell.")
-@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
-def completion(shell: str) -> None:
-    """Print what makes SHELL complete toapis's commands and options; load it in the shell's start-up file.
-
-    \b
-      toapis completion bash >> ~/.bashrc
-      toapis completion zsh >> ~/.zshrc
-      toapis completion fish > ~/.config/fish/completions/toapis.fish
-    """
-    from click.shell_completion import get_completion_class
-
-    kind = get_completion_class(shell)
-    assert kind is not None
-    click.echo(kind(main, {}, "toapis", "_TOAPIS_COMPLETE").source())
-
-
-def _output(options: Options) -> Output:
-    return Output(json=options.json, quiet=options.quiet)
-
-
-def _run(out: Output, body: Coroutine[Any, Any, int]) -> None:
-    raise click.exceptions.Exit(asyncio.run(interruptible(out, body)))
+        run(output, account.status(options, output, task_ids))

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.progress import refreshing, task_view
-from toapis_async.cli.results import billing_record, time_record
+from toapis_async.cli.results import generation_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.protocol.budget import images_of
 from toapis_async.protocol.wording import count, duration
@@ -19,7 +19,6 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
-    from toapis_async.models import Generation
 
 
 async def generate(options: Options, out: Output, fields: dict[str, Any], folder: Path, timeout_s: float | None) -> int:
@@ -43,19 +42,5 @@ async def generate(options: Options, out: Output, fields: dict[str, Any], folder
         out.warn(f"the service made fewer images than asked for: {len(files)} of {asked}")
     for file in files:
         out.result(str(file))
-    out.record(_record(generation, files))
+    out.record(generation_record(generation, files))
     return ALL_DONE
-
-
-def _record(generation: Generation, files: tuple[Path, ...]) -> dict[str, Any]:
-    return {
-        "ok": True,
-        "task_id": generation.task_id,
-        "client_business_id": generation.client_business_id,
-        "model": generation.model,
-        "files": [file.as_posix() for file in files],
-        "urls": [image.url for image in generation.images],
-        "created_at": time_record(generation.created_at),
-        "completed_at": time_record(generation.completed_at),
-        "billing": billing_record(generation.billing),
-    }

@@ -10,6 +10,7 @@ from typing import Final, get_args
 import click
 from attrs import field, fields, frozen
 
+from toapis_async.cli.output import Output
 from toapis_async.settings import Settings, Tier, as_credits
 
 Command = Callable[..., None]
@@ -35,6 +36,9 @@ class Options:
     seed: int | None = None
     json: bool = False
     quiet: bool = False
+
+    def output(self) -> Output:
+        return Output(json=self.json, quiet=self.quiet)
 
     def checked(self) -> Options:
         """Itself, or a usage error for options that contradict each other."""

@@ -12,7 +12,7 @@ import os
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 
 import click
 
@@ -129,6 +129,11 @@ def reported(out: Output) -> Generator[None]:
     except OSError as error:
         out.error(f"{error.filename}: {error.strerror}" if error.filename else str(error))
         raise click.exceptions.Exit(SOME_FAILED) from None
+
+
+def run(out: Output, body: Coroutine[Any, Any, int]) -> NoReturn:
+    """Run a command's body and leave with its exit code."""
+    raise click.exceptions.Exit(asyncio.run(interruptible(out, body)))
 
 
 async def interruptible(out: Output, body: Coroutine[Any, Any, int]) -> int:

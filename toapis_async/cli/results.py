@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.batch.item import BatchItem
+    from toapis_async.models import Generation
     from toapis_async.task import Billing
 
 NAME: Final = "results.jsonl"
@@ -118,6 +119,21 @@ class Results:
             "error": error,
             "billing": billing_record(billing),
         }
+
+
+def generation_record(generation: Generation, files: tuple[Path, ...]) -> dict[str, Any]:
+    """A finished generation and its files as --json tells it."""
+    return {
+        "ok": True,
+        "task_id": generation.task_id,
+        "client_business_id": generation.client_business_id,
+        "model": generation.model,
+        "files": [file.as_posix() for file in files],
+        "urls": [image.url for image in generation.images],
+        "created_at": time_record(generation.created_at),
+        "completed_at": time_record(generation.completed_at),
+        "billing": billing_record(generation.billing),
+    }
 
 
 def billing_record(billing: Billing | None) -> dict[str, str | None] | None:
