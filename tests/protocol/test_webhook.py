@@ -5,13 +5,14 @@ from __future__ import annotations
 import json
 from contextlib import suppress
 from datetime import UTC, datetime
+from decimal import Decimal
 from typing import Any
 
 import pytest
 
 from toapis_async import TaskStatus, WebhookRejected
 from toapis_async.protocol.webhook import WebhookEvent, decode_event
-from toapis_async.task import GeneratedImage, TaskError
+from toapis_async.task import Billing, GeneratedImage, TaskError, ToolUsage, Usage
 
 URL = "https://files.toapis.com/generated/a.jpg"
 DATA: dict[str, Any] = {
@@ -58,6 +59,23 @@ def test_a_completed_task_is_a_snapshot_like_any_other() -> None:
     assert snapshot.images == (GeneratedImage(URL, expires_at),)
     assert snapshot.error is None
     assert snapshot.raw == DATA
+
+
+def test_a_video_is_one_by_its_task_type_and_its_bill_and_usage_are_read() -> None:
+    billing = {"status": "settled", "credits": "100", "cost_usd": "0.5"}
+    result = {"type": "video", "data": [{"url": URL, "last_frame_url": URL}]}
+    told = event(
+        {**DATA, "task_type": "video", "result": result, "billing": billing, "usage": {"tool_usage": {"web_search": 1}}}
+    )
+    assert told.kind == "video"
+    assert told.snapshot is not None
+    assert [video.last_frame_url for video in told.snapshot.videos] == [URL]
+    assert told.snapshot.images == ()
+    assert told.snapshot.billing == Billing("settled", Decimal(100), Decimal("0.5"))
+    assert told.snapshot.usage == Usage(tool_usage=ToolUsage(1))
+    assert told.snapshot.raw_status == "SUCCESS"
+    assert event(without(DATA, "task_type", "result")).kind is None
+    assert event().kind == "image"
 
 
 def test_a_failed_task_tells_why() -> None:

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from toapis_async.errors import InvalidRequest
-from toapis_async.request import IMAGE_MODELS, ImageRequest, files_in, with_links
+from toapis_async.request import IMAGE_MODELS, VIDEO_MODELS, ImageRequest, files_in, with_links
+from toapis_async.request.catalogue import facts_of
 
 LINK = "https://files.toapis.com/a.png"
 OTHER = "https://files.toapis.com/b.png"
@@ -79,10 +80,7 @@ def test_references_go_out_under_the_name_that_the_page_lists(given: str, refere
 
 
 def test_the_lists_above_are_all_known_models_but_those_apart() -> None:
-    known = {*OLD_NAME, *BOTH_NAMES, "gpt-image-2-vip", "grok-imagine-1.0"}
-    assert known <= IMAGE_MODELS.keys()
-    for name in IMAGE_MODELS.keys() - known:
-        assert name.startswith("gemini-")
+    assert {*OLD_NAME, *BOTH_NAMES, "gpt-image-2-vip", "grok-imagine-1.0"} == IMAGE_MODELS.keys()
 
 
 @pytest.mark.parametrize("model", BOTH_NAMES)
@@ -170,7 +168,7 @@ def test_the_model_decides_where_a_request_goes_unless_the_caller_says() -> None
         ("gpt-image-2.5-sunburst-vip", "size", "1:1", "pixels such as 1024x1024"),
         ("gpt-image-2.5-sunburst-official", "quality", "ultra", "xhigh, max"),
         ("gemini-3-pro-image-preview", "n", 2, "from 1 to 1"),
-        ("gemini-3-pro-image-preview", "metadata", {"resolution": "8K"}, "0.5K, 1K, 2K, 4K"),
+        ("gemini-3-pro-image-preview", "metadata", {"resolution": "0.5K"}, "1K, 2K, 4K"),
         ("gemini-3.1-flash-image-preview", "metadata", {"google_search": "yes"}, "True or False"),
         ("doubao-seedream-4-0", "n", 16, "from 1 to 15"),
         ("doubao-seedream-5-0-pro", "n", 11, "from 1 to 10"),
@@ -246,8 +244,9 @@ def test_references_that_a_model_would_not_read_or_needs_are_told() -> None:
 
 
 def test_the_one_size_that_official_does_not_make_is_refused() -> None:
-    message = refused(model="gpt-image-2-official", size="1:1", resolution="4k")
-    assert "gpt-image-2-official makes no 1:1 at 4k" in message
+    for fields in ({"size": "1:1", "resolution": "4k"}, {"resolution": "4K"}):
+        message = refused(model="gpt-image-2-official", **fields)
+        assert "gpt-image-2-official makes no 1:1 at 4k" in message
 
 
 @pytest.mark.parametrize("model", ["gpt-image-2-vip", "flux-2-pro", UNKNOWN])
@@ -282,3 +281,20 @@ def test_a_reference_that_is_a_file_name_is_refused_for_known_models() -> None:
 
 def test_a_model_near_a_known_one_is_no_mistake() -> None:
     assert ImageRequest("a kite", model="gpt-image-2-vlp", size="auto", n=0).body()["size"] == "auto"
+
+
+@pytest.mark.parametrize(
+    ("model", "facts"),
+    [
+        ("gpt-image-2", {"image_urls": "at most 16 links or files", "n": "a whole number from 1 to 10 (left out: 1)"}),
+        ("grok-imagine-1.0", {"references": "none"}),
+        ("grok-imagine-1.0-edit", {"endpoint": "edits", "needed": "image_urls", "image_urls": "links or files"}),
+        (
+            "seedance-2",
+            {"image_with_roles": "first_frame (at most 1), last_frame (at most 1), reference_image (at most 9)"},
+        ),
+    ],
+)
+def test_what_a_model_takes_can_be_told_in_words(model: str, facts: dict[str, str]) -> None:
+    known = {**IMAGE_MODELS, **VIDEO_MODELS}[model]
+    assert facts.items() <= dict(facts_of(known)).items()

@@ -11,10 +11,12 @@ from attrs import evolve, frozen
 from toapis_async.errors import UnreadableAnswer, WebhookRejected
 from toapis_async.protocol.lenient import Answer, JsonObject, as_object, json_of, read_text, read_text_or_none
 from toapis_async.protocol.lifecycle import claim_of, status_of
+from toapis_async.protocol.results import kind_of
 from toapis_async.protocol.wire import decode_task
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
+    from toapis_async.request import Kind
     from toapis_async.task import TaskSnapshot
 
 TEST_TYPE: Final = "endpoint.test"
@@ -29,6 +31,7 @@ class WebhookEvent:
     event_id: str
     type: str
     snapshot: TaskSnapshot | None
+    kind: Kind | None = None  #: of the task, by its `task_type`; None when the event does not say
 
     @property
     def is_test(self) -> bool:
@@ -42,7 +45,9 @@ def decode_event(body: bytes, event_id: str) -> WebhookEvent:
     if members is None or not kind:
         raise WebhookRejected("signed, but no event: the body is not a JSON object with a type", status=400)
     data = as_object(members.get("data"))
-    return WebhookEvent(event_id, kind, _final(data, kind) if data is not None and kind != TEST_TYPE else None)
+    if data is None or kind == TEST_TYPE:
+        return WebhookEvent(event_id, kind, None)
+    return WebhookEvent(event_id, kind, _final(data, kind), kind_of(data))
 
 
 def _final(data: JsonObject, kind: str) -> TaskSnapshot | None:

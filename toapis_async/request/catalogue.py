@@ -88,7 +88,7 @@ class KnownModel:
     kind: Kind
     rules: Mapping[str, Rule]  #: by field; `metadata.resolution` for a member of `metadata`
     references: Mapping[str, int | None]  #: the names it lists for references, with the most each takes
-    needs: str | None = None  #: a field that can't be left out, beside those that no model can do without
+    needs: tuple[str, ...] = ()  #: fields of which one must be given, beside those that no model can do without
     edits: Literal["only", "multipart"] | None = None  #: of `POST /v1/images/edits`: its only endpoint, or as a form
     roles: Mapping[str, Mapping[str, int | None]] = {}  #: of videos: by field, the most of each role
 
@@ -96,6 +96,30 @@ class KnownModel:
         """What the service takes for a field that is left out, where the page says so."""
         rule = self.rules.get(name)
         return rule.default if rule is not None else None
+
+
+def facts_of(model: KnownModel) -> tuple[tuple[str, str], ...]:
+    """What a model takes, for people: pairs of a field and what its page says of it."""
+    facts = [(name, rule.allowed + _default_in_words(rule)) for name, rule in model.rules.items()]
+    for name, most in model.references.items():
+        facts.append((name, "links or files" if most is None else f"at most {most} links or files"))
+    for name, roles in model.roles.items():
+        facts.append((name, ", ".join(_role_in_words(role, most) for role, most in roles.items())))
+    if model.kind == "image" and not model.references:
+        facts.append(("references", "none"))
+    if model.needs:
+        facts.append(("needed", " or ".join(model.needs)))
+    if model.edits is not None:
+        facts.append(("endpoint", "edits" if model.edits == "only" else "generations, or edits when you say so"))
+    return tuple(facts)
+
+
+def _role_in_words(role: str, most: int | None) -> str:
+    return (role or "any role") + ("" if most is None else f" (at most {most})")
+
+
+def _default_in_words(rule: Rule) -> str:
+    return "" if rule.default is None else f" (left out: {rule.default})"
 
 
 def table(models: Iterable[KnownModel]) -> dict[str, KnownModel]:
@@ -119,9 +143,10 @@ def check_fields(model: KnownModel, fields: Mapping[str, object]) -> None:
 
 def check_needed(model: KnownModel, fields: Mapping[str, object]) -> None:
     """Refuse a request without what the model can't do without."""
-    if model.needs is not None and not fields.get(model.needs):
+    if model.needs and not any(member_of(fields, name) for name in model.needs):
         raise InvalidRequest(
-            f"{model.name} works from {model.needs}, which is missing; {anyway(model.needs)}", field=model.needs
+            f"{model.name} works from {' or '.join(model.needs)}, which is missing; {anyway(model.needs[0])}",
+            field=model.needs[0],
         )
 
 

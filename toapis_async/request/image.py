@@ -317,10 +317,14 @@ def _check_references_of(request: ImageRequest) -> None:
             f"{anyway('n')}",
             field="n",
         )
-    if known.name == "gpt-image-2-official" and (request.size, request.resolution) == ("1:1", "4k"):
+    if known.name == "gpt-image-2-official" and _is_square_4k(request):
         raise InvalidRequest(
             f"{known.name} makes no 1:1 at 4k: take resolution='2k' or another size; {anyway('size')}", field="size"
         )
+
+
+def _is_square_4k(request: ImageRequest) -> bool:
+    return (request.size or "1:1") == "1:1" and (request.resolution or "").lower() == "4k"
 
 
 def _check_size(size: str) -> None:

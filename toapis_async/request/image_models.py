@@ -34,7 +34,7 @@ def _model(
     rules: Mapping[str, Rule],
     *references: str,
     most: int | None = None,
-    needs: str | None = None,
+    needs: tuple[str, ...] = (),
     edits: Literal["only", "multipart"] | None = None,
 ) -> KnownModel:
     return KnownModel(name, "image", rules, dict.fromkeys(references, most), needs, edits)
@@ -44,8 +44,8 @@ def _gpt_image_2() -> list[KnownModel]:
     sized = {"size": one_of(*RATIOS, "auto", default="1:1"), "resolution": one_of(*RESOLUTIONS, default="1k")}
     made = {
         "n": _TEN,
-        "quality": one_of("auto", *QUALITIES, default="high"),
-        "output_format": one_of("png", "jpeg", "webp"),
+        "quality": one_of(*QUALITIES, default="high"),
+        "output_format": one_of("png", "jpeg"),
         "output_compression": whole(0, 100),
     }
     vip = {
@@ -88,17 +88,24 @@ def _gpt_image_2_5() -> list[KnownModel]:
 
 
 def _gemini() -> list[KnownModel]:
-    shared = {"size": _RATIO, "n": _ONE, "metadata.resolution": one_of("0.5K", "1K", "2K", "4K")}
+    shared = {"size": _RATIO, "n": _ONE, "metadata.resolution": one_of("1K", "2K", "4K")}
+    small_too = {**shared, "metadata.resolution": one_of("0.5K", "1K", "2K", "4K")}
     searches = {"metadata.google_search": flag(), "metadata.google_image_search": flag()}
-    previews = (
-        *("gemini-2.5-flash-image-preview", "gemini-2.5-flash-image"),
-        *("gemini-3-pro-image-preview", "gemini-3-pro-image"),
+
+    def rules(name: str) -> dict[str, Rule]:
+        return small_too if "3.1" in name else shared
+
+    standard = (
+        *("gemini-2.5-flash-image-preview", "gemini-3-pro-image-preview"),
         *("gemini-3.1-flash-image-preview", "gemini-3.1-flash-image"),
     )
+    official = (
+        *("gemini-2.5-flash-image-official", "gemini-3-pro-image-preview-official"),
+        *("gemini-3.1-flash-image-preview-official", "gemini-3.1-flash-image-official"),
+    )
     return [
-        *(_model(name, {**shared, **searches}, *_OLD, most=14) for name in previews),
-        *(_model(f"{name}-official", shared, *_OLD, most=3 if "2.5" in name else 14) for name in previews),
-        _model("gemini-2.5-flash-image-official", shared, *_OLD, most=3),
+        *(_model(name, {**rules(name), **searches}, *_OLD, most=14) for name in standard),
+        *(_model(name, rules(name), *_OLD, most=3 if "2.5" in name else 14) for name in official),
     ]
 
 
@@ -125,13 +132,13 @@ def _others() -> list[KnownModel]:
         "size": shaped("a ratio such as 16:9, or pixels such as 1024*1024", RATIO + r"|auto|[0-9]{2,5}[*xX][0-9]{2,5}"),
         "metadata.watermark": flag(),
     }
-    qwen = {"size": _PIXELS, "metadata.seed": whole(0, None), "metadata.prompt_extend": flag()}
+    qwen = {"size": _PIXELS, "metadata.prompt_extend": flag()}
     return [
         *(_model(name, flux, *_OLD, most=8) for name in ("flux-2-pro", "flux-2-flex")),
         *(_model(name, kontext, *_OLD, most=1) for name in ("flux-kontext-pro", "flux-kontext-max")),
         *(_model(name, few, *_OLD, most=5) for name in ("gpt-4o-image", "grok-4-1-image", "grok-4-2-image")),
         _model("grok-imagine-1.0", {"size": _RATIO, "n": _TEN}),
-        _model("grok-imagine-1.0-edit", {"n": _TEN}, *_OLD, needs="image_urls", edits="only"),
+        _model("grok-imagine-1.0-edit", {"n": _TEN}, *_OLD, needs=_OLD, edits="only"),
         _model("viduq2-fast", {**vidu, "metadata.resolution": one_of("1K")}, *_OLD),
         *(_model(name, vidu, *_OLD) for name in ("viduq2-pro", "viduq3-fast", "vidu-image")),
         _model("qwen-image-3.0-pro", qwen, *_OLD, most=3),

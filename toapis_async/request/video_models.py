@@ -28,10 +28,10 @@ def _models(
     *,
     lists: Mapping[str, int | None] | None = None,
     roles: _Roles | None = None,
-    needs: str | None = None,
+    needs: tuple[str, ...] = (),
 ) -> list[KnownModel]:
-    """Models with one page; `lists`: the most members of lists of links, `roles`: of each role, `needs`: a field that
-    can't be left out."""
+    """Models with one page; `lists`: the most members of lists of links, `roles`: of each role, `needs`: fields of
+    which one must be given."""
     return [KnownModel(name, "video", rules, lists or {}, needs=needs, roles=roles or {}) for name in names]
 
 
@@ -132,7 +132,7 @@ def _minimax() -> list[KnownModel]:
         *_models(["MiniMax-H3"], h3, roles=counts),
         *_models(["MiniMax-Hailuo-02"], hailuo_02),
         *_models(["MiniMax-Hailuo-2.3"], hailuo),
-        *_models(["MiniMax-Hailuo-2.3-Fast"], hailuo, needs="image_urls"),
+        *_models(["MiniMax-Hailuo-2.3-Fast"], hailuo, needs=("image_urls",)),
     ]
 
 
@@ -154,7 +154,8 @@ def _wan_and_vidu() -> list[KnownModel]:
         "metadata.off_peak": flag(),
     }
     return [
-        *_models(["wan2.6", "wan2.6-flash"], wan, lists={"image_urls": 1}),
+        *_models(["wan2.6"], wan, lists={"image_urls": 1}),
+        *_models(["wan2.6-flash"], wan, lists={"image_urls": 1}, needs=("image_urls", "metadata.reference_urls")),
         *_models(
             ["wan3.0-video"],
             wan_3,
@@ -162,9 +163,11 @@ def _wan_and_vidu() -> list[KnownModel]:
             roles={"audio_with_roles": {"": 5}},
         ),
         *_models(["viduq3-pro", "viduq3-turbo"], vidu, lists={"image_urls": 2}),
-        *_models(["viduq3"], {**vidu, "duration": whole(3, 16, default=5)}, lists={"image_urls": 7}),
         *_models(
-            ["viduq3-pro-fast", "viduq3-ad", "viduq3-drama", "viduq3-mix"],
+            ["viduq3"], {**vidu, "duration": whole(3, 16, default=5)}, lists={"image_urls": 7}, needs=("image_urls",)
+        ),
+        *_models(
+            ["viduq3-pro-fast", "viduq3-pro-ad", "viduq3-pro-drama", "viduq3-pro-mix"],
             {"resolution": one_of("720P", "1080P", default="720P")},
         ),
     ]
@@ -191,7 +194,7 @@ def _others() -> list[KnownModel]:
     }
     return [
         *_models(["grok-video-1.0"], grok, lists={"reference_images": 8}),
-        *_models(["grok-video-1.5"], grok, needs="image"),
+        *_models(["grok-video-1.5"], grok, needs=("image",)),
         *_models(["grok-imagine-1.0-video"], imagine, lists={"image_urls": 7}),
         *_models(["gemini-omni-flash"], omni, lists={"image_urls": 3, "video_list": 3}),
         *_models(["gemini-omni-flash-preview-official"], omni, lists={"image_urls": 10, "video_list": 3}),
