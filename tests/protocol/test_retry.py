@@ -71,6 +71,19 @@ def test_an_empty_account_is_final_under_any_status(status: int) -> None:
 
 
 @pytest.mark.parametrize(
+    ("error", "kind"),
+    [
+        (TransportError("lost", may_have_been_accepted=True, sent=1), RefusalKind.UNCERTAIN),
+        (TransportError("not sent"), RefusalKind.RETRYABLE),
+        (TransportError("nobody trusts it", retryable=False), RefusalKind.FINAL),
+    ],
+    ids=str,
+)
+def test_what_the_network_did_to_a_submission(error: TransportError, kind: RefusalKind) -> None:
+    assert refusal_kind(error) is kind
+
+
+@pytest.mark.parametrize(
     ("error", "passes"),
     [
         (TransportError("lost", sent=1), True),

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 from toapis_async.errors import ServiceError, UnreadableAnswer
 from toapis_async.models import Balance, Model, Upload
 from toapis_async.protocol.lenient import Answer
+from toapis_async.protocol.pricing import decode_prices
 from toapis_async.protocol.wire import decode_balance, decode_models, decode_upload
 
 from .kit import answer, json_values, nested
@@ -141,3 +142,10 @@ def test_arbitrary_json_decodes_or_is_refused(decode: Callable[[Answer], object]
         outcome = error
     assert isinstance(outcome, Upload | Balance | tuple | ServiceError)
     assert not isinstance(outcome, ServiceError) or len(str(outcome)) < 450
+
+
+@pytest.mark.parametrize("decode", [decode_balance, decode_models, decode_prices, decode_upload])
+def test_an_error_in_place_of_the_result_is_raised_in_its_own_words(decode: Callable[[Answer], object]) -> None:
+    for body in ({"error": {"code": "x", "message": "m"}}, {"success": False, "message": "m"}, {"message": "m"}):
+        with pytest.raises(ServiceError, match=r"^m \(HTTP 200"):
+            decode(answer(body))

@@ -23,6 +23,7 @@ from toapis_async.protocol.lenient import (
     read_text_or_none,
     unreadable,
 )
+from toapis_async.protocol.refusals import check_refusal
 from toapis_async.request import DEFAULT_MODEL, VIDEO_MODELS
 from toapis_async.request.catalogue import member_of
 
@@ -54,6 +55,7 @@ def decode_prices(answer: Answer) -> PricePage:
     body = read_object(answer)
     entries = body.get("data")
     if not isinstance(entries, list):
+        check_refusal(answer)
         raise unreadable(answer, "no list of prices", "$.data")
     is_usd = read_text(body.get("currency")).upper() in {"", "USD"}
     prices = tuple(

@@ -48,6 +48,9 @@ _ENVELOPE: Final = frozenset(
 )
 """Members that an answer may have beside an error; one that holds nothing else holds no result."""
 
+_MOST_BYTES: Final = 65_536
+"""A longer body holds pictures, or is a page whose beginning says enough."""
+
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "x-oneapi-request-id", "request-id")
 _REQUEST_ID: Final = re.compile(r"request[ _-]?id\W{1,5}(?=[\w-]{0,79}\d)([\w-]{6,80})", re.IGNORECASE)
 SUPPORT_HEADERS: Final = (*_REQUEST_ID_HEADERS, "cf-ray")
@@ -88,7 +91,7 @@ def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = 
     That is a body with `success: false` or an `error`, or with a message alone, which names no task. A status query
     knows its task (`about_task`), so that a status is enough to name it; elsewhere it takes an id.
     """
-    body = as_object(json_of(answer.body))
+    body = as_object(json_of(answer.body)) if len(answer.body) <= _MOST_BYTES else None
     if body is None:
         return None
     failed, task = _says_failure(body), task_object(body)
@@ -100,6 +103,12 @@ def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = 
     if not says_error and (has_id or not _has_only_a_message(body)):
         return None
     return _error(answer, _reason_in(answer), about_task=about_task, model=model)
+
+
+def check_refusal(answer: Answer) -> None:
+    """Raise the error that a good answer holds in place of what was asked for, if it holds one."""
+    if (error := refusal_in(answer)) is not None:
+        raise error
 
 
 def error_of(value: object) -> TaskError | None:
@@ -173,7 +182,7 @@ def _request_id(answer: Answer) -> str | None:
     for name in _REQUEST_ID_HEADERS:
         if found := shorten(answer.headers.get(name, ""), 80):
             return found
-    text = answer.body[:65_536].decode("utf-8", "replace")
+    text = answer.body[:_MOST_BYTES].decode("utf-8", "replace")
     if match := _REQUEST_ID.search(text):
         return shorten(match[1])
     return shorten(answer.headers.get("cf-ray", ""), 80) or None
@@ -183,7 +192,9 @@ def _reason_in(answer: Answer) -> _Reason:
     body = as_object(json_of(answer.body))
     if body is not None and (reason := _reason_of_body(body)):
         return reason
-    text = answer.body[:65_536].decode("utf-8", "replace")
+    if body is not None and _says_failure(body):
+        return _Reason("the service refused without a reason")
+    text = answer.body[:_MOST_BYTES].decode("utf-8", "replace")
     if title := _TITLE.search(text):
         return _Reason(shorten(title[1]) or "an HTML page")
     if "<html" in text[:1024].lower():
@@ -193,13 +204,15 @@ def _reason_in(answer: Answer) -> _Reason:
 
 def _reason_of_body(body: JsonObject) -> _Reason | None:
     error = body.get("error")
-    found = _reason_of(error) or _reason_of(body.get("message") or body.get("msg")) or _reason_of(body.get("detail"))
+    message = body.get("message") or body.get("msg")
+    inner = (as_object(body.get("data")) or {}).get("error")
+    found = _reason_of(error) or _reason_of(message) or _reason_of(body.get("detail")) or _reason_of(inner)
     outer = _codes_in(body)
     if found is None:
         return _Reason(outer[0], outer) if outer else None
     param = (as_object(error) or {}).get("param")
-    message = f"{found.message} [{param}]" if isinstance(param, str) and param else found.message
-    return _Reason(shorten(message), (*found.codes, *outer), found.upstream_code)
+    text = f"{found.message} [{param}]" if isinstance(param, str) and param else found.message
+    return _Reason(shorten(text), (*found.codes, *outer), found.upstream_code)
 
 
 def _reason_of(value: object) -> _Reason | None:

@@ -29,8 +29,12 @@ LIMITER_DOWN = "rate_limit_unavailable"
 NO_CHANNEL = "model_not_found"
 
 
-def refusal_kind(error: ServiceError) -> RefusalKind:
-    """The last column of the service's error table, as a function of the error that answered a submission."""
+def refusal_kind(error: ServiceError | TransportError) -> RefusalKind:
+    """The last column of the service's error table, as a function of the error that a submission got."""
+    if isinstance(error, TransportError):
+        if error.may_have_been_accepted:
+            return RefusalKind.UNCERTAIN
+        return RefusalKind.RETRYABLE if error.retryable else RefusalKind.FINAL
     if isinstance(error, InsufficientQuota):  # whatever the status it came with, 429 and 200 included
         return RefusalKind.FINAL
     if error.status == 429 or (error.status == 503 and error.code == LIMITER_DOWN):

@@ -10,7 +10,7 @@ import cattrs
 from attrs import define, evolve
 from cattrs.gen import make_dict_structure_fn, override
 
-from toapis_async.errors import ServiceError, UnreadableAnswer
+from toapis_async.errors import UnreadableAnswer
 from toapis_async.models import Balance, Model, Upload
 from toapis_async.protocol.lenient import (
     Answer,
@@ -28,7 +28,7 @@ from toapis_async.protocol.lenient import (
 )
 from toapis_async.protocol.lifecycle import claim_of, status_of
 from toapis_async.protocol.links import LINK_LIFE
-from toapis_async.protocol.refusals import error_of
+from toapis_async.protocol.refusals import check_refusal, error_of
 from toapis_async.protocol.results import File, images_of, kind_of, read_files, videos_of
 from toapis_async.request import with_links
 from toapis_async.task import Billing, TaskError, TaskSnapshot, TaskStatus, TokenDetails, ToolUsage, Usage
@@ -170,7 +170,7 @@ def decode_upload(answer: Answer) -> Upload:
 def decode_balance(answer: Answer) -> Balance:
     """A balance; the service reports a failure as 200 with `success: false`."""
     body = read_object(answer)
-    _check_success(answer, body)
+    check_refusal(answer)
     if "remain_credits" not in body and "remain_balance" not in body:
         body = as_object(body.get("data")) or body
     numbers = ("remain_credits", "used_credits", "remain_balance", "used_balance", "credits_per_usd")
@@ -184,6 +184,7 @@ def decode_models(answer: Answer) -> tuple[Model, ...]:
     """The list of models: `{"data": [{"id": …}, …]}`."""
     rows = read_object(answer).get("data")
     if not isinstance(rows, list):
+        check_refusal(answer)
         raise unreadable(answer, "no list of models", "$.data")
     objects = (as_object(row) or {} for row in cast("list[object]", rows))
     return tuple(Model(row["id"], row) for row in objects if isinstance(row.get("id"), str))
@@ -191,18 +192,8 @@ def decode_models(answer: Answer) -> tuple[Model, ...]:
 
 def _data(answer: Answer) -> JsonObject:
     body = read_object(answer)
-    _check_success(answer, body)
+    check_refusal(answer)
     return as_object(body.get("data")) or body
-
-
-def _check_success(answer: Answer, body: JsonObject) -> None:
-    if body.get("success") is False:
-        error = error_of(body.get("error")) or error_of(body.get("message"))
-        raise ServiceError(
-            error.message if error else "the service refused without a reason",
-            status=answer.status,
-            code=error.code if error else "",
-        )
 
 
 # ---------------------------------------------------------------------------------------------- structure
