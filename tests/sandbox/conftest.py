@@ -10,7 +10,7 @@ import pytest
 
 from toapis_async.sandbox import Sandbox
 
-from .kit import Caller, Clock
+from .kit import SECRET, Caller, Clock, Receiver, receiving
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -40,3 +40,15 @@ async def sandbox(clock: Clock) -> AsyncIterator[Sandbox]:
 @pytest.fixture
 def caller(session: aiohttp.ClientSession, sandbox: Sandbox) -> Caller:
     return Caller(session, sandbox)
+
+
+@pytest.fixture
+async def receiver() -> AsyncIterator[Receiver]:
+    async with receiving() as receiver:
+        yield receiver
+
+
+@pytest.fixture
+async def pushing(sandbox: Sandbox, receiver: Receiver) -> Sandbox:
+    sandbox.webhooks.configure(receiver.url, SECRET)
+    return sandbox

@@ -3,20 +3,26 @@
 from __future__ import annotations
 
 import asyncio
+import hashlib
+import hmac
 import io
 import json
-from dataclasses import dataclass
+from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
 import aiohttp
+from aiohttp import web
 from yarl import URL
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import AsyncIterator, Callable, Mapping
 
     from toapis_async.sandbox import Sandbox
 
+SECRET = "whsec_test"
+HTTPS = "https://hooks.example/toapis?key=1"
 VIP = "gpt-image-2-vip"
 SEEDANCE = "seedance-2"
 PNG_START = b"\x89PNG\r\n\x1a\n"
@@ -120,3 +126,44 @@ class Caller:
         """A file without any key."""
         async with self._session.get(url, allow_redirects=False, headers=headers) as response:
             return Reply(response.status, response.headers, await response.read())
+
+
+@dataclass(slots=True)
+class Receiver:
+    """A server that keeps what it is sent, and answers as told (200 for ever after)."""
+
+    answers: list[int] = field(default_factory=list[int])
+    seen: list[tuple[str, dict[str, str], bytes]] = field(default_factory=list[tuple[str, dict[str, str], bytes]])
+    url: str = ""
+    silent: asyncio.Event | None = None
+
+    async def handle(self, request: web.Request) -> web.Response:
+        self.seen.append((request.path, dict(request.headers), await request.read()))
+        if self.silent is not None:
+            await self.silent.wait()
+        status = self.answers.pop(0) if self.answers else 200
+        return web.Response(status=status, headers={"Location": "/elsewhere"} if status == 307 else None)
+
+    @property
+    def bodies(self) -> list[dict[str, Any]]:
+        return [json.loads(raw) for _, _, raw in self.seen]
+
+
+@asynccontextmanager
+async def receiving() -> AsyncIterator[Receiver]:
+    receiver = Receiver()
+    app = web.Application()
+    app.router.add_route("*", "/{path:.*}", receiver.handle)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+    await runner.setup()
+    try:
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        receiver.url = f"http://127.0.0.1:{runner.addresses[0][1]}/hook"
+        yield receiver
+    finally:
+        await runner.cleanup()
+
+
+def signatures(raw: bytes, headers: dict[str, str], *secrets: str) -> str:
+    signed = f"{headers['X-ToAPIs-Webhook-Id']}.{headers['X-ToAPIs-Webhook-Timestamp']}.".encode() + raw
+    return ",".join(f"v1={hmac.new(secret.encode(), signed, hashlib.sha256).hexdigest()}" for secret in secrets)

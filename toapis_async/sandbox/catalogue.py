@@ -186,6 +186,7 @@ def _same_area(ratio: float, square_side: int) -> tuple[int, int]:
 
 
 _ALL: Final = RESOLUTIONS
+_FROM_HALF: Final = ("1k", "0.5k", "2k", "4k")
 _LISTED_25: Final = ("1:1", "3:2", "2:3", "4:3", "3:4", "5:4", "4:5", "16:9", "9:16", "21:9")
 _EITHER: Final[Mapping[str, int | None]] = {"reference_images": None, "image_urls": None}
 _QUALITIES_25: Final = ("auto", "low", "medium", "high", "xhigh", "max")
@@ -293,13 +294,12 @@ _MODELS: Final = (
         name="gpt-4o-image", owned_by="openai", prices=_by_resolution(2.0), references={"image_urls": 5},
         prompt_limit=1_000, counts=_FEW, reads_mask=True, pace=1.5,
     ),
-    _gemini("gemini-2.5-flash-image-preview", 2.5, ("1k",), 14),
-    _gemini("gemini-2.5-flash-image-official", 5.0, ("1k",), 3),
-    _gemini("gemini-3-pro-image-preview", 6.0, _ALL, 14),
-    _gemini("gemini-3-pro-image-preview-official", 12.0, _ALL, 14),
-    _gemini("gemini-3.1-flash-image-preview", 3.0, ("1k", "0.5k", "2k", "4k"), 14),
-    _gemini("gemini-3.1-flash-image-official", 6.0, ("1k", "0.5k", "2k", "4k"), 14),
-    _gemini("gemini-3.1-flash-image-preview-official", 6.0, ("1k", "0.5k", "2k", "4k"), 14),
+    *(_gemini(f"gemini-2.5-flash-image{name}", 2.5, ("1k",), 14) for name in ("", "-preview")),
+    *(_gemini(f"gemini-2.5-flash-image{name}-official", 5.0, ("1k",), 3) for name in ("", "-preview")),
+    *(_gemini(f"gemini-3-pro-image{name}", 6.0, _ALL, 14) for name in ("", "-preview")),
+    *(_gemini(f"gemini-3-pro-image{name}-official", 12.0, _ALL, 14) for name in ("", "-preview")),
+    *(_gemini(f"gemini-3.1-flash-image{name}", 3.0, _FROM_HALF, 14) for name in ("", "-preview")),
+    *(_gemini(f"gemini-3.1-flash-image{name}-official", 6.0, _FROM_HALF, 14) for name in ("", "-preview")),
     _seedream("doubao-seedream-4-0", 2.0, _to(15), 0.8),
     _seedream("doubao-seedream-4-5", 2.4, _to(15), 0.8),
     _seedream("doubao-seedream-5-0", 2.8, _to(15), 0.9),

@@ -77,6 +77,7 @@ class Fault(StrEnum):
     TASK_FAILS_FAIL_REASON = "task_fails_fail_reason"  # as a fail_reason text
     TASK_FAILS_ERROR_TEXT = "task_fails_error_text"  # as error: "text"
     TASK_FAILS_MESSAGE = "task_fails_message"  # no error, a top-level message
+    TASK_FAILS_AT_100 = "task_fails_at_100"  # at progress 100, with an upstream's code
     TASK_VANISHES = "task_vanishes"  # 404 from now on; the ledger keeps it
     TASK_VANISHES_400 = "task_vanishes_400"  # the same as 400 {"message": "task_not_exist"}
     BILL_PENDING = "bill_pending"  # its bill stays pending for good, whatever becomes of it

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
 
     from toapis_async.sandbox.jobs import JsonObject
 
-UNPRICED: Final = {"flux-kontext-max", "viduq3-pro-drama"}
+UNPRICED: Final = {"flux-kontext-max", "viduq3-drama"}
 """Listed without prices, which means unknown, not free."""
 PEAK_PRICED: Final = "doubao-seedance-1-0-pro-quality"
 """Listed with a second, dearer price for the hours of its peak windows. The sandbox charges the first."""

@@ -72,6 +72,9 @@ def _reshape_error(body: JsonObject, faults: Container[Fault]) -> None:
     elif Fault.EMPTY_CODES in faults:
         fields["code"] = ""
     body["error"] = fields
+    if Fault.TASK_FAILS_AT_100 in faults:
+        body["progress"] = 100
+        fields |= {"code": "upstream_timeout", "message": "the upstream took too long"}
     if Fault.TASK_FAILS_FAIL_REASON in faults:
         del body["error"]
         body["fail_reason"] = fields["message"]

@@ -21,7 +21,7 @@ PIXELS_OF: Final = {
 SIX: Final = ("21:9", "16:9", "4:3", "1:1", "3:4", "9:16")
 _FIVE: Final = ("16:9", "9:16", "1:1", "4:3", "3:4")
 _TWO: Final = ("16:9", "9:16")
-_FRAMES: Final = {"first_frame": 1, "last_frame": 1}
+_FRAMES: Final[dict[str, int | None]] = {"first_frame": 1, "last_frame": 1}
 _PRICE: Final = {480: 0.5, 512: 0.6, 540: 0.7, 720: 1.0, 768: 1.1, 1080: 2.0, 1440: 3.0, 2160: 5.0}
 
 
@@ -42,10 +42,12 @@ class VideoModel:
     ratios: tuple[str, ...] = ()
     ratio: str = "16:9"
     ratio_field: str = "aspect_ratio"
-    inputs: Mapping[str, int] = field(default_factory=dict[str, int])
+    inputs: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
     """The fields that it reads URLs from, with how many each may hold; those of `metadata` with the prefix."""
-    roles: Mapping[str, int] = field(default_factory=dict[str, int])
-    """The roles that `image_with_roles` may have, with how many of each."""
+    first_only: bool = False
+    """Of `image_urls` the first is read, whatever follows."""
+    roles: Mapping[str, int | None] = field(default_factory=dict[str, int | None])
+    """The roles that `image_with_roles` may have, with how many of each. Empty: any."""
     needs: tuple[str, ...] = ()
     """At least one of these inputs must be given."""
     apart: tuple[str, ...] = ()
@@ -82,10 +84,10 @@ def _span(first: int, last: int, *more: int) -> tuple[int, ...]:
 
 
 def _seedance(
-    name: str, durations: tuple[int, ...], resolutions: tuple[str, ...], images: int, others: int
+    name: str, durations: tuple[int, ...], resolutions: tuple[str, ...], images: int, others: int | None
 ) -> VideoModel:
-    inputs = {
-        "image_with_roles": images, "video_with_roles": others, "audio_with_roles": others, "image_urls": images,
+    inputs: dict[str, int | None] = {
+        "image_with_roles": images, "video_with_roles": others, "audio_with_roles": others, "image_urls": None,
     }  # fmt: skip
     return VideoModel(
         name=name, owned_by="bytedance", durations=durations, resolutions=resolutions, ratios=(*SIX, "adaptive"),
@@ -96,12 +98,12 @@ def _seedance(
 def _seedance_1(name: str, durations: tuple[int, ...], median_s: float, where: str = "resolution") -> VideoModel:
     return VideoModel(
         name=name, owned_by="bytedance", durations=durations, resolutions=("480p", "720p", "1080p"), ratios=SIX,
-        resolution_field=where, inputs={"image_with_roles": 4, "image_urls": 2},
-        roles={**_FRAMES, "reference_image": 4}, median_s=median_s, credits=10,
+        resolution_field=where, inputs={"image_with_roles": None, "image_urls": None},
+        roles={**_FRAMES, "reference_image": None}, median_s=median_s, credits=10,
     )  # fmt: skip
 
 
-def _kling(name: str, durations: tuple[int, ...], inputs: Mapping[str, int]) -> VideoModel:
+def _kling(name: str, durations: tuple[int, ...], inputs: Mapping[str, int | None]) -> VideoModel:
     return VideoModel(
         name=name, owned_by="kling", durations=durations, resolutions=("std", "pro"), resolution="std",
         resolution_field="mode", ratios=("16:9", "9:16", "1:1"), inputs=inputs, roles=_FRAMES, credits=14,
@@ -117,10 +119,10 @@ def _hailuo(name: str, *resolutions: str, needs: tuple[str, ...] = ()) -> VideoM
     )  # fmt: skip
 
 
-def _sora(name: str, ratio: str, inputs: int, *, remixes: bool = False, most: int = 1) -> VideoModel:
+def _sora(name: str, ratio: str, *, remixes: bool = False, most: int = 1) -> VideoModel:
     return VideoModel(
         name=name, owned_by="openai", durations=(4, 8, 12), duration=4, ratios=_TWO, ratio=ratio,
-        inputs={"image_urls": inputs}, remixes=remixes, most=most, credits=20,
+        inputs={"image_urls": None}, first_only=name == "sora-2-official", remixes=remixes, most=most, credits=20,
     )  # fmt: skip
 
 
@@ -133,15 +135,15 @@ def _veo(name: str, credits_: float) -> VideoModel:
 
 
 def _veo_official(name: str, credits_: float) -> VideoModel:
-    inputs = {"image_urls": 1, "metadata.referenceImages": 3, "metadata.lastFrame": 1}
+    inputs: dict[str, int | None] = {"image_urls": None, "metadata.referenceImages": 3, "metadata.lastFrame": 1}
     return VideoModel(
         name=name, owned_by="google", durations=(4, 6, 8), duration=8, resolutions=("720p", "1080p", "4k"), ratios=_TWO,
-        ratio_field="size", inputs=inputs, credits=credits_,
+        ratio_field="size", inputs=inputs, first_only=True, credits=credits_,
     )  # fmt: skip
 
 
 def _vidu(
-    name: str, durations: tuple[int, ...], inputs: Mapping[str, int], *, needs: tuple[str, ...] = ()
+    name: str, durations: tuple[int, ...], inputs: Mapping[str, int | None], *, needs: tuple[str, ...] = ()
 ) -> VideoModel:
     plain = name in {"viduq3-pro", "viduq3-turbo", "viduq3"}
     return VideoModel(
@@ -152,19 +154,20 @@ def _vidu(
 
 
 _GROK: Final = ("16:9", "9:16", "3:2", "2:3", "1:1")
-_VIDU_MORE: Final = {"image_urls": 7, "url": 1, "video_list": 1}
+_VIDU_MORE: Final[dict[str, int | None]] = {"image_urls": None, "url": 1, "video_list": None}
+_KLING_MORE: Final = {"metadata.image_list": None, "metadata.element_list": None, "video_list": 1}
 _MODELS: Final = (
-    _sora("sora-2", "16:9", 1, remixes=True),
-    _sora("sora-2-vvip", "16:9", 1, most=4),
-    _sora("sora-2-official", "9:16", 1, remixes=True),
+    _sora("sora-2", "16:9", remixes=True),
+    _sora("sora-2-vvip", "16:9", most=4),
+    _sora("sora-2-official", "9:16", remixes=True),
     _veo("veo3.1-fast", 60),
     _veo("veo3.1-quality", 200),
     _veo("veo3.1-lite", 30),
     _veo_official("Veo3.1-quality-official", 80),
     _veo_official("Veo3.1-fast-official", 30),
     _veo_official("Veo3.1-lite-official", 10),
-    _seedance("seedance-2", _span(4, 15, 0, -1), ("480p", "720p", "1080p", "4k"), 9, 3),
-    _seedance("seedance-2-fast", _span(4, 15, 0, -1), ("480p", "720p"), 9, 3),
+    _seedance("seedance-2", _span(4, 15, 0, -1), ("480p", "720p", "1080p", "4k"), 9, None),
+    _seedance("seedance-2-fast", _span(4, 15, 0, -1), ("480p", "720p"), 9, None),
     _seedance("seedance-2-mini", _span(4, 15), ("480p", "720p"), 9, 3),
     _seedance("seedance-2-5", _span(4, 30, -1), ("480p", "720p"), 30, 10),
     _seedance("seedance-2-5-cn", _span(4, 30, -1), ("480p", "720p"), 30, 10),
@@ -172,30 +175,30 @@ _MODELS: Final = (
     _seedance_1("doubao-seedance-1-0-pro-fast", _span(2, 12), 60),
     _seedance_1("doubao-seedance-1-0-pro-quality", _span(2, 12), 180),
     _seedance_1("doubao-seedance-1-5-pro", _span(4, 12), 150, "metadata.resolution"),
-    _kling("kling-v2-6", (5, 10), {"reference_images": 4, "image_with_roles": 2}),
-    _kling("kling-v3", _span(3, 15), {"reference_images": 4, "image_with_roles": 2}),
+    _kling("kling-v2-6", (5, 10), {"reference_images": None, "image_with_roles": 2}),
+    _kling("kling-v3", _span(3, 15), {"reference_images": None, "image_with_roles": 2}),
     VideoModel(
         name="kling-3.0-turbo", owned_by="kling", durations=_span(3, 15), resolutions=("720p", "1080p"),
-        ratios=("16:9", "9:16", "1:1"), inputs={"reference_images": 4}, credits=10,
+        ratios=("16:9", "9:16", "1:1"), inputs={"reference_images": None}, credits=10,
     ),
-    _kling("kling-v3-omni", _span(3, 15), {"metadata.image_list": 7, "metadata.element_list": 7, "video_list": 1}),
-    _kling("kling-video-o1", _span(3, 10), {"metadata.image_list": 7, "metadata.element_list": 7, "video_list": 1}),
+    _kling("kling-v3-omni", _span(3, 15), _KLING_MORE),
+    _kling("kling-video-o1", _span(3, 10), _KLING_MORE),
     VideoModel(
         name="MiniMax-H3", owned_by="minimax", durations=_span(4, 15), resolutions=("2K", "768p"), resolution="2K",
         ratios=(*SIX, "adaptive"), inputs={"image_with_roles": 9, "video_with_roles": 3, "audio_with_roles": 3},
-        roles={**_FRAMES, "reference_image": 9}, prompt_limit=7_000,
+        prompt_limit=7_000,
     ),
     _hailuo("MiniMax-Hailuo-02", "512P", "768P", "1080P"),
     _hailuo("MiniMax-Hailuo-2.3", "768P", "1080P"),
     _hailuo("MiniMax-Hailuo-2.3-Fast", "768P", "1080P", needs=("image_urls",)),
     VideoModel(
         name="wan2.6", owned_by="alibaba", durations=(5, 10, 15), resolutions=("720p", "1080p"), resolution="1080p",
-        ratios=_FIVE, inputs={"image_urls": 1, "metadata.reference_urls": 5},
+        ratios=_FIVE, inputs={"image_urls": 1, "metadata.reference_urls": None},
         apart=("image_urls", "metadata.reference_urls"),
     ),
     VideoModel(
         name="wan2.6-flash", owned_by="alibaba", durations=(5, 10, 15), resolutions=("720p", "1080p"),
-        resolution="1080p", ratios=_FIVE, inputs={"image_urls": 1, "metadata.reference_urls": 5}, credits=10,
+        resolution="1080p", ratios=_FIVE, inputs={"image_urls": 1, "metadata.reference_urls": None}, credits=10,
         needs=("image_urls", "metadata.reference_urls"), apart=("image_urls", "metadata.reference_urls"),
     ),
     VideoModel(
@@ -206,10 +209,7 @@ _MODELS: Final = (
     _vidu("viduq3-pro", _span(1, 16), {"image_urls": 2}),
     _vidu("viduq3-turbo", _span(1, 16), {"image_urls": 2}),
     _vidu("viduq3", _span(3, 16), {"image_urls": 7}, needs=("image_urls",)),
-    _vidu("viduq3-pro-fast", (), _VIDU_MORE),
-    _vidu("viduq3-pro-ad", (), _VIDU_MORE),
-    _vidu("viduq3-pro-drama", (), _VIDU_MORE),
-    _vidu("viduq3-pro-mix", (), _VIDU_MORE),
+    *(_vidu(f"viduq3-{name}", (), _VIDU_MORE) for name in ("pro-fast", "ad", "drama", "mix")),
     VideoModel(
         name="grok-video-1.0", owned_by="xai", durations=_span(1, 15), duration=8, resolutions=("480p", "720p"),
         ratios=_GROK, inputs={"image": 1, "reference_images": 8}, remixes=True, extends=True,

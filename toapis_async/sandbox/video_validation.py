@@ -183,9 +183,9 @@ def _inputs(model: VideoModel, fields: JsonObject, metadata: JsonObject) -> dict
         place = metadata if name.startswith("metadata.") else fields
         value = place.get(name.removeprefix("metadata."))
         urls = [] if value is None else list(_urls(value, name))
-        if len(urls) > most:
+        if most is not None and len(urls) > most:
             raise invalid(f"{name} may hold at most {most} {'URL' if most == 1 else 'URLs'}", name)
-        found[name] = urls
+        found[name] = urls[:1] if name == "image_urls" and model.first_only else urls
     return found
 
 
@@ -228,10 +228,13 @@ def _check_inputs(model: VideoModel, fields: JsonObject, inputs: dict[str, list[
 
 def _check_roles(model: VideoModel, name: str, items: list[JsonObject]) -> None:
     kind = name.partition("_")[0]
-    allowed = model.roles if kind == "image" else {f"reference_{kind}": model.inputs[name]}
-    roles = [chosen(item.get("role"), allowed, f"{name}.role") for item in items]
+    allowed = {f"reference_{kind}": model.inputs[name]} if kind != "image" and model.roles else model.roles
+    roles = [item.get("role") for item in items]
+    for role in roles:
+        if not isinstance(role, str) or (allowed and role not in allowed):
+            raise invalid(f"{name}.role must be one of {', '.join(allowed)}", f"{name}.role")
     for role, most in allowed.items():
-        if roles.count(role) > most:
+        if most is not None and roles.count(role) > most:
             raise invalid(f"{name} may hold at most {most} of role {role}", name)
     if "reference_image" in roles and set(roles) != {"reference_image"}:
         raise invalid(f"{name}: use frames or reference images, not both", name)
