@@ -174,3 +174,27 @@ def test_a_proxy_is_for_everything_and_not_for_the_sandbox(monkeypatch: pytest.M
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-any")
     assert "proxy must be an http(s) URL" in run("balance", "--proxy", "127.0.0.1:9").stderr
     assert settings_of(Options(proxy="http://127.0.0.1:9")).proxy == "http://127.0.0.1:9"
+
+
+def test_a_model_is_told_by_its_page_and_by_the_service() -> None:
+    ran = run("models", "gpt-image-2-vip", "--sandbox")
+    first, *lines = ran.stdout.splitlines()
+    assert (ran.code, first) == (0, "gpt-image-2-vip  (image)")
+    assert "  resolution        1k, 2k, 4k                         default 1k" in lines
+    assert ran.stderr == "the service offers gpt-image-2-vip to this key\n"
+    [record] = run("models", "seedance-2", "--sandbox", "--json").records
+    assert (record["type"], record["offered"], record["fields"]["resolution"]["default"]) == ("video", True, "720p")
+    assert record["roles"]["image_with_roles"]["reference_image"] == 9
+
+
+def test_a_models_page_needs_no_key() -> None:
+    ran = run("models", "sora-2")
+    assert (ran.code, ran.stdout.splitlines()[0]) == (0, "sora-2  (video)")
+    assert ran.stderr == "whether the service offers it is told when TOAPIS_API_KEY is set\n"
+
+
+def test_an_unknown_model_is_a_failure_with_the_nearest_name() -> None:
+    ran = run("models", "gpt-image-2-vpi", "--sandbox")
+    assert (ran.code, ran.stdout) == (1, "")
+    assert ran.stderr.endswith("error: no model gpt-image-2-vpi is known: did you mean gpt-image-2-vip?\n")
+    assert "`toapis models` lists them" in run("models", "zzz").stderr

@@ -5,14 +5,13 @@ from __future__ import annotations
 import asyncio
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar, cast
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import asdict
 
 from toapis_async.cli.output import ALL_DONE, exit_code_of
 from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
-from toapis_async.cli.table import aligned
 from toapis_async.errors import ToAPIsError
 from toapis_async.settings import Journal
 
@@ -22,7 +21,7 @@ if TYPE_CHECKING:
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
     from toapis_async.handle import TaskHandle
-    from toapis_async.models import Balance, Generation, Model, Upload
+    from toapis_async.models import Balance, Generation, Upload
     from toapis_async.task import TaskSnapshot
 
 Name = TypeVar("Name")
@@ -36,13 +35,13 @@ async def status(options: Options, out: Output, task_ids: tuple[str, ...]) -> in
         out.result(_status_line(snapshot))
         out.record(_status_record(snapshot))
 
-    async with Session(options, out).opened(_known_sandbox()) as session:
+    async with Session(options, out).opened(known_sandbox()) as session:
         return await _each(out, task_ids, session.client.status, show)
 
 
 async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path) -> int:
     """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code."""
-    async with Session(options, out).opened(_known_sandbox()) as session:
+    async with Session(options, out).opened(known_sandbox()) as session:
         client = session.client
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
@@ -53,7 +52,7 @@ async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder
 
 async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path) -> int:
     """Save what a journal's plain submissions made and nobody saved, and print the paths. Returns the exit code."""
-    async with Session(options, out).opened(_known_sandbox(), Journal(journal)) as session:
+    async with Session(options, out).opened(known_sandbox(), Journal(journal)) as session:
         handles = {handle.task_id: handle for handle in session.client.recovered()}
         if not handles:
             out.note(f"{journal} knows of nothing that was submitted and not saved")
@@ -78,7 +77,7 @@ def _show_saved(out: Output, _: str, saved: tuple[Generation, tuple[Path, ...]])
 
 async def balance(options: Options, out: Output, scope: Literal["key", "user"]) -> int:
     """Print the balance of the key or the account."""
-    async with Session(options, out).opened(_known_sandbox()) as session:
+    async with Session(options, out).opened(known_sandbox()) as session:
         found = await session.client.balance(scope)
     for line in _balance_lines(found):
         out.result(line)
@@ -95,18 +94,6 @@ async def upload(options: Options, out: Output, files: tuple[Path, ...]) -> int:
             out.record({"file": str(file), **asdict(sent)})
 
         return await _each(out, files, session.client.upload, show)
-
-
-async def models(options: Options, out: Output, kind: str) -> int:
-    """Print the models that the service offers."""
-    async with Session(options, out).opened(_known_sandbox()) as session:
-        found = await session.client.models(kind)
-    for model, line in zip(found, aligned([_model_line(model) for model in found]), strict=True):
-        out.result(line)
-        out.record({**model.raw, "id": model.id})
-    if not found:
-        out.note(f"the service offers no models of type {kind}")
-    return ALL_DONE
 
 
 async def _each(
@@ -139,17 +126,10 @@ async def _each(
     return exit_code
 
 
-def _known_sandbox() -> Path | None:
+def known_sandbox() -> Path | None:
     """The sandbox that `generate --sandbox` left in this folder; None (in memory) where there is none."""
     folder = Path(SANDBOX_FOLDER)
     return folder if folder.is_dir() else None
-
-
-def _model_line(model: Model) -> tuple[str, str, str]:
-    """Its id, who made it, and which requests it takes, where the service says."""
-    owner, kinds = model.raw.get("owned_by"), model.raw.get("supported_endpoint_types")
-    requests = ", ".join(map(str, cast("list[object]", kinds))) if isinstance(kinds, list) else ""
-    return model.id, owner if isinstance(owner, str) else "", requests
 
 
 def _status_line(snapshot: TaskSnapshot) -> str:

@@ -58,19 +58,22 @@ def upload(options: Options, files: tuple[Path, ...]) -> None:
         run(output, account.upload(options, output, files))
 
 
-@main.command()
-@click.option("--type", "kind", default="image", show_default=True, help="image, video, …")
+@main.command(short_help="List the models, or tell what one takes.")
+@click.argument("name", required=False)
+@click.option("--type", "kind", default="image", show_default=True, help="image, video, … of the list.")
 @service_options
-def models(options: Options, kind: str) -> None:
-    """List the models the service offers.
+def models(options: Options, name: str | None, kind: str) -> None:
+    """List the models that the service offers this key, or tell what the model NAME takes: its fields, their values and
+    defaults by its page, and whether this key may use it.
 
     \b
-      toapis models --type image
+      toapis models --type video
+      toapis models gpt-image-2-vip
     """
     with reported(output := options.output()):
-        from toapis_async.cli import account
+        from toapis_async.cli import models as body
 
-        run(output, account.models(options, output, kind))
+        run(output, body.model(options, output, name) if name else body.models(options, output, kind))
 
 
 def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
