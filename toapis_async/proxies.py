@@ -17,7 +17,7 @@ _PORTS: Final = {"http": 80, "https": 443}
 
 @frozen
 class Proxies:
-    """HTTPS_PROXY and HTTP_PROXY by the scheme of the address asked for, and who is reached without (NO_PROXY)."""
+    """HTTPS_PROXY and HTTP_PROXY by the scheme of an address, and the hosts that are reached directly (NO_PROXY)."""
 
     by_scheme: Mapping[str, str] = field(factory=dict[str, str], repr=False)  # may hold passwords
     exempt: tuple[str, ...] = ()

@@ -1,4 +1,4 @@
-"""Keys are taken out of whatever is shown of what others wrote: messages, log lines, pages.
+"""Takes API keys out of text for people that others wrote parts of: messages, log lines, pages.
 
 Only out of text for people. Raw answers, links, ids and the journal stay as they came: a link that bears the key works
 only with it.
@@ -56,12 +56,12 @@ def scrub(text: str) -> str:
         if len(key) >= _SHORTEST_LITERAL:
             text = text.replace(key, REPLACEMENT)
     plain, places = _plain(text)
-    shown: list[str] = []
+    parts: list[str] = []
     end = 0
     for first, last in _found(plain):
-        shown += (text[end : places[first][0]], REPLACEMENT)
+        parts += (text[end : places[first][0]], REPLACEMENT)
         end = places[last][1]
-    return "".join((*shown, text[end:])) if shown else text
+    return "".join((*parts, text[end:])) if parts else text
 
 
 def _found(plain: str) -> Iterator[tuple[int, int]]:

@@ -189,11 +189,11 @@ class Settings:
     """Connections to the API open at once (1 to 10,000); files have `download_concurrency` of their own."""
 
     first_poll_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
-    """Wait before the first look at a new task; the provider asks for about 5 s."""
+    """Wait before the first poll of a new task; the provider asks for about 5 s."""
     min_poll_interval_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
-    """Floor between two looks at one task; the provider asks for 5 s or more. Jitter only lengthens it."""
+    """Floor between two polls of one task; the provider asks for 5 s or more. Jitter only lengthens it."""
     poll_jitter: float = field(default=0.08, validator=_number(0, 1))
-    """How much a wait may be lengthened at random, as a fraction (0 to 1), so that looks spread out."""
+    """How much a wait may be lengthened at random, as a fraction (0 to 1), so that polls spread out."""
     max_task_age_s: float = field(default=3_600.0, validator=_number(_TINY, 7 * _DAY_S))
     """A task still unfinished after this is given to its waiters as `TaskOverdue`, and no longer watched."""
     vanish_grace_s: float = field(default=30.0, validator=_number(0, _DAY_S))

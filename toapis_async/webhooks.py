@@ -27,7 +27,7 @@ class Webhooks:
         self._opened = opened
 
     async def deliver(self, body: bytes, headers: Headers) -> WebhookOutcome:
-        """Verify an event, and do what it asks for. It waits for nothing, so answering the service is never late.
+        """Verify an event and resolve the task it is about. Waits for nothing, so that the service is answered in time.
 
         `body` is the raw body: one that was parsed and written anew bears another signature. Raises `WebhookRejected`,
         whose `status` is what to answer; `SessionClosed` while the client closes and after, and `ClientStateError`

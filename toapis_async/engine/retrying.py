@@ -1,4 +1,4 @@
-"""Harmless questions, asked again while what stands in the way may pass by itself."""
+"""Queries that are sent again while the failure may pass by itself."""
 
 from __future__ import annotations
 

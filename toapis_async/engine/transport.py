@@ -7,7 +7,7 @@ Every exchange ends in one of three ways, and the whole library turns on the thi
 - `TransportError(may_have_been_accepted=True)`: it was (at least in part), and no answer came.
 
 Which one is decided by aiohttp's trace events. The exception's type can't tell: the total time-out raises the same
-error while a request is queued for a connection and while its answer is awaited. A question is harmless, so of a GET
+error while a request is queued for a connection and while its answer is awaited. A query is harmless, so of a GET
 it is only counted how often it went out.
 """
 
@@ -87,7 +87,7 @@ class _CountedGet(aiohttp.ClientRequest):
 
 
 class Transport:
-    """One aiohttp session for submissions, one for questions (on the same connections) and one for files. Opened and
+    """One aiohttp session for submissions, one for queries (on the same connections) and one for files. Opened and
     closed by the client."""
 
     def __init__(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> None:
@@ -193,7 +193,7 @@ class Transport:
         if self.closed.is_set():
             words = "the client was closed"
         message = shorten(words)
-        # A host that answered before has a name and a certificate: it is the network that says otherwise now.
+        # A host that answered before has a name and a certificate: now it is the network that fails.
         advice = advice_on(error) if getattr(error, "host", None) not in self._answered else None
         if advice is None:
             return TransportError(message)
@@ -281,7 +281,7 @@ class Transport:
 
     def _is_cancelled(self, error: BaseException) -> bool:
         """Whether the caller was cancelled. aiohttp raises the same error in those who queue for a connection when the
-        session closes; they asked for nothing of the kind and get a failure like the others."""
+        session closes; they did not cancel anything, and get a failure like the others."""
         task = asyncio.current_task()
         by_caller = not self.closed.is_set() or task is None or task.cancelling() > 0
         return isinstance(error, asyncio.CancelledError) and by_caller

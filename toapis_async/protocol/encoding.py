@@ -1,4 +1,4 @@
-"""A body as it was before its `Content-Encoding`, told by what it is: labels are sometimes wrong."""
+"""Undoes the `Content-Encoding` of a body. Labels are sometimes wrong, so the body itself decides."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ _GZIP, _ZLIB, _RAW = 16 + zlib.MAX_WBITS, zlib.MAX_WBITS, -zlib.MAX_WBITS
 
 def decoded(body: bytes, label: str, most_bytes: int) -> bytes:
     """The decoded body, or one byte more than `most_bytes` of it when it is longer; as it is when it is not what the
-    `Content-Encoding` in `label` says. No JSON begins as gzip does, so that is told without a label, too."""
+    `Content-Encoding` in `label` says. Gzip is undone without a label, too: no JSON begins as it does."""
     if body.startswith(_GZIP_MAGIC):
         formats: tuple[int, ...] = (_GZIP,)
     elif "deflate" in label.lower():

@@ -1,4 +1,4 @@
-"""What the service means when it says no, whatever the HTTP status it says it with."""
+"""Errors of the service, read from answers of any HTTP status."""
 
 from __future__ import annotations
 
@@ -49,7 +49,7 @@ _ENVELOPE: Final = frozenset(
 """Members that an answer may have beside an error; one that holds nothing else holds no result."""
 
 _MOST_BYTES: Final = 65_536
-"""A longer body holds pictures, or is a page whose beginning says enough."""
+"""A longer body holds pictures, or is a page whose beginning suffices."""
 
 _REQUEST_ID_HEADERS: Final = ("x-request-id", "x-oneapi-request-id", "request-id")
 _REQUEST_ID: Final = re.compile(r"request[ _-]?id\W{1,5}(?=[\w-]{0,79}\d)([\w-]{6,80})", re.IGNORECASE)
@@ -59,7 +59,7 @@ SUPPORT_HEADERS: Final = (*_REQUEST_ID_HEADERS, "cf-ray")
 
 @frozen
 class _Reason:
-    """What a body says of an error: its message, all its codes, and the code of somebody behind the service."""
+    """The error in a body: its message, all its codes, and the code that a provider behind the service gave."""
 
     message: str
     codes: tuple[str, ...] = ()
@@ -86,7 +86,7 @@ def decode_error(
 
 
 def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = None) -> ServiceError | None:
-    """The error that a 2xx answer holds in place of what was asked for; None when it holds none.
+    """The error that a 2xx answer holds in place of a result; None when it holds none.
 
     That is a body with `success: false` or an `error`, or with a message alone, which names no task. A status query
     knows its task (`about_task`), so that a status is enough to name it; elsewhere it takes an id.
@@ -106,7 +106,7 @@ def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = 
 
 
 def check_refusal(answer: Answer) -> None:
-    """Raise the error that a good answer holds in place of what was asked for, if it holds one."""
+    """Raise the error that a 2xx answer holds in place of a result, if it holds one (see `refusal_in`)."""
     if (error := refusal_in(answer)) is not None:
         raise error
 
@@ -163,7 +163,8 @@ def _is_about_content(reason: _Reason) -> bool:
 
 
 def _says_unknown(answer: Answer, reason: _Reason) -> bool:
-    """Whether the service itself says that it knows no such task. A page is a gateway's, which can't know."""
+    """Whether the service itself reports that it knows no such task. An HTML page comes from a gateway, which can't
+    know."""
     if answer.status == 404:
         return not answer.body.lstrip().startswith(b"<")
     return answer.status < 500 and reason.has(_UNKNOWN_TASK)
@@ -178,7 +179,7 @@ def _model_hint(kind: type[ServiceError], answer: Answer, reason: _Reason, model
 
 
 def _request_id(answer: Answer) -> str | None:
-    """What the service's support asks for; of a gateway's page at least the gateway's own."""
+    """The id by which the service, or at least a gateway before it, finds the request again."""
     for name in _REQUEST_ID_HEADERS:
         if found := shorten(answer.headers.get(name, ""), 80):
             return found

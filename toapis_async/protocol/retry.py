@@ -45,7 +45,7 @@ def refusal_kind(error: ServiceError | TransportError) -> RefusalKind:
 
 
 def may_pass(error: ToAPIsError) -> bool:
-    """Whether a harmless question that got this error may get an answer when it is asked again a little later."""
+    """Whether a query that ended in this error may get an answer when it is sent again a little later."""
     if isinstance(error, TransportError):
         return error.retryable
     if isinstance(error, ServiceError):

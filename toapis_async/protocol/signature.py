@@ -20,7 +20,7 @@ WINDOW_S: Final = 300
 MAX_BODY_BYTES: Final = 2**20
 """A longer body is refused unread: an event holds links and messages, a few kB of them."""
 MOST_SIGNATURES: Final = 8
-"""`v1` values looked at in one header; the service sends two at most (24 h after a rotation) [docs]."""
+"""`v1` values compared from one header; the service sends two at most (24 h after a rotation) [docs]."""
 _MAX_HEADER_CHARACTERS: Final = 1_024
 _SIGNED: Final = ("x-toapis-webhook-id", "x-toapis-webhook-timestamp", "x-toapis-webhook-signature")
 _TIMESTAMP: Final = re.compile(r"[0-9]{1,12}")
@@ -43,7 +43,7 @@ def check_headers(headers: Headers, now_s: float) -> None:
     """Judge a delivery before its body is read; `now_s` in Unix seconds.
 
     Raises `WebhookRejected`: 401 when it can't be signed rightly, whatever its body, 400 for a body that is encoded
-    (the signature is of the plain one), 413 for one whose length is told and too large.
+    (the signature is of the plain one), 413 for one whose `Content-Length` is too large.
     """
     event_id, timestamp, signatures = _signed_headers(headers)
     if not (_is_timely(event_id, timestamp, now_s) and any(_v1_values(signatures))):

@@ -25,7 +25,7 @@ _STATUS_BY_TYPE: Final = {"generation.completed": TaskStatus.COMPLETED, "generat
 
 @frozen
 class WebhookEvent:
-    """What an event says. `snapshot` is the task in its final state, or None when the event shows none that we can
+    """One event. `snapshot` is the task in its final state, or None when the event shows none that we can
     use: a test, a kind we don't know, an end without a link that can be read."""
 
     event_id: str
