@@ -24,7 +24,7 @@ class Reported:
 
 @dataclass(frozen=True)
 class Dialect:
-    """`submit` is the POST's path, `status_path` what a status GET's path begins with; the rest make bodies."""
+    """`submit` is the POST's path, `status_path` what the path of a status GET begins with; the rest make bodies."""
 
     submit: bytes
     status_path: bytes
