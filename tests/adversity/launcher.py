@@ -49,7 +49,7 @@ class Disk:
         self.broken = False
         for module, name in ((io, "open"), (builtins, "open"), (os, "open"), (os, "mkdir"), (os, "replace")):
             setattr(module, name, self._guarded(getattr(module, name)))
-        wrap("toapis_async.engine.downloads:_Part.flush", before=self.check)
+        wrap("toapis_async.engine.part:Part.flush", before=self.check)
         wrap("toapis_async.cli.results:Results._append", before=self.check)
 
     def break_down(self) -> None:
@@ -77,11 +77,16 @@ class Disk:
         return guarded
 
 
-def wrap(point: str, *, before: Hit | None = None, after: Hit | None = None) -> None:
-    """Let `before` and `after` run around a function, named as in `package.module:Class.method`."""
+def found(point: str) -> tuple[Any, str]:
+    """What holds a function, and its name there."""
     module, _, path = point.partition(":")
     *owners, name = path.split(".")
-    owner: Any = functools.reduce(getattr, owners, importlib.import_module(module))
+    return functools.reduce(getattr, owners, importlib.import_module(module)), name
+
+
+def wrap(point: str, *, before: Hit | None = None, after: Hit | None = None) -> None:
+    """Let `before` and `after` run around a function, named as in `package.module:Class.method`."""
+    owner, name = found(point)
     original = getattr(owner, name)
 
     async def awaiting(*args: Any, **named: Any) -> Any:

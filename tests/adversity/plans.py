@@ -23,8 +23,8 @@ SPEED: Final = 20.0
 LATEST_S: Final = 20.0
 """How late a task can be found at most, in the service's seconds."""
 
-_FILE, _WRITER = "toapis_async.engine.journal.file", "toapis_async.engine.journal:JournalWriter"
-_PART, _RESULTS = "toapis_async.engine.downloads:_Part", "toapis_async.cli.results:Results"
+_FILE, _WRITER = "toapis_async.engine.journal.file", "toapis_async.engine.journal.writer:JournalWriter"
+_PART, _RESULTS = "toapis_async.engine.part:Part", "toapis_async.cli.results:Results"
 POINTS: Final[dict[str, int]] = {
     f"{_FILE}:_create": 1,
     f"{_FILE}:_locked": 1,
@@ -42,10 +42,10 @@ POINTS: Final[dict[str, int]] = {
     "aiohttp:ClientResponse.start": 30,
     "toapis_async.engine.poster:Poster._adopt": 3,
     "toapis_async.engine.queries:Queries.find": 8,
-    f"{_PART}.open": 12,
+    f"{_PART}.finish": 12,
     f"{_PART}.add": 12,
     f"{_PART}.flush": 12,
-    f"{_PART}.publish": 12,
+    f"{_PART}._named": 12,
     "os:fsync": 24,
     "pathlib:Path.replace": 13,
     f"{_RESULTS}._append": 12,

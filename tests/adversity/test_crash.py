@@ -15,8 +15,9 @@ from PIL import Image
 from toapis_async.sandbox import Fault
 
 from .checks import broken_images
+from .launcher import found
 from .machine import Outcome, play
-from .plans import KINDS, LOST, SLOW_ANSWERS, Blow, Plan, Run, Side, Trouble, plan_of
+from .plans import KINDS, LOST, POINTS, SLOW_ANSWERS, Blow, Plan, Run, Side, Trouble, plan_of
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -25,7 +26,7 @@ pytestmark = pytest.mark.timeout(120)  # some processes, one after the other, be
 
 INTENT, ACCEPTED, SAVED = (f"toapis_async.engine.journal.file:put_{name}" for name in ("intent", "accepted", "files"))
 POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientResponse.start"
-PART, RENAME = "toapis_async.engine.downloads:_Part", "pathlib:Path.replace"
+PART, RENAME = "toapis_async.engine.part:Part", "pathlib:Path.replace"
 FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal.file:record_of_row"
 
 DRAWN = [kind for kind in KINDS if kind not in {"kills", "points", "answers", "lost", "disk"}]
@@ -57,6 +58,11 @@ async def kept(folder: Path, *plans: Plan) -> list[Outcome]:
     return outcomes
 
 
+@pytest.mark.parametrize("point", [*POINTS, INTENT, ACCEPTED, SAVED, POST, START, RENAME, FIND, ROW])
+def test_every_point_is_a_function(point: str) -> None:
+    assert callable(getattr(*found(point)))
+
+
 @pytest.mark.parametrize("kinds", [DRAWN[part::3] for part in range(3)], ids=" ".join)
 async def test_a_round_of_each_kind_keeps_its_promises(kinds: list[str], tmp_path: Path) -> None:
     await kept(tmp_path, *(plan_of(2, 0, kind) for kind in kinds))
@@ -78,7 +84,7 @@ async def test_killed_at_every_step_of_a_submission_nothing_is_paid_twice(tmp_pa
 
 async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_path: Path) -> None:
     runs = (
-        killed_at(f"{PART}.open", "after"),
+        killed_at(f"{PART}.finish"),
         killed_at(f"{PART}.add", "after", 2),
         killed_at(f"{PART}.flush", "after"),
         killed_at(RENAME, "before"),
