@@ -286,6 +286,12 @@ async def _all_ended(fetches: Mapping[Path, Awaitable[Path]]) -> dict[Path, Path
 
     A caller that is cancelled cancels them, and goes on when they have cleaned up.
     """
+    if len(fetches) == 1:  # the usual case needs no task of its own
+        [(target, fetch)] = fetches.items()
+        try:
+            return {target: await fetch}
+        except DownloadFailed as error:
+            return {target: error}
     outcomes = await asyncio.gather(*fetches.values(), return_exceptions=True)
     ended: dict[Path, Path | DownloadFailed] = {}
     for target, outcome in zip(fetches, outcomes, strict=True):

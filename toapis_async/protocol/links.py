@@ -6,6 +6,7 @@ import base64
 import re
 from datetime import UTC, timedelta
 from email.utils import parsedate_to_datetime
+from functools import lru_cache
 from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote, unquote_to_bytes, urljoin, urlsplit
@@ -70,6 +71,7 @@ _CARRIES_V4: Final = tuple(
 """Networks whose addresses stand for an IPv4 address, and how many bits follow it."""
 
 
+@lru_cache(maxsize=1_024)
 def is_local(host: str) -> bool:
     """Whether a host is an address of this machine or of a network around it, however written; not other names."""
     name = host.rstrip(".").lower()
