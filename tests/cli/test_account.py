@@ -198,3 +198,10 @@ def test_an_unknown_model_is_a_failure_with_the_nearest_name() -> None:
     assert (ran.code, ran.stdout) == (1, "")
     assert ran.stderr.endswith("error: no model gpt-image-2-vpi is known: did you mean gpt-image-2-vip?\n")
     assert "`toapis models` lists them" in run("models", "zzz").stderr
+
+
+def test_links_into_local_networks_are_followed_only_when_asked(monkeypatch: pytest.MonkeyPatch) -> None:
+    assert settings_of(Options()).allow_private_links is False
+    assert settings_of(Options(allow_private_links=True)).allow_private_links is True
+    monkeypatch.setenv("TOAPIS_API_KEY", "sk-any")
+    assert "proxy must be an http(s) URL" in run("balance", "--allow-private-links", "--proxy", "x").stderr

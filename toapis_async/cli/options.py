@@ -31,6 +31,7 @@ class Options:
     first_poll_s: float | None = None
     min_poll_interval_s: float | None = None
     reconcile_window_s: float | None = None
+    allow_private_links: bool | None = None
     sandbox: bool = False
     speed: float | None = None
     seed: int | None = None
@@ -127,6 +128,12 @@ _OPTIONS = (
         "--reconcile-window-s",
         type=_SECONDS,
         help="How long a submission whose answer was lost is looked up before it is sent again.  [default: 30 s]",
+    ),
+    click.option(
+        "--allow-private-links",
+        is_flag=True,
+        default=None,
+        help="Fetch files from this machine and local networks, too, though the API is elsewhere.",
     ),
     click.option(
         "--sandbox", is_flag=True, help="Try without an account: a stand-in of the service inside this process."

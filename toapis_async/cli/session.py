@@ -32,7 +32,15 @@ if TYPE_CHECKING:
 
 SANDBOX_KEY = "sk-sandbox"
 SANDBOX_FOLDER = ".sandbox"
-_KNOBS = ("proxy", "tier", "max_in_flight", "first_poll_s", "min_poll_interval_s", "reconcile_window_s")
+_KNOBS = (
+    "proxy",
+    "tier",
+    "max_in_flight",
+    "first_poll_s",
+    "min_poll_interval_s",
+    "reconcile_window_s",
+    "allow_private_links",
+)
 
 
 class Pending:

@@ -139,8 +139,8 @@ class FileHosts:
             self._guarded = False
             return await self._send(self._unguarded, url, headers, deadline_s, proxy)
         raise DownloadFailed(
-            f"the link leads to {shorten(url.raw_host or '', 60)}, which is in a local network, while the API is not; "
-            "if its files are meant to be there, Settings(allow_private_links=True) fetches them",
+            f"the link leads to {shorten(url.raw_host or '', 60)}, which is in a local network, while the API is not. "
+            "If its files are meant to be there: Settings(allow_private_links=True), or --allow-private-links",
             url=link,
         )
 
