@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gzip
 import json
 import shutil
@@ -15,7 +16,7 @@ import pytest
 
 from toapis_async import ClientStateError, SubmitUncertain, ToAPIs, TransportError
 
-from .kit import KEY, RawServer, fast, hang_up, raw, reply, task
+from .kit import KEY, PNG, RawServer, fast, hang_up, raw, reply, task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -47,18 +48,20 @@ def certificate(tmp_path: Path) -> Path:
         pytest.skip("openssl is not installed here")
     made = tmp_path / "cert.pem"
     options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
-    command = [openssl, *options.split(), "-addext", "subjectAltName=IP:127.0.0.1"]
+    command = [openssl, *options.split(), "-addext", "subjectAltName=IP:127.0.0.1,DNS:toapis.invalid,DNS:files.invalid"]
     subprocess.run([*command, "-keyout", tmp_path / "key.pem", "-out", made], check=True, capture_output=True)  # noqa: S603
     return made
 
 
-async def serve_tls(certificate: Path) -> asyncio.Server:
+async def serve_tls(certificate: Path, bodies: dict[bytes, bytes]) -> asyncio.Server:
+    """A server that answers with the body whose name the path begins with."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate, certificate.with_name("key.pem"))
 
     async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(GOOD), GOOD))
+        path = (await reader.readuntil(b"\r\n\r\n")).split(b" ")[1]
+        body = next(bodies[name] for name in bodies if path.startswith(name))
+        writer.write(b"HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: %d\r\n\r\n%s" % (len(body), body))
         writer.close()
 
     return await asyncio.start_server(serve, "127.0.0.1", 0, ssl=context)
@@ -67,7 +70,7 @@ async def serve_tls(certificate: Path) -> asyncio.Server:
 async def test_a_certificate_that_nobody_trusts_is_told_with_what_to_do_and_trusted_by_SSL_CERT_FILE(  # noqa: N802
     certificate: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    async with await serve_tls(certificate) as server:
+    async with await serve_tls(certificate, {b"/v1": GOOD}) as server:
         url = f"https://127.0.0.1:{server.sockets[0].getsockname()[1]}"
         monkeypatch.delenv("SSL_CERT_FILE", raising=False)
         async with ToAPIs(KEY, base_url=url, settings=fast()) as client:
@@ -239,3 +242,44 @@ async def test_a_task_s_answer_may_hold_a_picture_and_a_balance_may_not() -> Non
         assert (await client.status("task_1")).task_id == "task_1"
         with pytest.raises(Exception, match="longer than 1024 bytes"):
             await client.balance()
+
+
+# ------------------------------------------------------------------------------------------- all of it together
+
+
+class Tunnel:
+    """A proxy that leads every CONNECT to one port of this machine."""
+
+    def __init__(self, to_port: int) -> None:
+        self.to_port = to_port
+        self.targets: list[str] = []
+
+    async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        head = await reader.readuntil(b"\r\n\r\n")
+        self.targets.append(head.split(b" ")[1].decode())
+        there, back = await asyncio.open_connection("127.0.0.1", self.to_port)
+        writer.write(b"HTTP/1.1 200 Connection established\r\n\r\n")
+        await asyncio.gather(self.pump(reader, back), self.pump(there, writer))
+
+    @staticmethod
+    async def pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with contextlib.suppress(ConnectionError):
+            while data := await reader.read(65_536):
+                writer.write(data)
+        writer.close()
+
+
+async def test_requests_and_downloads_reach_their_hosts_through_a_proxy_that_tunnels_tls(
+    certificate: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = task("task_1", "completed", result={"data": [{"url": "https://files.invalid/a.png"}]})
+    server = await serve_tls(certificate, {b"/v1": json.dumps(done).encode(), b"/a.png": PNG})
+    tunnel = Tunnel(server.sockets[0].getsockname()[1])
+    proxy = await asyncio.start_server(tunnel.serve, "127.0.0.1", 0)
+    async with server, proxy:
+        monkeypatch.setenv("https_proxy", f"127.0.0.1:{proxy.sockets[0].getsockname()[1]}")
+        monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
+        async with ToAPIs(KEY, base_url="https://toapis.invalid", settings=fast()) as client:
+            (path,) = await (await client.attach("task_1")).save(tmp_path)
+    assert path.read_bytes() == PNG
+    assert tunnel.targets == ["toapis.invalid:443", "files.invalid:443"]

@@ -372,3 +372,9 @@ def test_a_request_id_is_kept_for_the_support(headers: dict[str, str], body: obj
     assert error.request_id == request_id
     assert request_id is None or str(error).count(request_id) == 1
     assert pickle.loads(pickle.dumps(error)).request_id == request_id  # noqa: S301
+
+
+@pytest.mark.parametrize("model", [None, "gpt-image-2"])
+def test_an_unknown_path_names_the_base_url(model: str | None) -> None:
+    body = {"error": {"code": "", "message": "Invalid URL (GET /v1/v1/balance)", "type": "invalid_request_error"}}
+    assert "TOAPIS_BASE_URL" in decode_error(answer(body, 404), model=model).message

@@ -447,7 +447,7 @@ def test_model_and_business_id_are_text_or_nothing(value: object, expected: str 
         (b'"task"', "expected an object, got str"),
         (b"7", "expected an object, got int"),
         (SEED_ANSWER[:40], "truncated or not JSON"),
-        (b"<html><title>Oops</title></html>", "truncated or not JSON"),
+        (b"<html><title>Oops</title></html>", "an HTML page"),
         (b'{"id": "\xff\xfe"}', "truncated or not JSON (UnicodeDecodeError)"),
         (b'{"progress": ' + b"9" * 5_000 + b"}", "truncated or not JSON (ValueError)"),
         (nested(), "truncated or not JSON (RecursionError)"),

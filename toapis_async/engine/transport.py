@@ -101,7 +101,7 @@ class Transport:
         self._reading: set[aiohttp.ClientResponse] = set()
         self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
         self._files = FileHosts(credentials.base_url, settings, self._proxy_of, {"User-Agent": USER_AGENT})
-        self._answered: set[str | None] = set()  # hosts that a request got an answer of
+        self._answered: set[tuple[str | None, int | None]] = set()  # hosts and ports that answered a request
         self.closed = asyncio.Event()
         self.sent = 0
 
@@ -165,6 +165,8 @@ class Transport:
             # Without compression, Content-Length counts the very bytes we store.
             response = await self._files.get(link, {"Accept-Encoding": "identity", **headers})
             self._note_answer(response.url, self._proxy_of(response.url))
+        except TransportError as error:  # no proxy that can be used
+            failure = DownloadFailed(f"the link can't be reached: {error}", url=link)
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
@@ -194,15 +196,15 @@ class Transport:
             words = "the client was closed"
         message = shorten(words)
         # A host that answered before has a name and a certificate: now it is the network that fails.
-        advice = advice_on(error) if getattr(error, "host", None) not in self._answered else None
+        address = (getattr(error, "host", None), getattr(error, "port", None))
+        advice = advice_on(error) if address not in self._answered else None
         if advice is None:
             return TransportError(message)
         return TransportError(f"{message}: {advice}", retryable=False)
 
     def _note_answer(self, url: URL, proxy: ProxyOptions) -> None:
-        self._answered.add(url.raw_host)
-        if "proxy" in proxy:
-            self._answered.add(proxy["proxy"].raw_host)
+        for each in (url, proxy.get("proxy", url)):
+            self._answered.add((each.raw_host, each.port))
 
     async def _exchange(self, kind: str, method: str, path: str, **options: Any) -> Answer:
         started_s = asyncio.get_running_loop().time()

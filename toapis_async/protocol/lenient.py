@@ -68,6 +68,8 @@ def read_object(answer: Answer) -> JsonObject:
         reason = error.msg if isinstance(error, json.JSONDecodeError) else type(error).__name__
     if reason:  # raised out here, so that the reader's error, which holds the body, is no context of ours
         what = "truncated or not JSON" if answer.body else "an empty answer"
+        if answer.body.lstrip().startswith(b"<"):
+            what = "an HTML page: is the base URL (TOAPIS_BASE_URL) right?"
         raise unreadable(answer, f"{what} ({reason})", "$")
     members = as_object(body)
     if members is None:

@@ -137,7 +137,7 @@ def _error(
     retry_after_s: float | None = None,
 ) -> ServiceError:
     kind = _class_of(answer, reason, about_task=about_task)
-    hint = _model_hint(kind, answer, reason, model) if model is not None else ""
+    hint = _hint(kind, answer, reason, model)
     error = kind(f"{reason.message}: {hint}" if hint else reason.message, status=answer.status, code=reason.code)
     error.retry_after_s = retry_after_s
     error.request_id = _request_id(answer)
@@ -170,7 +170,12 @@ def _says_unknown(answer: Answer, reason: _Reason) -> bool:
     return answer.status < 500 and reason.has(_UNKNOWN_TASK)
 
 
-def _model_hint(kind: type[ServiceError], answer: Answer, reason: _Reason, model: str) -> str:
+def _hint(kind: type[ServiceError], answer: Answer, reason: _Reason, model: str | None) -> str:
+    """What to do about an error that the service's own words leave open."""
+    if answer.status == 404 and reason.message.startswith("Invalid URL"):
+        return "is the base URL (TOAPIS_BASE_URL) right?"
+    if model is None:
+        return ""
     if kind is ServiceError and answer.status == 403 and as_object(json_of(answer.body)) is not None:
         return f"the key may not use the model {model!r}? `toapis models` lists those it may"
     if kind is ServiceError and NO_CHANNEL in reason.codes:
