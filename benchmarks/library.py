@@ -25,9 +25,10 @@ MOST_UNANSWERED = 100
 
 
 class Job:
-    """A task of the simulator. The first four, and an order, are what `schedule.Watched` requires."""
+    """A task of the simulator. The first five, and an order, are what `schedule.Watched` requires."""
 
     forecast: Any = None
+    ended = False
     seen_s: float = 0.0
     polled_s: float = 0.0
     since_s: float = 0.0  #: when its submission was answered

@@ -13,9 +13,10 @@ import time
 from concurrent.futures import ProcessPoolExecutor
 from copy import deepcopy
 from functools import cache, partial
+from statistics import stdev
 from typing import TYPE_CHECKING
 
-from benchmarks.library import Bucket, Ours, poll_price, tier
+from benchmarks.library import INTERVAL_S, Bucket, Ours, poll_price, tier
 from benchmarks.loads import ONE_CLASS, SLOW, TWO_CLASSES, Load, LogNormal
 from benchmarks.optimum import Plan, best_plan, oracle_polls_s
 from benchmarks.policies import BackOff, FixedSpacing, Planned, Policy
@@ -68,29 +69,39 @@ def rounds(policy: Policy, load: Load, counts: tuple[int, ...], seed: int, bucke
     return outcomes
 
 
-def warm_rows(load: Load, reach: float, seeds: range) -> Iterator[Row]:
-    """Measure 4: the second 1,000 tasks of a session. At the default tier fixed spacing would already wait for polls
-    with the slow class, so the bucket is svip's, which is never short of them."""
+def pairs_of(load: Load, seed: int) -> tuple[list[Outcome], list[Outcome]]:
+    """Ours and fixed spacing, over the same tasks: 1,000 from cold, then 1,000 more. At the default tier fixed spacing
+    would already wait for polls with the slow class, so the bucket is svip's, which is never short of them."""
     counts = (1_000, 1_000)
-    fixed = [rounds(FixedSpacing(), load, counts, seed, plenty())[1] for seed in seeds]
-    ours = [rounds(Ours(seed=seed), load, counts, seed, plenty())[1] for seed in seeds]
-    pairs = list(zip(ours, fixed, strict=True))
-    limit = _least_polls(load, seeds, fixed)
-    yield Row(4, f"GETs / fixed 5 s, {load.name}", tuple(a.polls / b.polls for a, b in pairs), reach, limit)
-    yield Row(4, "  mean lag / fixed 5 s", tuple(a.lag_s / b.lag_s for a, b in pairs), 1.10)
-    yield Row(4, "  p95 of the lag / fixed 5 s", tuple(a.p95_s / b.p95_s for a, b in pairs), 1.15)
+    return (
+        rounds(Ours(seed=seed), load, counts, seed, plenty()),
+        rounds(FixedSpacing(), load, counts, seed, plenty()),
+    )
 
 
-def _least_polls(load: Load, seeds: range, fixed: list[Outcome]) -> str:
-    """With the distribution known: the dearest poll at which mean lag and p95 stay within reach."""
-    for price_s in (1.0, 0.6, 0.5, 0.4, 0.3, 0.25, 0.2, 0.15, 0.1):
-        known = [rounds(best(load, price_s), load, (1_000, 1_000), seed, plenty())[1] for seed in seeds[:3]]
-        lag = _mean(a.lag_s / b.lag_s for a, b in zip(known, fixed, strict=False))
-        p95 = _mean(a.p95_s / b.p95_s for a, b in zip(known, fixed, strict=False))
-        if lag <= 1.10 and p95 <= 1.15:
-            polls = _mean(a.polls / b.polls for a, b in zip(known, fixed, strict=False))
-            return f"best possible {polls:.2f} at lag {lag:.2f}, p95 {p95:.2f}, price {price_s:g}"
-    return "out of reach even with the distribution known"
+def light_rows(load: Load, most_gets: float, most_lag: float, seeds: range) -> Iterator[Row]:
+    """Measure 4, as means over the runs: one run's mean lag varies by 3 %."""
+    runs = [pairs_of(load, seed) for seed in seeds]
+    for place, name, lag_reach in ((1, "warm", most_lag), (0, "cold", most_lag + 0.03)):
+        pairs = [(ours[place], fixed[place]) for ours, fixed in runs]
+        gets, lags, p95s = (
+            [getattr(a, what) / getattr(b, what) for a, b in pairs] for what in ("polls", "lag_s", "p95_s")
+        )
+        note = (
+            f"mean of {len(seeds)} runs of 1,000; lag {_mean(a.lag_s for a, _ in pairs):.2f} s, +- {_error(lags):.3f}"
+        )
+        yield Row(4, f"GETs / fixed 5 s, {load.name}, {name}", (_mean(gets),), most_gets if place else None, note)
+        yield Row(4, "  mean lag / fixed 5 s", (_mean(lags),), lag_reach)
+        yield Row(4, "  p95 of the lag / fixed 5 s", (_mean(p95s),), lag_reach)
+
+
+def narrow_rows(seeds: range) -> Iterator[Row]:
+    """Beside measure 4: classes whose tasks all take about the same are met at their mode."""
+    for median_s in (8.0, 12.0, 30.0, 70.0):
+        load = Load(f"{median_s:g} s +- 2 %", (LogNormal(median_s, 0.02),))
+        ours = [pairs_of(load, seed)[0][1] for seed in seeds]
+        lag = _mean(run.lag_s for run in ours) / (INTERVAL_S / 2)
+        yield Row(4, f"mean lag / 2.5 s, {load.name}, warm", (lag,), 1.0, f"{_mean(r.polls for r in ours):.1f} GETs")
 
 
 def cost_rows(after: int, reach: float, price_s: float, seeds: range) -> Iterator[Row]:
@@ -137,7 +148,7 @@ def contended_rows(seeds: range) -> Iterator[Row]:
         return outcome_of(jobs[500:])
 
     fixed = [run(FixedSpacing(), seed) for seed in seeds]
-    for visible, reach in ((False, 0.75), (True, 0.58)):
+    for visible, reach in ((False, 0.78), (True, 0.58)):
         ours = [run(Ours(seed=seed, classes_visible=visible), seed) for seed in seeds]
         pairs = list(zip(ours, fixed, strict=True))
         name = "classes visible" if visible else "classes hidden"
@@ -160,7 +171,7 @@ def saturated_rows(seeds: range) -> Iterator[Row]:
         spans.append(ours.makespan_s / max(poll_s for _, poll_s in oracle))
         oracle_lags.append(_mean(poll_s - end_s for end_s, poll_s in oracle) / fixed.lag_s)
     note = f"oracle {_mean(oracle_lags):.2f}"
-    yield Row(7, "lag with 5,000 in flight / fixed FIFO", tuple(lags), 0.70, note)
+    yield Row(7, "lag with 5,000 in flight / fixed FIFO", tuple(lags), 0.67, note)
     yield Row(7, "  makespan / oracle", tuple(spans), 1.03)
 
 
@@ -202,7 +213,7 @@ def frontier(load: Load, seed: int = 7) -> list[Point]:
         return name, outcome.polls, outcome.lag_s, outcome.p95_s
 
     points = [point("fixed 5 s", FixedSpacing), point("back-off", BackOff)]
-    for price_s in (0.1, 0.25, 0.5, 1.0, 2.0):
+    for price_s in (0.02, 0.05, 0.1, 0.25, 0.5, 1.0, 2.0):
         with poll_price(price_s):
             points.append(point("ours", lambda: Ours(seed=seed)))
         points.append(point("best possible", lambda price_s=price_s: best(load, price_s)))  # type: ignore[misc]
@@ -211,11 +222,12 @@ def frontier(load: Load, seed: int = 7) -> list[Point]:
 
 def all_rows(*, quick: bool = False, cpu: int | None = None) -> list[Row]:
     """Every simulated measure, on all cores or on one. `quick` takes fewer seeds."""
-    seeds, few = (range(2), range(1)) if quick else (range(6), range(3))
+    many, seeds, few = (range(4), range(2), range(1)) if quick else (range(20), range(6), range(3))
     parts: list[Callable[[], Iterator[Row]]] = [
-        partial(warm_rows, ONE_CLASS, 0.70, seeds),
-        partial(warm_rows, TWO_CLASSES, 0.70, seeds),
-        partial(warm_rows, SLOW, 0.60, seeds),
+        partial(light_rows, ONE_CLASS, 0.85, 1.02, many),
+        partial(light_rows, TWO_CLASSES, 0.85, 1.02, many),
+        partial(light_rows, SLOW, 0.85, 1.02, seeds),
+        partial(narrow_rows, few),
         *(partial(cost_rows, after, reach, price_s, seeds) for after, reach in REACH_AFTER for price_s in PRICES),
         partial(batch_rows, few),
         partial(contended_rows, few),
@@ -234,6 +246,11 @@ def _pin(cpu: int | None) -> None:
 
 def _listed(part: Callable[[], Iterator[Row]]) -> list[Row]:
     return list(part())
+
+
+def _error(values: list[float]) -> float:
+    """The standard error of their mean."""
+    return stdev(values) / math.sqrt(len(values))
 
 
 def _mean(values: Iterable[float]) -> float:

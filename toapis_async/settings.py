@@ -193,7 +193,8 @@ class Settings:
     min_poll_interval_s: float = field(default=5.0, validator=_number(_TINY, _DAY_S))
     """Floor between two polls of one task; the provider asks for 5 s or more. Jitter only lengthens it."""
     poll_jitter: float = field(default=0.08, validator=_number(0, 1))
-    """How much a wait may be lengthened at random, as a fraction (0 to 1), so that polls spread out."""
+    """How much the wait for a task's first poll may be lengthened at random, as a fraction of `min_poll_interval_s`
+    (0 to 1), so that tasks begun together are not all polled together. Later polls follow from the first."""
     max_task_age_s: float = field(default=3_600.0, validator=_number(_TINY, 7 * _DAY_S))
     """A task still unfinished after this is given to its waiters as `TaskOverdue`, and no longer watched."""
     vanish_grace_s: float = field(default=30.0, validator=_number(0, _DAY_S))

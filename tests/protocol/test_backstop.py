@@ -52,7 +52,7 @@ def waited_s(*by_event: bool) -> float:
     schedule: Schedule[Any] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
     for reported in by_event:
         schedule.backstop.ended(by_event=reported)
-    task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0)
+    task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0, ended=False)
     schedule.add(task)
     due_s = schedule.next_due_s()
     assert due_s is not None
@@ -70,7 +70,7 @@ def test_an_event_teaches_the_very_moment_of_an_end_where_a_poll_teaches_the_mid
     watched_s: list[float] = []
     for by_event in (True, False):
         schedule: Schedule[Any] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
-        task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0)
+        task = SimpleNamespace(forecast=schedule.forecast_of("a"), since_s=0.0, seen_s=0.0, polled_s=0.0, ended=False)
         schedule.add(task)
         schedule.put_back(task, 5.0)
         schedule.finished(task, 12.0, by_event=by_event)

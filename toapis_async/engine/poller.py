@@ -77,6 +77,7 @@ class Poller:
                     looks.create_task(self._look(entries))
                 else:
                     self._port.gate.give_back()
+                    await asyncio.sleep(0)  # more are due than the schedule examines in one step
 
     async def _look(self, entries: Sequence[Entry]) -> None:
         for entry in entries:

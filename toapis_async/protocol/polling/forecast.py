@@ -1,56 +1,82 @@
-"""What is known of one request class: how long its tasks take."""
+"""What is known of one request class: how long its tasks take, and when to poll them."""
 
 from __future__ import annotations
 
+import math
 from typing import TYPE_CHECKING, Final
 
 from toapis_async.protocol.polling.hazard import Hazard
+from toapis_async.protocol.polling.plan import LONGEST_WAIT, Curve, next_polls_s
 
 if TYPE_CHECKING:
     from toapis_async.models import Evidence
 
-RISEN: Final = 1.2
-"""A hazard that rose by a fifth since its class was planned calls for a new plan."""
-_MOST_RECALLED: Final = 200.0
+PLANNED_ANEW: Final = 1.1
+"""A class is planned anew when a tenth more polls have taught it: some sixty times in its first 1,000 tasks."""
+PRICE_STEP: Final = 1.4
+"""Plans are made for prices that differ by so much."""
+MOST_RECALLED: Final = 200.0
 """An earlier session counts as at most this many tasks: enough to start warm, few enough to be overruled."""
 
 
 class Forecast:
     """How likely the tasks of one request class are to finish at which age. Ages are in seconds since submission."""
 
-    __slots__ = ("_hazard", "_planned", "typical_s")
+    __slots__ = ("_curve", "_first_s", "_hazard", "_interval_s", "_plans", "_polls", "_polls_of_next_plan", "typical_s")
 
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
 
-    def __init__(self, unit_s: float, pooled: Hazard | None = None) -> None:
-        self._hazard = Hazard(unit_s, pooled)
-        self._planned = self._hazard.rates()
+    def __init__(self, interval_s: float, first_s: float, pooled: Hazard | None = None) -> None:
+        self._interval_s = interval_s
+        self._first_s = first_s
+        self._hazard = Hazard(interval_s / 5, pooled)
+        self._polls = 0
         self.typical_s = pooled.mean_age_s() if pooled else 0.0
+        self._renew()
 
-    def worth_wait_s(self, age_s: float, price_s: float, *, at_least_s: float, at_most_s: float) -> float:
-        """The wait after which the next poll of a task seen unfinished at `age_s` is worth its price."""
-        return self._hazard.worth_wait_s(age_s, price_s, at_least_s=at_least_s, at_most_s=at_most_s)
+    def _renew(self) -> None:
+        """Take what is known now; plans are made of it when they are needed."""
+        self._curve = Curve(self._hazard.edges, self._hazard.rates(), self._interval_s)
+        self._plans: dict[int, list[float]] = {}
+        self._polls_of_next_plan = self._polls * PLANNED_ANEW + 4
+
+    def has_plan(self, price_s: float) -> bool:
+        """Whether `next_poll_age_s` finds a plan for this price. It takes a thousandth of a second to make one."""
+        return self._level(price_s) in self._plans and self._polls < self._polls_of_next_plan
+
+    def next_poll_age_s(self, age_s: float, price_s: float) -> float:
+        """The age at which to poll next a task that was seen unfinished at `age_s`, when a poll costs `price_s`."""
+        if self._polls >= self._polls_of_next_plan:
+            self._renew()
+        level = self._level(price_s)
+        plan = self._plans.get(level)
+        if plan is None:
+            plan = self._plans[level] = next_polls_s(self._curve, self._interval_s * PRICE_STEP**level, self._first_s)
+        place = int(age_s / self._curve.step_s)
+        if place < len(plan):
+            return plan[place]
+        # Few tasks get that old, and their hazard is about constant: the wait has a closed form.
+        wait_s = math.sqrt(2.0 * price_s / self._curve.rate_at(age_s))
+        return age_s + min(wait_s, LONGEST_WAIT * self._interval_s)
+
+    def _level(self, price_s: float) -> int:
+        return round(math.log(price_s / self._interval_s) / math.log(PRICE_STEP))
 
     def chance(self, from_age_s: float, to_age_s: float) -> float:
         """The cumulative hazard between two ages: the larger, the likelier that a task finished in between."""
-        return self._hazard.integral(from_age_s, to_age_s)
-
-    def has_risen(self, age_s: float) -> bool:
-        """Whether tasks of this age finish faster, by a fifth, than when `mark` was last called."""
-        place = self._hazard.bin_of(age_s)
-        return self._hazard.rate_in(place) > RISEN * self._planned[place]
-
-    def mark(self) -> None:
-        """The class has been planned with what is known now."""
-        self._planned = self._hazard.rates()
+        return self._curve.at(to_age_s) - self._curve.at(from_age_s)
 
     def saw_unfinished(self, from_age_s: float, to_age_s: float) -> None:
-        """A task was seen unfinished at both ages."""
+        """A poll showed a task unfinished that was seen unfinished before."""
         self._hazard.watched(from_age_s, to_age_s)
+        self._polls += 1
 
-    def saw_finished(self, from_age_s: float, at_age_s: float) -> None:
-        """A task that was seen unfinished at the first age finished at the second."""
-        self._hazard.finished(from_age_s, at_age_s)
+    def saw_finished(self, from_age_s: float, *at_ages_s: float) -> None:
+        """A task that was seen unfinished at the first age finished at the second, or with equal chances at any of
+        several."""
+        for at_age_s in at_ages_s:
+            self._hazard.finished(from_age_s, at_age_s, 1.0 / len(at_ages_s))
+        self._polls += 1
         self.typical_s = self._hazard.mean_age_s()
 
     def evidence(self) -> Evidence:
@@ -59,6 +85,6 @@ class Forecast:
 
     def recall(self, evidence: Evidence) -> None:
         """Start from what an earlier session saw."""
-        self._hazard.add_all(evidence, min(1.0, _MOST_RECALLED / max(sum(evidence.finished), 1.0)))
+        self._hazard.add_all(evidence, min(1.0, MOST_RECALLED / max(sum(evidence.finished), 1.0)))
         self.typical_s = self._hazard.mean_age_s()
-        self.mark()
+        self._renew()

@@ -13,21 +13,32 @@ from toapis_async.models import Learned
 from toapis_async.protocol.polling.backstop import Backstop
 from toapis_async.protocol.polling.forecast import Forecast
 from toapis_async.protocol.polling.hazard import Hazard
+from toapis_async.protocol.polling.plan import LONGEST_WAIT
 from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:
     import random
 
-PRICE: Final = 0.08
-"""λ as a fraction of the interval, the lag that one poll is worth: 0.4 s at the service's 5 s. A class that takes
-longer than `PRICED_FOR` intervals has cheaper polls in proportion: its tasks need more of them anyway, and at the full
-price they would be seen up to half as late again (1.4 times the lag of polling every 5 s, at 70 s of service)."""
+PRICE: Final = 0.01
+"""The lag that one poll is worth, as a fraction of the interval, while the query bucket is more than half full: 0.05 s
+at the service's 5 s. A poll takes nothing from anyone then, so only those are saved that would hardly find anything."""
+PRICE_EVENTS: Final = 0.08
+"""The same where events report the ends, and polls are there for what events miss."""
+PRICE_SCARCE: Final = 0.4
+"""What is added to it when the bucket is empty; from half full on, by the square of what is missing."""
 PRICED_FOR: Final = 7.0
-LONGEST_WAIT: Final = 12.0
-"""The longest wait between two polls, in intervals: one minute at the service's 5 s."""
-PUT_OFF: Final = 0.25
-"""A task whose time has come is put off only for at least this fraction of the interval: every poll lowers a class's
-hazard a little, and its tasks would else creep along, planned anew a dozen times a poll."""
+"""A class that takes longer than so many intervals has cheaper polls in proportion: its tasks need more of them anyway,
+and at the full price they would be seen up to half as late again."""
+CHECKED_EVERY: Final = 2.0
+"""In intervals: a task that waits longer has its plan checked in between, in case its class turned out quicker."""
+SLICE: Final = 200
+"""Waiting tasks that one `pop` examines at most, and due ones that it ranks anew: about a millisecond of work."""
+PLANNING: Final = 100
+"""Tasks that could be examined in the time that it takes to plan a class."""
+RANKED_PER_UNIT: Final = 2_000
+"""Due tasks ranked anew per unit of time (1 s at the service's 5 s): their chances grow at different speeds."""
+EVENLY: Final = (0.1, 0.3, 0.5, 0.7, 0.9)
+"""Where between two polls a task may have finished when the service does not say."""
 MOST_CLASSES: Final = 64
 """Request classes kept apart; beyond that the rest share one, so that odd requests can't grow the memory."""
 
@@ -39,6 +50,7 @@ class Watched(Protocol):
     since_s: float  #: when its age was 0
     seen_s: float  #: when it was last seen unfinished
     polled_s: float  #: when it was last polled, with or without success
+    ended: bool  #: by an event, while it waits here: it is dropped when its time comes
 
     def __lt__(self, other: Any) -> bool:
         """Of two that are due at the same moment, which comes first."""
@@ -49,10 +61,11 @@ W = TypeVar("W", bound=Watched)
 
 
 class Schedule(Generic[W]):
-    """Waiting tasks in a heap by due time, due ones in a heap by their chance of having finished.
+    """Waiting tasks in a heap by due time, due ones in heaps by their chance of having finished.
 
     Never a poll sooner than `interval_s` after the last (`first_s` after the start); every task is polled again
     within `LONGEST_WAIT` intervals while the query bucket allows; a task is in exactly one heap until it is popped.
+    No call examines more than `SLICE` tasks, however many are due at once.
     """
 
     def __init__(
@@ -70,13 +83,13 @@ class Schedule(Generic[W]):
         self._most_age_s = most_age_s
         self._rng = rng
         self._unit_s = interval_s / 5
-        self._strangers = Forecast(self._unit_s)
-        self._others = Forecast(self._unit_s)
+        self._strangers = Forecast(interval_s, first_s)
+        self._others = Forecast(interval_s, first_s)
         self._forecasts: dict[str, Forecast] = {}
         self._waiting: list[tuple[float, W]] = []
         self._ready: list[tuple[float, W]] = []
+        self._ranked: list[tuple[float, W]] = []
         self._ranked_s = -math.inf
-        self._finishes = 0
         self.backstop = Backstop()  #: polls get dearer as events leave them less to find
         self.fullness = 1.0  #: of the query bucket, 0 to 1; polls get dearer as it empties
 
@@ -93,7 +106,7 @@ class Schedule(Generic[W]):
         if forecast is None:
             if len(self._forecasts) >= MOST_CLASSES:
                 return self._others
-            forecast = self._forecasts[request_class] = Forecast(self._unit_s, self._pooled())
+            forecast = self._forecasts[request_class] = Forecast(self._interval_s, self._first_s, self._pooled())
         return forecast
 
     def _pooled(self) -> Hazard:
@@ -117,26 +130,29 @@ class Schedule(Generic[W]):
     def add(self, task: W) -> None:
         """Begin with a task that was just begun: `since_s` is now."""
         task.seen_s = task.polled_s = task.since_s
-        self._push(task, self._planned_s(task) + self._jitter_s())
+        self._wait(task, self._planned_s(task), task.since_s)
 
     def add_unseen(self, task: W) -> None:
         """Begin with a task of unknown age and state: it is due at once."""
         task.seen_s = -math.inf
-        self._push(task, -math.inf)
+        heapq.heappush(self._waiting, (-math.inf, task))
 
     def put_back(self, task: W, now_s: float) -> None:
         """A poll showed the task unfinished: learn from it, and plan the next."""
         if self._teaches(task):
             task.forecast.saw_unfinished(task.seen_s - task.since_s, now_s - task.since_s)
         task.seen_s = task.polled_s = now_s
-        self._push(task, self._planned_s(task) + self._jitter_s())
+        self._wait(task, self._planned_s(task), now_s)
 
     def put_off(self, task: W, now_s: float, failures: int) -> None:
         """A poll failed (`failures` in a row) and showed nothing: back off, above the floor."""
         task.polled_s = now_s
         longest_s = LONGEST_WAIT * self._interval_s
-        wait_s = backoff_s(failures, base_s=self._interval_s, cap_s=longest_s, rng=self._rng)
-        self._push(task, now_s + max(wait_s, self._interval_s + self._jitter_s()))
+        wait_s = max(
+            backoff_s(failures, base_s=self._interval_s, cap_s=longest_s, rng=self._rng),
+            self._interval_s * (1.0 + self._jitter * self._rng.random()),
+        )
+        heapq.heappush(self._waiting, (min(now_s + wait_s, task.since_s + self._most_age_s), task))
 
     def finished(self, task: W, now_s: float, took_s: float | None = None, *, by_event: bool = False) -> None:
         """A poll showed the task finished, after `took_s` if the service said so (in whole seconds); or an event
@@ -144,41 +160,60 @@ class Schedule(Generic[W]):
         self.backstop.ended(by_event=by_event)
         if not self._teaches(task):
             return
-        at_s = now_s if by_event else (task.seen_s + now_s) / 2
-        if took_s is not None and now_s - task.seen_s > 1.0:
-            at_s = min(max(task.since_s + took_s, task.seen_s), now_s)
-        task.forecast.saw_finished(task.seen_s - task.since_s, at_s - task.since_s)
-        self._finishes += 1
-        self._replan_if_moved(task.forecast, at_s - task.since_s)
+        seen_age_s, age_s = task.seen_s - task.since_s, now_s - task.since_s
+        if by_event:
+            task.forecast.saw_finished(seen_age_s, age_s)
+        elif took_s is not None and age_s - seen_age_s > 1.0:
+            task.forecast.saw_finished(seen_age_s, min(max(took_s, seen_age_s), age_s))
+        else:
+            gap_s = age_s - seen_age_s
+            task.forecast.saw_finished(seen_age_s, *(seen_age_s + part * gap_s for part in EVENLY))
 
     def next_due_s(self) -> float | None:
-        """When the first poll is due; None while no task is waited for."""
-        if self._ready:
+        """When `pop` is to be called next; None while no task is waited for."""
+        if self._ready or self._ranked:
             return -math.inf
         return self._waiting[0][0] if self._waiting else None
 
     def pop(self, now_s: float) -> W | None:
-        """The due task most likely to have finished, None if none is due. Give it back with `put_back` or `put_off`,
-        or not at all when it has ended."""
+        """The due task most likely to have finished. Give it back with `put_back` or `put_off`, or not at all when it
+        has ended. None if none is due, or if more are due than one call examines: `next_due_s` is then past, and the
+        next call goes on."""
+        work = 0
         while self._waiting and self._waiting[0][0] <= now_s:
-            task = heapq.heappop(self._waiting)[1]
-            planned_s = min(self._planned_s(task), task.since_s + self._most_age_s)
-            if planned_s > now_s + PUT_OFF * self._interval_s:
-                # less likely to finish soon than it was thought when it was planned
-                self._push(task, planned_s)
-            else:
-                heapq.heappush(self._ready, (-self._chance(task, now_s), task))
-        if not self._ready:
-            return None
+            if work >= SLICE:
+                return None
+            work += self._examine(heapq.heappop(self._waiting)[1], now_s)
         self._rank(now_s)
-        return heapq.heappop(self._ready)[1]
+        ready, ranked = self._ready, self._ranked
+        if ranked and (not ready or ranked[0] < ready[0]):
+            return heapq.heappop(ranked)[1]
+        return heapq.heappop(ready)[1] if ready else None
+
+    def _examine(self, task: W, now_s: float) -> int:
+        """A task whose time has come is ready, unless its class was planned anew and it should wait longer. Returns the
+        work that it was, in tasks."""
+        if task.ended:
+            return 1
+        work = 1 if task.forecast.has_plan(self._price_s(task.forecast)) else PLANNING
+        planned_s = self._planned_s(task)
+        if planned_s > now_s and task.since_s + self._most_age_s > now_s:
+            self._wait(task, planned_s, now_s)
+        else:
+            heapq.heappush(self._ready, (-self._chance(task, now_s), task))
+        return work
 
     def _rank(self, now_s: float) -> None:
-        """Chances grow while tasks wait, at different speeds: rank them anew, the more rarely the more they are."""
-        if len(self._ready) > 1 and now_s - self._ranked_s >= self._unit_s * len(self._ready) / 1_000:
-            self._ranked_s = now_s
-            self._ready = [(-self._chance(task, now_s), task) for _, task in self._ready]
-            heapq.heapify(self._ready)
+        """Chances grow while tasks are ready, at different speeds: rank some anew, by and by all of them."""
+        due = (now_s - self._ranked_s) / self._unit_s * RANKED_PER_UNIT
+        if len(self._ready) + len(self._ranked) < 2 or due < 1:
+            return
+        self._ranked_s = now_s
+        if not self._ready:
+            self._ready, self._ranked = self._ranked, self._ready
+        for _ in range(int(min(due, SLICE, len(self._ready)))):
+            task = self._ready.pop()[1]  # a heap without its last leaf is a heap
+            heapq.heappush(self._ranked, (-self._chance(task, now_s), task))
 
     def _chance(self, task: W, now_s: float) -> float:
         """How likely it has finished since it was last seen (as a cumulative hazard: the order is the same)."""
@@ -187,41 +222,24 @@ class Schedule(Generic[W]):
         return task.forecast.chance(task.seen_s - task.since_s, now_s - task.since_s)
 
     def _planned_s(self, task: W) -> float:
-        """When a poll of the task is worth its price."""
+        """When a poll of the task is worth its price, without jitter."""
         if task.seen_s == -math.inf:
             return -math.inf
-        never_seen = task.seen_s == task.since_s
-        wait_s = task.forecast.worth_wait_s(
-            task.seen_s - task.since_s,
-            self._price_of(task.forecast),
-            at_least_s=self._first_s if never_seen else self._interval_s,
-            at_most_s=max(LONGEST_WAIT * self._interval_s, self._first_s),
-        )
-        return task.seen_s + wait_s
+        at_s = task.since_s + task.forecast.next_poll_age_s(task.seen_s - task.since_s, self._price_s(task.forecast))
+        return max(at_s, task.seen_s + (self._first_s if task.seen_s == task.since_s else self._interval_s))
 
-    def _price_of(self, forecast: Forecast) -> float:
+    def _price_s(self, forecast: Forecast) -> float:
         """λ in seconds: for this class, the more the emptier the query bucket is, and the fewer ends polls find."""
         priced_for_s = PRICED_FOR * self._interval_s
-        price_s = PRICE * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
-        return price_s * (1.0 + 6.0 * (1.0 - self.fullness) ** 2) / self.backstop.share
+        share, scarcity = self.backstop.share, max(1.0 - 2.0 * self.fullness, 0.0) ** 2
+        price = PRICE * share + PRICE_EVENTS * (1.0 - share) + PRICE_SCARCE * scarcity
+        return price / share * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
 
-    def _jitter_s(self) -> float:
-        return self._interval_s * self._jitter * self._rng.random()
-
-    def _push(self, task: W, due_s: float) -> None:
-        heapq.heappush(self._waiting, (min(due_s, task.since_s + self._most_age_s), task))
-
-    def _replan_if_moved(self, forecast: Forecast, age_s: float) -> None:
-        """Poll a class's waiting tasks sooner when it finishes sooner than when it was planned; popping alone can
-        only delay. Done for every tenth of the waiting tasks that finish at most, so that planning stays cheap."""
-        if self._finishes < len(self._waiting) / 10 or not forecast.has_risen(age_s):
-            return
-        self._finishes = 0
-        forecast.mark()
-        self._waiting = [
-            (self._sooner(due_s, task) if task.forecast is forecast else due_s, task) for due_s, task in self._waiting
-        ]
-        heapq.heapify(self._waiting)
-
-    def _sooner(self, due_s: float, task: W) -> float:
-        return min(due_s, max(self._planned_s(task) + self._jitter_s(), task.polled_s + self._interval_s))
+    def _wait(self, task: W, planned_s: float, now_s: float) -> None:
+        """Wait for the task's next poll, or until its plan is checked if that is sooner. Checks are at the same moments
+        for all tasks, so that nobody is woken for each."""
+        if task.seen_s == task.since_s:  # later polls are spread by the first
+            planned_s += self._interval_s * self._jitter * self._rng.random()
+        checked_every_s = CHECKED_EVERY * self._interval_s
+        checked_s = (now_s // checked_every_s + 2.0) * checked_every_s
+        heapq.heappush(self._waiting, (min(planned_s, checked_s, task.since_s + self._most_age_s), task))

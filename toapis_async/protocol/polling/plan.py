@@ -1,0 +1,98 @@
+"""The plan of a request class: at which age to poll a task that was last seen unfinished at some other age.
+
+A dynamic programme over a grid of ages. It minimises the expected lag plus the price of the polls, knowing that a poll
+a moment too early bars the next one for a whole interval.
+"""
+
+from __future__ import annotations
+
+import math
+from bisect import bisect_right
+from itertools import pairwise
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+LONGEST_WAIT: Final = 12.0
+"""The longest wait between two polls, in intervals: one minute at the service's 5 s."""
+STEPS: Final = (10, 5, 2, 1)
+"""Steps of the grid in one interval: as many as let `MOST_AGES` reach to where hardly a task is left."""
+MOST_AGES: Final = 300
+FEW_LEFT: Final = 1e-3
+
+
+class Curve:
+    """The cumulative hazard of a class on a grid of ages. `rates` are finishes per second between the `edges`."""
+
+    __slots__ = ("_edges", "_rates", "cumulative", "step_s", "steps")
+
+    def __init__(self, edges: Sequence[float], rates: Sequence[float], interval_s: float) -> None:
+        self._edges = edges
+        self._rates = rates
+        enough = -math.log(FEW_LEFT)
+        for self.steps in STEPS:
+            self.step_s = interval_s / self.steps
+            self.cumulative = self._cumulated(enough)
+            if self.cumulative[-1] >= enough:
+                break
+
+    def _cumulated(self, enough: float) -> list[float]:
+        edges, rates, step_s = self._edges, self._rates, self.step_s
+        total, place, sums = 0.0, 0, [0.0]
+        while total < enough and len(sums) < MOST_AGES:
+            at_s, until_s = (len(sums) - 1) * step_s, len(sums) * step_s
+            while edges[place + 1] < until_s:
+                total += rates[place] * (edges[place + 1] - at_s)
+                at_s, place = edges[place + 1], place + 1
+            total += rates[place] * (until_s - at_s)
+            sums.append(total)
+        return sums
+
+    def at(self, age_s: float) -> float:
+        """The cumulative hazard from age 0; beyond the grid as if the hazard had been constant since its end."""
+        steps, sums = age_s / self.step_s, self.cumulative
+        place = int(steps)
+        if place + 1 < len(sums):
+            return sums[place] + (sums[place + 1] - sums[place]) * (steps - place)
+        return sums[-1] + self.rate_at(age_s) * (age_s - self.step_s * (len(sums) - 1))
+
+    def rate_at(self, age_s: float) -> float:
+        """Finishes per second."""
+        return self._rates[bisect_right(self._edges, age_s) - 1]
+
+
+def next_polls_s(curve: Curve, price_s: float, first_s: float) -> list[float]:
+    """For each age of the grid at which a task was seen unfinished, the age (s) at which to poll it next.
+
+    The second poll and later ones come an interval to `LONGEST_WAIT` intervals after the one before, the first after
+    `first_s` at least. Costs are kept times the chance of being unfinished, so that nothing is divided by a tail's tiny
+    one; beyond the grid they are 0, since hardly a task gets there.
+    """
+    step_s, ages, longest = curve.step_s, len(curve.cumulative), int(LONGEST_WAIT * curve.steps)
+    first = min(max(math.ceil(first_s / step_s - 1e-9), 1), longest)
+    unfinished = [math.exp(-total) for total in curve.cumulative]
+    spent_s = _integrals([*unfinished, *[0.0] * longest], step_s)
+    cost, polls_s = [0.0] * (ages + longest), [0.0] * ages
+    for age in range(ages - 1, -1, -1):
+        left, spent = unfinished[age], spent_s[age]
+        best, chosen = math.inf, longest
+        for wait in range(curve.steps if age else first, longest + 1):
+            # How long those that finish in between wait for the poll: the wait, less the time until they finish.
+            lag = wait * step_s * left - spent_s[age + wait] + spent
+            if lag >= best:
+                break
+            total = lag + cost[age + wait]
+            if total < best:
+                best, chosen = total, wait
+        cost[age] = best + price_s * left
+        polls_s[age] = (age + chosen) * step_s
+    return polls_s
+
+
+def _integrals(values: Sequence[float], step_s: float) -> list[float]:
+    total, sums = 0.0, [0.0]
+    for before, after in pairwise(values):
+        total += step_s * (before + after) / 2
+        sums.append(total)
+    return sums
