@@ -112,9 +112,7 @@ async def test_a_wrong_label_of_an_encoding_loses_nothing(content: bytes, encodi
         assert left_in(tmp_path) == ["t.png"]
 
 
-@pytest.mark.parametrize(
-    "content", [BIG[:2_500_000], gzip.compress(gzip.compress(PNG, mtime=0), mtime=0), b"\x1f\x8b" + PNG]
-)
+@pytest.mark.parametrize("content", [BIG, gzip.compress(gzip.compress(PNG, mtime=0), mtime=0), b"\x1f\x8b" + PNG])
 async def test_what_can_t_be_unpacked_or_grows_too_large_is_told(content: bytes, tmp_path: Path) -> None:
     packed = gzip.compress(content, mtime=0) if content.startswith(b"\x89PNG") else content
     async with fetching(reply(200, packed), download_tries=2, max_file_bytes=2_000_000) as (server, client):
@@ -251,6 +249,28 @@ async def test_but_begins_anew_when_the_file_is_another(content: bytes, tag: str
     async with fetching(ranged(content, tag)) as (server, client):
         (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
         assert path.read_bytes() == content
+
+
+@pytest.mark.parametrize(("total", "tag"), [(len(BIG) + 1, '"v1"'), (len(BIG), '"v2"')])
+async def test_the_rest_of_another_file_is_not_put_behind_this_one(total: int, tag: str, tmp_path: Path) -> None:
+    """Some hosts read no `If-Range`."""
+
+    async def other(server: RawServer, request: Request, writer: asyncio.StreamWriter) -> None:
+        at = int(request.headers["range"].removeprefix("bytes=").removesuffix("-"))
+        span = f"bytes {at}-{total - 1}/{total}"
+        await reply(206, b"x" * (total - at), Content_Range=span, ETag=tag)(server, request, writer)
+
+    half = HALF.replace(b"\r\n\r\n", b'\r\nETag: "v1"\r\n\r\n', 1)
+    async with fetching(hang_up(half), other, reply(200, BIG)) as (server, client):
+        (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
+        assert path.read_bytes() == BIG
+        assert ["range" in request.headers for request in server.requests] == [False, True, False]
+
+
+async def test_a_shorter_file_leaves_nothing_of_the_longer_one_that_broke_off(tmp_path: Path) -> None:
+    async with fetching(hang_up(HALF), reply(200, PNG)) as (server, client):
+        (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
+        assert path.read_bytes() == PNG
 
 
 async def test_a_part_that_nobody_asked_for_is_followed_by_the_rest(tmp_path: Path) -> None:
