@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import socket
+from importlib.resources import files
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -193,6 +194,28 @@ def test_a_picture_that_went_away_later_is_a_placeholder(run: Path, visit: Calla
     expect(seen.page.locator(".card").first).to_contain_text("not to be shown")
     assert all("ERR_FILE_NOT_FOUND" in said for said in seen.said)
     seen.said.clear()
+
+
+def test_a_video_shows_its_first_frame_and_plays_in_the_viewer(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    (tmp_path / "videos").mkdir()
+    clip = files("toapis_async.sandbox").joinpath("assets", "clips", "16x9.mp4").read_bytes()
+    (tmp_path / "videos" / "a #1.mp4").write_bytes(clip)
+    (tmp_path / "videos" / "broken.webm").write_bytes(b"no video")
+    rows = [row(0, files=("videos/a #1.mp4",), prompt="a kite that flies"), row(1, files=("videos/broken.webm",))]
+    page = visit(write_report(tmp_path, rows, title="Kites")).page
+    poster = page.locator(".card").nth(0).locator("video")
+    expect(poster).to_have_attribute("aria-label", "a kite that flies")
+    expect(poster).not_to_have_js_property("videoWidth", 0)
+    assert poster.evaluate("video => video.videoWidth > video.videoHeight && video.paused")
+    expect(page.locator(".card").nth(0)).to_contain_text("▶ Video")
+    expect(page.locator(".card").nth(1)).to_contain_text("not to be played")
+    page.locator(".shot").first.click()
+    shown = page.locator("#stage video")
+    shown.evaluate(
+        "video => new Promise(done => { video.ontimeupdate = () => video.currentTime && done(); video.play(); })"
+    )
+    assert shown.evaluate("video => video.currentTime") > 0
+    assert page.locator("#open").evaluate("link => link.href").endswith("/videos/a%20%231.mp4")
 
 
 def test_more_than_two_thousand_rows_come_in_pages(tmp_path: Path, visit: Callable[..., Visit]) -> None:

@@ -171,6 +171,18 @@ def test_with_pillow_nothing_is_said_of_it(tmp_path: Path) -> None:
     assert "toapis-async[report]" not in words_of(write_report(tmp_path, [], title="t"))
 
 
+@pytest.mark.parametrize("name", ["a.svg", "a.HEIC", "a.jxl", "a.bmp", "a.tiff"])
+def test_a_picture_that_only_browsers_may_know_is_shown_as_it_is(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever it is")
+    assert Pictures(tmp_path).inspect(name) == Picture(name, name)
+
+
+@pytest.mark.parametrize("name", ["a.mp4", "a.MOV", "a.webm"])
+def test_a_video_is_a_link_and_has_no_thumbnail(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"whatever it is")
+    assert Pictures(tmp_path).inspect(name) == Picture(name, name, is_video=True)
+
+
 def test_where_thumbnails_cannot_be_written_the_page_shows_the_pictures_themselves(tmp_path: Path) -> None:
     file = draw(tmp_path / "images" / "a.png", 500)
     (tmp_path / "thumbs").write_text("in the way")

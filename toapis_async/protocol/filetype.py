@@ -73,6 +73,8 @@ _LABELS: Final = {
         FileType(".ogv", "video/ogg"), FileType(".mpg", "video/mpeg"), FileType(".3gp", "video/3gpp"),
     )
 }  # fmt: skip
+MIME_TYPES: Final = {known.extension: known.mime_type for known in _LABELS.values()}
+"""By extension, with the dot."""
 _ANY: Final = FileType(".bin", "application/octet-stream")
 
 

@@ -144,6 +144,7 @@ def _picture(picture: Picture) -> dict[str, Any]:
         "width": picture.width,
         "height": picture.height,
         "problem": picture.problem,
+        "video": picture.is_video,
     }
 
 

@@ -12,6 +12,8 @@ from urllib.parse import quote
 
 from attrs import frozen
 
+from toapis_async.protocol.filetype import MIME_TYPES
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
@@ -20,13 +22,14 @@ if TYPE_CHECKING:
     from toapis_async.report.thumbs import Thumbnail
 
 THUMBS: Final = "thumbs"
+_WITH_THUMBNAILS: Final = {"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif"}
 _WORKERS: Final = min(4, os.cpu_count() or 1)
 _ROWS_AHEAD: Final = 64
 
 
 @frozen
 class Picture:
-    """One file of a row. Links are relative and percent-encoded."""
+    """One file of a row, a picture or a video. Links are relative and percent-encoded."""
 
     name: str
     link: str | None = None  #: None when there is nothing to open
@@ -34,6 +37,7 @@ class Picture:
     width: int | None = None
     height: int | None = None
     problem: str | None = None  #: why it can't be shown, in a few words
+    is_video: bool | None = None  #: True or not known
 
 
 class Pictures:
@@ -72,8 +76,9 @@ class Pictures:
                 return Picture(name, problem="no file")
         except (OSError, ValueError):
             return Picture(name, problem="missing")
-        if self._thumbnail is None:
-            return Picture(name, _link(file))
+        mime_type = MIME_TYPES.get(path.suffix.lower(), "")
+        if self._thumbnail is None or (mime_type and mime_type not in _WITH_THUMBNAILS):  # the browser may know it
+            return Picture(name, _link(file), is_video=mime_type.startswith("video/") or None)
         small = f"{THUMBS}/{file}.webp"
         try:
             seen = self._thumbnail(path, self._folder / small)

@@ -111,12 +111,14 @@
     button.dataset.at = `${place}.${i}`;
     button.addEventListener("click", () => { look(place, i); viewer.showModal(); });
     button.append(image(row, i, true));
+    if (row.pictures[i]?.video) button.append(make("span", "play", "▶ Video"));
     return button;
   };
 
   const image = (row, i, small) => {
     const picture = row.pictures[i];
     if (!picture || picture.problem) return blank(row, picture);
+    if (picture.video) return video(row, picture, small);
     const img = make("img");
     img.alt = cut(row.prompt, 200) + (row.pictures.length > 1 ? ` (${i + 1} of ${row.pictures.length})` : "");
     img.loading = small ? "lazy" : "eager";
@@ -124,6 +126,31 @@
     img.addEventListener("error", () => img.replaceWith(blank(row, { problem: "not to be shown" })));
     img.src = small && picture.thumb || picture.link;
     return img;
+  };
+
+  const seen = new IntersectionObserver((entries) => {  // a video's file is opened once its card comes into view
+    for (const { isIntersecting, target } of entries) {
+      if (!isIntersecting) continue;
+      target.src = target.dataset.src;
+      seen.unobserve(target);
+    }
+  }, { rootMargin: "300px" });
+
+  const video = (row, picture, small) => {
+    const element = make("video");
+    element.ariaLabel = cut(row.prompt, 200);
+    element.preload = "metadata";
+    element.playsInline = true;
+    element.addEventListener("error", () => element.replaceWith(blank(row, { problem: "not to be played" })));
+    if (small) {
+      element.muted = true;
+      element.dataset.src = `${picture.link}#t=0.1`;  // its first frame is its poster
+      seen.observe(element);
+    } else {
+      element.controls = true;
+      element.src = picture.link;
+    }
+    return element;
   };
 
   const blank = (row, picture) => {
