@@ -153,6 +153,14 @@ async def test_a_redirect_of_the_api_leads_to_where_following_it_shows(sandbox: 
     assert sandbox.requests.count("unknown") == 1
 
 
+@pytest.mark.parametrize("prompt", ["kite", "[fail]"])
+async def test_a_task_may_be_finished_when_it_is_accepted(sandbox: Sandbox, caller: Caller, prompt: str) -> None:
+    sandbox.faults.script("submit", Fault.FINISHED_AT_ONCE)
+    answer = (await caller.submit(prompt)).body
+    assert answer == (await caller.query(answer["id"])).body
+    assert answer["status"] == ("failed" if prompt == "[fail]" else "completed")
+
+
 async def test_a_redirected_file_is_really_there(fast: Sandbox, session: aiohttp.ClientSession) -> None:
     caller = Caller(session, fast)
     url = f"{fast.files_url}/generated/{await caller.task()}-0.png"

@@ -315,6 +315,27 @@ def test_a_filmed_clip_has_the_size_and_duration_that_were_asked_for(fields: dic
         assert container.duration == 4_000_000
 
 
+def test_filming_stops_between_two_frames_when_the_sandbox_closes() -> None:
+    pytest.importorskip("av", reason="needs the extra [video]")
+    asked: list[int] = []
+
+    def stopped() -> bool:
+        asked.append(1)
+        return len(asked) == 3
+
+    with pytest.raises(clips.StoppedError):
+        clips.film(understand_video({"model": SEEDANCE, "prompt": "a"}), 0, None, stopped)
+    assert len(asked) == 3
+
+
+async def test_an_image_and_a_video_under_one_id_are_no_double_payment(sandbox: Sandbox, caller: Caller) -> None:
+    await caller.video(client_business_id="both")
+    await caller.task(client_business_id="both")
+    assert sandbox.ledger.paid_twice() == ()
+    await caller.video(client_business_id="both")
+    assert sandbox.ledger.paid_twice() == ("both",)
+
+
 def test_sizes_are_even_and_keep_the_ratio() -> None:
     assert frame_size("16:9", 720) == (1280, 720)
     assert frame_size("9:16", 1080) == (1080, 1920)

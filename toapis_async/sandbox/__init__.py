@@ -1,4 +1,4 @@
-"""A stand-in for the ToAPIs image service, for demos, for our tests and for yours.
+"""A stand-in for the ToAPIs image and video service, for demos, for our tests and for yours.
 
     async with Sandbox(speed=20) as sandbox:
         ...  # point any client at sandbox.base_url, with any key
@@ -14,7 +14,7 @@ from __future__ import annotations
 from toapis_async.sandbox.answers import BillingMode
 from toapis_async.sandbox.clock import Clock
 from toapis_async.sandbox.faults import Fault, FaultPlan, Kind, Step, TimedFault
-from toapis_async.sandbox.jobs import ImageJob, Job
+from toapis_async.sandbox.jobs import ImageJob, Job, VideoJob
 from toapis_async.sandbox.ledger import Ledger, LedgerEntry
 from toapis_async.sandbox.limits import TIERS, Limits, Tier
 from toapis_async.sandbox.server import PillowMissingError, Sandbox
@@ -47,5 +47,6 @@ __all__ = [
     "Step",
     "Tier",
     "TimedFault",
+    "VideoJob",
     "Webhooks",
 ]

@@ -169,12 +169,16 @@ class Api:
             task, new = self.service.accept(job, caller, now, frozenset(drawn.keys() & STICKY))
         except RefusedError as refusal:
             return answers.refused(refusal)
+        at_once = Fault.FINISHED_AT_ONCE in drawn
         if new:
+            if at_once:
+                self.service.end(task, now, task.failure)
             await self.store.save_task(task)
             if receiver is not None:
                 self.webhooks.watch(task, receiver)
-        status = 201 if Fault.CREATED_201 in drawn else 200
-        return Answer(status, task_variant(answers.submitted(task, task.state(now)), task.traits))
+        status, state = 201 if Fault.CREATED_201 in drawn else 200, task.state(now)
+        body = answers.task_status(task, state, self.links(task), self.billing, now) if at_once else None
+        return Answer(status, task_variant(body or answers.submitted(task, state), task.traits))
 
     def _is_video(self, caller: Caller, task_id: str) -> bool:
         """Whether that is a finished video of this user."""

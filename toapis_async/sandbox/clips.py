@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from toapis_async.sandbox.jobs import VideoJob
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from PIL import Image
 
@@ -27,13 +27,20 @@ _LARGE_PIXELS: Final = 2_500_000
 """From here on a quarter of the frames, and the fastest encoding: a clip of 4k would take half a minute."""
 
 
-def film(job: Job, index: int, reference: bytes | None) -> bytes:
-    """Video `index` of a job, of its size and duration, with its prompt in it; `ready_made` without PyAV."""
+class StoppedError(Exception):
+    """The sandbox closed while a video was filmed."""
+
+
+def film(job: Job, index: int, reference: bytes | None, stopped: Callable[[], bool] = lambda: False) -> bytes:
+    """Video `index` of a job, of its size and duration, with its prompt in it; `ready_made` without PyAV.
+
+    Raises `StoppedError` between two frames once `stopped()`.
+    """
     if not isinstance(job, VideoJob) or importlib.util.find_spec("av") is None:
         return ready_made(job, index, reference)
     large = job.width * job.height > _LARGE_PIXELS
     per_s = _FRAMES_PER_S[job.output_format] // (4 if large else 1)
-    frames = frames_of(job, index, reference, per_s * job.duration_s)
+    frames = _until(stopped, frames_of(job, index, reference, per_s * job.duration_s))
     if job.output_format == "gif":
         stream = io.BytesIO()
         next(frames).save(stream, "GIF", save_all=True, append_images=frames, duration=1000 // per_s)
@@ -81,6 +88,13 @@ def frames_of(job: Job, index: int, reference: bytes | None, count: int) -> Iter
         bar = (0, job.height * 0.985, job.width * share, job.height)
         ImageDraw.Draw(frame).rectangle(bar, fill=255)
         frame.putpalette([round(value * (0.6 + 0.4 * share)) for value in palette])
+        yield frame
+
+
+def _until(stopped: Callable[[], bool], frames: Iterator[Image.Image]) -> Iterator[Image.Image]:
+    for frame in frames:
+        if stopped():
+            raise StoppedError
         yield frame
 
 

@@ -54,6 +54,7 @@ class Fault(StrEnum):
     TRUNCATED_JSON = "truncated_json"  # accepted; a whole HTTP answer whose JSON ends in the middle (this answer only)
     NUMERIC_CODES = "numeric_codes"  # error codes as numbers: 404 with type not_found_error, 402 payment_required …
     EMPTY_CODES = "empty_codes"  # error codes as ""
+    FINISHED_AT_ONCE = "finished_at_once"  # the task is completed when it is accepted, and the answer has its result
     CREATED_201 = "created_201"  # the submission is answered 201 (this answer only)
     TASK_ID_FOR_ID = "task_id_for_id"
     TASK_ID_BESIDE_ID = "task_id_beside_id"  # id names something else that can't be queried, and object is "video"
@@ -143,8 +144,8 @@ STICKY: Final = (
 _CODES = {Fault.NUMERIC_CODES, Fault.EMPTY_CODES}
 _API_ONLY = {Fault.TRUNCATED_JSON, Fault.UNAUTHORIZED, *_CODES}
 _SUBMIT_ONLY = (
-    Fault.LIMITER_DOWN, Fault.FILES_EXPIRE, Fault.BILL_PENDING, Fault.CREATED_201, Fault.QUOTA_403,
-    Fault.MODEL_FORBIDDEN, Fault.FAIL_TO_FETCH,
+    Fault.LIMITER_DOWN, Fault.FILES_EXPIRE, Fault.BILL_PENDING, Fault.CREATED_201, Fault.FINISHED_AT_ONCE,
+    Fault.QUOTA_403, Fault.MODEL_FORBIDDEN, Fault.FAIL_TO_FETCH,
 )  # fmt: skip
 _ONLY_AT: Final[dict[Fault, frozenset[Kind]]] = {
     **dict.fromkeys(STICKY - _CODES, frozenset[Kind]({"submit", "query"})),

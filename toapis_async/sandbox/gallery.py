@@ -94,7 +94,7 @@ class Gallery:
         return await self.gate.serve(request, "unknown", handle)
 
     async def aclose(self) -> None:
-        """Wait for files being made (a video may take some seconds) and let the threads go."""
+        """Wait for files being made (a video stops at its next frame) and let the threads go."""
         await asyncio.to_thread(self._threads.shutdown, cancel_futures=True)
         self._cache.clear()
 

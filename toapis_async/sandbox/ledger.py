@@ -88,7 +88,8 @@ class Ledger:
         return round(sum(entry.paid for entry in self), 4)
 
     def paid_twice(self) -> tuple[str, ...]:
-        """The `client_business_id`s that one user was charged for more than once, refunds set aside."""
+        """The `client_business_id`s that one user was charged for more than once, for images or for videos; refunds set
+        aside."""
         self._settled_now()
         return tuple(given for given in self._service.business_ids() if self._payments(given) > 1)
 
@@ -97,7 +98,7 @@ class Ledger:
 
     def _payments(self, client_business_id: str) -> int:
         tasks = self._service.with_business_id(client_business_id)
-        return max(Counter(task.user for task in tasks if not task.refunded).values(), default=0)
+        return max(Counter((task.user, task.kind) for task in tasks if not task.refunded).values(), default=0)
 
     def _settled_now(self) -> float:
         now = self._clock()

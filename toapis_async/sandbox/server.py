@@ -6,6 +6,7 @@ import asyncio
 import importlib.util
 import time
 from contextlib import AsyncExitStack, suppress
+from functools import partial
 from typing import TYPE_CHECKING
 
 from aiohttp import web
@@ -45,7 +46,7 @@ class PillowMissingError(ImportError):
 
 
 class Sandbox:
-    """A stand-in for the ToAPIs image service. `async with` it, or `await start()` and `await aclose()`.
+    """A stand-in for the ToAPIs image and video service. `async with` it, or `await start()` and `await aclose()`.
 
     Every time that the service takes is in seconds at speed 1 and divided by `speed`: service times,
     `visible_after_s`, refill intervals, `Retry-After`, the 24 hours of a file, the duration of a slow answer.
@@ -128,7 +129,9 @@ class Sandbox:
         """Events sent to a receiver when tasks end, and how it answered."""
         self.webhooks.configure(webhook_url, webhook_secret)
         self._api = Api(gate, self._service, self._store, billing, self._links, lambda: self.files_url, self.webhooks)
-        painter, filmer = (_drawn, clips.film) if pictures else (plain, clips.ready_made)
+        painter, filmer = (
+            (_drawn, partial(clips.film, stopped=self._closing.is_set)) if pictures else (plain, clips.ready_made)
+        )
         self._gallery = Gallery(gate, self._service, self._store, painter, filmer)
 
     @property

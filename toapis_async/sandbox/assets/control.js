@@ -27,12 +27,15 @@ function took(task, now) {
 function row(task, now) {
   const line = element("tr");
   const id = element("td");
-  const credits = task.refunded ? `${number(task.credits)} refunded` : number(task.credits);
+  const refunded = task.status === "failed" && task.refunded > 0;
+  const credits = refunded ? `${number(task.credits)} refunded` : number(task.credits - task.refunded);
   id.append(element("code", task.task_id));
   line.append(
     element("td", task.status.replace("_", " "), task.status),
     element("td", task.prompt.length > 200 ? `${task.prompt.slice(0, 200)}…` : task.prompt, "prompt"),
     id,
+    element("td", task.model),
+    element("td", number(task.references), "number"),
     element("td", credits, "number"),
     element("td", time(task.accepted_at)),
     element("td", took(task, now), "number"),
