@@ -19,6 +19,7 @@ from .kit import Caller, until
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
 
+    from .kit import Clock as StillClock
     from .kit import Reply
 
 CHROMIUM = "/usr/bin/chromium"
@@ -136,20 +137,21 @@ async def test_a_sandbox_with_another_clock_says_so(session: aiohttp.ClientSessi
     assert (refused.status, "without a clock" in refused.body["error"]) == (400, True)
 
 
-async def test_reset_leaves_a_sandbox_as_new(sandbox: Sandbox, caller: Caller, anyone: Caller) -> None:
-    task_id = await caller.task("a kite", client_business_id="kite-1")
-    before = await caller.balance()
-    sandbox.faults.chance("query", Fault.ERROR_500, 1)
-    await caller.query(task_id)
-    await act(anyone, "reset")
-    assert (len(sandbox.ledger), sandbox.requests.total, sandbox.faults.chances) == (0, 0, ())
-    assert sandbox.faults.drawn.total() == 0
-    assert (await caller.query("kite-1")).status == 404
-    after = await caller.balance()
-    assert (before["used_credits"], after["used_credits"]) != (0, before["used_credits"])
-    assert after["used_credits"] == 0
-    remaining = (await caller.query("kite-1")).headers["X-RateLimit-Remaining"]
-    assert remaining == "498"  # the two queries since
+async def test_reset_leaves_a_sandbox_as_new(session: aiohttp.ClientSession, clock: StillClock) -> None:
+    async with Sandbox(clock=clock, pictures=False, control=True) as sandbox:
+        caller = Caller(session, sandbox)
+        task_id = await caller.task("a kite", client_business_id="kite-1")
+        before = await caller.balance()
+        sandbox.faults.chance("query", Fault.ERROR_500, 1)
+        await caller.query(task_id)
+        await act(caller, "reset")
+        assert (len(sandbox.ledger), sandbox.requests.total, sandbox.faults.chances) == (0, 0, ())
+        assert sandbox.faults.drawn.total() == 0
+        assert (await caller.query("kite-1")).status == 404
+        after = await caller.balance()
+        assert before["used_credits"] > after["used_credits"] == 0
+        remaining = (await caller.query("kite-1")).headers["X-RateLimit-Remaining"]
+        assert remaining == "498"  # the two queries since
 
 
 async def test_a_kept_sandbox_is_not_reset(session: aiohttp.ClientSession, tmp_path: Path) -> None:
