@@ -74,7 +74,7 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
     def at_once(failures: int, **_: object) -> float:
         return 0.0
 
-    for user in ("queries", "downloads"):
+    for user in ("pacer", "downloads"):
         monkeypatch.setattr(f"toapis_async.engine.{user}.backoff_s", at_once)
 
 

@@ -11,17 +11,18 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 from toapis_async.batch.batch import Batch
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
+from toapis_async.engine.recovery import Recovery
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import (
     ClientStateError,
     InvalidRequest,
     SessionClosed,
     TaskNotFound,
-    ToAPIsError,
     WaitTimeout,
 )
-from toapis_async.handle import TaskHandle
+from toapis_async.handle import StoredHandle, TaskHandle
 from toapis_async.protocol.budget import Budget
+from toapis_async.protocol.endpoints import IMAGES
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import retry_after_s
 from toapis_async.protocol.wire import decode_balance, decode_models
@@ -36,7 +37,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from toapis_async.batch.rows import Source
-    from toapis_async.engine.registry import Entry
+    from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
     from toapis_async.models import Balance, Generation, Learned, Model, Upload
     from toapis_async.protocol.lenient import Answer
@@ -114,8 +115,13 @@ class ToAPIs:
             return Engine(self._credentials, self._settings, budget_credits=self._budget_credits)
         journal = await JournalWriter.open(self._journal, self._credentials)
         try:
-            left = await journal.unfinished()
-            return Engine(self._credentials, self._settings, journal, left, self._budget_credits)
+            return Engine(
+                self._credentials,
+                self._settings,
+                journal=journal,
+                recovery=await Recovery.of(journal),
+                budget_credits=self._budget_credits,
+            )
         except BaseException:
             await journal.aclose()
             raise
@@ -184,7 +190,7 @@ class ToAPIs:
         patience = asyncio.timeout(timeout_s)
         try:
             async with patience:
-                handle = await self._submit(engine, request, business_id)
+                handle = _handle(engine, await engine.submitter.submit(request, business_id))
                 return await handle.result()
         except TimeoutError:
             if not patience.expired():
@@ -208,14 +214,8 @@ class ToAPIs:
         """
         engine = self._open_engine()
         request = ImageRequest.of(request)
-        return await self._submit(engine, request, request.given_business_id or mint_business_id())
-
-    async def _submit(self, engine: Engine, request: ImageRequest, business_id: str) -> TaskHandle:
-        try:
-            return _handle(engine, await engine.take(request, business_id))
-        except ToAPIsError as error:  # also the journal's own, before anything is submitted
-            error.concerning(client_business_id=business_id)
-            raise
+        business_id = request.given_business_id or mint_business_id()
+        return _handle(engine, await engine.submitter.submit(request, business_id))
 
     def attach(self, task_id: str) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.
@@ -223,7 +223,9 @@ class ToAPIs:
         The first look is at once. Waiting raises `TaskNotFound` when the service does not know it.
         """
         engine = self._open_engine()
-        return _handle(engine, engine.attach(check_task_id(task_id)))
+        checked_id = check_task_id(task_id)
+        known = engine.tasks.get(checked_id)
+        return _handle(engine, known or engine.tasks.watch(IMAGES, checked_id, start="unknown"))
 
     async def find(self, client_business_id: str) -> TaskHandle | None:
         """The task submitted with this id, watched from now on; None when the service knows none.
@@ -231,16 +233,26 @@ class ToAPIs:
         None is no proof right after a submission: the service does not say how soon a task can be found.
         """
         engine = self._open_engine()
-        asked_id = check_task_id(client_business_id, "client_business_id")
+        business_id = check_task_id(client_business_id, "client_business_id")
         try:
-            snapshot = await engine.queries.find(asked_id)
+            snapshot, endpoint = await engine.retried(lambda: engine.queries.find(business_id, (IMAGES,)))
         except TaskNotFound:
             return None
-        return _handle(engine, engine.adopt(snapshot, asked_id))
+        entry = engine.tasks.watch(
+            endpoint,
+            snapshot.task_id,
+            start="new",
+            query_id=business_id,
+            client_business_id=snapshot.client_business_id,
+            snapshot=snapshot,
+        )
+        return _handle(engine, entry)
 
     async def status(self, task_id: str) -> TaskSnapshot:
-        """One question, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""
-        return await self._open_engine().queries.look_up(check_task_id(task_id))
+        """One query, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""
+        engine, checked_id = self._open_engine(), check_task_id(task_id)
+        snapshot, _ = await engine.retried(lambda: engine.queries.status(checked_id, (IMAGES,)))
+        return snapshot
 
     def unclaimed(self) -> tuple[str, ...]:
         """The `client_business_id`s of submissions whose caller went away (cancelled, or out of patience): `find` or
@@ -251,13 +263,17 @@ class ToAPIs:
         return self._used_engine().unclaimed.ids
 
     def recovered(self) -> tuple[TaskHandle, ...]:
-        """Handles of the single submissions (not those of a batch's run) that an earlier process wrote into this
-        journal and saw no end of. They are watched from the first call on, and the list stays the same.
+        """Handles of the plain submissions (not those of a batch's run) that an earlier process left in this journal:
+        unfinished ones, and those that finished within the life of their links but were neither saved through the
+        client nor acknowledged. They are watched from the first call on, and the list stays the same.
 
-        Awaiting one raises `TaskNotFound` when the service turns out never to have taken it.
+        The newest 10,000 are listed, oldest first; `statistics().recoverable` counts them all. Awaiting one raises
+        `TaskNotFound` when the service turns out never to have taken it.
         """
         engine = self._open_engine()
-        return tuple(_handle(engine, entry) for entry in engine.recovered())
+        if engine.recovery is None:
+            return ()
+        return tuple(_handle(engine, entry) for entry in engine.recovery.entries(engine.tasks))
 
     # -------------------------------------------------------------------------------------- the rest
 
@@ -274,19 +290,24 @@ class ToAPIs:
         if scope not in {"key", "user"}:
             raise ValueError(f"scope={scope!r}: known are 'key' and 'user'")
         path = "/balance" if scope == "key" else "/user/balance"
-        return decode_balance(await self._ask("balance", path))
+        return decode_balance(await self._query("balance", path))
 
     async def models(self, type: str = "image") -> tuple[Model, ...]:  # noqa: A002  (the service's own word)
         """The models the service offers, by type (`image`, `video`, …)."""
-        return decode_models(await self._ask("models", "/models", params={"type": type}))
+        return decode_models(await self._query("models", "/models", params={"type": type}))
 
-    async def _ask(self, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
-        answer = await self._open_engine().transport.get(kind, path, params=params)
-        if not 200 <= answer.status < 300:
-            cap_s = self._settings.max_retry_after_s
-            asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), cap_s)
-            raise decode_error(answer, retry_after_s=asked_s)
-        return answer
+    async def _query(self, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
+        engine = self._open_engine()
+
+        async def once() -> Answer:
+            answer = await engine.transport.get(kind, path, params=params)
+            if not 200 <= answer.status < 300:
+                cap_s = self._settings.max_retry_after_s
+                asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), cap_s)
+                raise decode_error(answer, retry_after_s=asked_s)
+            return answer
+
+        return await engine.retried(once)
 
     def batch(
         self,
@@ -350,7 +371,7 @@ class ToAPIs:
         return self._engine
 
     def __repr__(self) -> str:
-        watching = f", {len(self._engine.registry)} in flight" if self._engine else ""
+        watching = f", {len(self._engine.tasks)} in flight" if self._engine else ""
         return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
 
 
@@ -366,7 +387,10 @@ def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:
     engine.unclaimed.claim(entry.client_business_id or entry.task_id)
-    return TaskHandle(entry, engine.downloads, asyncio.get_running_loop())
+    loop = asyncio.get_running_loop()
+    if engine.recovery is not None and entry.ended and not entry.has_snapshot and entry.error is None:
+        return StoredHandle(entry, engine.saving, loop, engine.recovery.read)
+    return TaskHandle(entry, engine.saving, loop)
 
 
 def _wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id: str) -> WaitTimeout:

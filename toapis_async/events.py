@@ -1,7 +1,9 @@
-"""What happens inside, told as frozen records to `Settings(on_event=…)`.
+"""What happens inside, as frozen records for `Settings(on_event=…)`.
 
-Durations are seconds. No record holds a key, and none a prompt unless `Settings(events_with_prompts=True)`; but a path
-holds its file's name, and with it whatever the file was named after (a prompt's first words, where one is used so).
+`at_s` is the event loop's monotonic time in seconds; other durations are seconds, too. Every record about a task bears
+both its ids, as far as they are known. No record holds a key, and none a prompt unless
+`Settings(events_with_prompts=True)`; but a path holds its file's name, and with it whatever the file was named after (a
+prompt's first words, where one is used so).
 """
 
 from __future__ import annotations
@@ -18,16 +20,80 @@ if TYPE_CHECKING:
 class RequestDone:
     """One HTTP exchange ended. `status` is None when no answer came; `sent` counts how often it went out."""
 
-    kind: str  #: submit, query, upload, balance, models
+    at_s: float
+    kind: str  #: submit, query, upload, balance, models, prices
     status: int | None
     duration_s: float
     sent: int
 
 
 @frozen
+class SubmitQueued:
+    """A submission waits for its turn. It has no task id yet."""
+
+    at_s: float
+    client_business_id: str
+    model: str | None
+    prompt: str | None = None
+    task_id: None = None
+
+
+@frozen
+class SubmitSent:
+    """A submission's POST begins."""
+
+    at_s: float
+    client_business_id: str
+    attempt: int  #: which POST of this submission it is, from 1
+    task_id: None = None
+
+
+@frozen
+class SubmitRetried:
+    """A submission that was certainly not accepted will be tried again."""
+
+    at_s: float
+    client_business_id: str
+    reason: str
+    wait_s: float
+    task_id: None = None
+
+
+@frozen
+class SubmitInDoubt:
+    """A submission may have been accepted, its answer was lost: it is being looked up."""
+
+    at_s: float
+    client_business_id: str
+    reason: str
+    task_id: None = None
+
+
+@frozen
+class SubmitAgain:
+    """A submission in doubt was not to be found through the whole window: it is sent again, under the same id."""
+
+    at_s: float
+    client_business_id: str
+    times: int  #: how often so far, from 1
+    task_id: None = None
+
+
+@frozen
+class SubmitLost:
+    """Nobody knows whether a submission was accepted, and nothing more is done about it."""
+
+    at_s: float
+    client_business_id: str
+    reason: str
+    task_id: None = None
+
+
+@frozen
 class TaskAccepted:
     """The service took a task."""
 
+    at_s: float
     task_id: str
     client_business_id: str | None
     model: str | None
@@ -35,62 +101,35 @@ class TaskAccepted:
 
 
 @frozen
-class TaskChanged:
-    """A look at a task showed something new."""
+class TaskPolled:
+    """A poll of a task, or an event of the service, was answered. `changed`: with another status or progress."""
 
+    at_s: float
     task_id: str
+    client_business_id: str | None
     status: TaskStatus
     progress: int | None
+    changed: bool
 
 
 @frozen
 class TaskEnded:
     """Watching a task ended: with `status` the service's final state, or None and the `reason` otherwise."""
 
+    at_s: float
     task_id: str
+    client_business_id: str | None
     status: TaskStatus | None
     age_s: float
-    looks: int
+    polls: int
     reason: str | None = None
-
-
-@frozen
-class SubmitRetried:
-    """A submission that was certainly not accepted will be tried again."""
-
-    client_business_id: str
-    reason: str
-    wait_s: float
-
-
-@frozen
-class SubmitInDoubt:
-    """A submission may have been accepted, its answer was lost: it is being looked up."""
-
-    client_business_id: str
-    reason: str
-
-
-@frozen
-class SubmitAgain:
-    """A submission in doubt was not to be found through the whole window: it is sent again, under the same id."""
-
-    client_business_id: str
-    times: int  #: how often so far, from 1
-
-
-@frozen
-class SubmitLost:
-    """Nobody knows whether a submission was accepted, and nothing more is done about it."""
-
-    client_business_id: str
-    reason: str
 
 
 @frozen
 class Throttled:
     """The service said 429 or a pause; requests of this category wait."""
 
+    at_s: float
     category: str  #: submit or query
     pause_s: float
 
@@ -99,7 +138,9 @@ class Throttled:
 class FileSaved:
     """An image is whole and on disk."""
 
+    at_s: float
     task_id: str
+    client_business_id: str | None
     path: str
     size_bytes: int
     attempts: int
@@ -107,13 +148,15 @@ class FileSaved:
 
 Event: TypeAlias = (
     RequestDone
-    | TaskAccepted
-    | TaskChanged
-    | TaskEnded
+    | SubmitQueued
+    | SubmitSent
     | SubmitRetried
     | SubmitInDoubt
     | SubmitAgain
     | SubmitLost
+    | TaskAccepted
+    | TaskPolled
+    | TaskEnded
     | Throttled
     | FileSaved
 )

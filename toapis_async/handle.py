@@ -9,9 +9,9 @@ from toapis_async.errors import ClientStateError, WaitTimeout
 from toapis_async.models import Generation
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Generator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
-    from toapis_async.engine.registry import Entry
+    from toapis_async.engine.entry import Entry
     from toapis_async.models import Saver
     from toapis_async.task import TaskSnapshot, TaskStatus
 
@@ -120,9 +120,43 @@ class TaskHandle:
         if asyncio.get_running_loop() is not self._loop:
             raise ClientStateError("this handle belongs to another event loop: make a client in each loop")
 
+    def acknowledge(self) -> None:
+        """The result is in good hands: the journal need not give it again (`client.recovered()`). Saving it through
+        the client does the same."""
+        self._saver.acknowledge(self.client_business_id)
+
     def __repr__(self) -> str:
         progress = f" {self.progress}%" if self.progress is not None else ""
         return f"<TaskHandle {self.task_id} {self.status or 'not seen yet'}{progress}>"
+
+
+class StoredHandle(TaskHandle):
+    """A task that finished in an earlier session: its answer is read from the journal when it is first awaited, and
+    `snapshot` is None until then."""
+
+    __slots__ = ("_read",)
+
+    def __init__(
+        self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop, read: Callable[[Entry], Awaitable[None]]
+    ) -> None:
+        super().__init__(entry, saver, loop)
+        self._read = read
+
+    async def result(self, timeout_s: float | None = None) -> Generation:
+        """The finished generation. Raises `JournalError` when the journal holds it no more."""
+        await self._load()
+        return await super().result(timeout_s)
+
+    async def updates(self) -> AsyncIterator[TaskSnapshot]:
+        """The final state."""
+        await self._load()
+        assert self._entry.snapshot is not None
+        yield self._entry.snapshot
+
+    async def _load(self) -> None:
+        self._check_loop()
+        if not self._entry.has_snapshot:
+            await self._read(self._entry)
 
 
 def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:

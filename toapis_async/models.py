@@ -35,9 +35,10 @@ class WebhookOutcome(enum.StrEnum):
 
 
 class Saver(Protocol):
-    """Fetches a generation's images into a folder (the client's downloader)."""
+    """Fetches a generation's images into a folder, and keeps the journal's books about that."""
 
     async def save(self, generation: Generation, folder: str | PathLike[str]) -> tuple[Path, ...]: ...
+    def acknowledge(self, client_business_id: str | None) -> None: ...
 
 
 @frozen
@@ -88,6 +89,12 @@ class Generation:
                 "use client.attach(generation.task_id) and save what that returns"
             ).concerning(self.task_id, self.client_business_id)
         return await self._saver.save(self, folder)
+
+    def acknowledge(self) -> None:
+        """The result is in good hands: the journal need not give it again (`client.recovered()`). `save` does the
+        same; a generation that belongs to no client has no journal."""
+        if self._saver is not None:
+            self._saver.acknowledge(self.client_business_id)
 
 
 @frozen

@@ -37,7 +37,7 @@ class Webhooks:
             raise TypeError(f"deliver takes the raw body as bytes, not {type(body).__name__}")
         body = bytes(body)
         event_id = verify(body, headers, self._secrets, time.time())
-        return self._opened().inbox.receive(decode_event(body, event_id))
+        return self._opened().tasks.receive(decode_event(body, event_id))
 
     def __repr__(self) -> str:
         return f"<Webhooks, {len(self._secrets)} secret{'s' if len(self._secrets) > 1 else ''}>"

@@ -17,7 +17,7 @@ from PIL import Image
 from toapis_async.engine.journal.reader import records
 
 if TYPE_CHECKING:
-    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.records import Record
 
     from .machine import Ended, Round
     from .plans import Run
@@ -137,7 +137,7 @@ def _records(round_: Round) -> list[Record]:
 
 async def _served(round_: Round, known: list[Record]) -> dict[str, bytes]:
     """What the service serves, by the names under which it should be on disk."""
-    links = {name: f"{record.task_id}-{place}.png" for record in known for place, name in enumerate(record.files)}
+    links = {name: f"{record.task_id}-{place}.png" for record in known for place, name in record.files.items()}
     for entry in round_.sandbox.ledger:
         if entry.prompt.startswith("single "):
             links[f"{entry.task_id}.png"] = f"{entry.task_id}-0.png"
@@ -167,7 +167,7 @@ def results(round_: Round) -> None:
     if [row["index"] for row in rows] != list(range(round_.row_count)):
         problem(f"results.jsonl has the rows {[row['index'] for row in rows]}")
     told = {row["task_id"]: row["files"] for row in rows if row["ok"]}
-    if told != {record.task_id: [f"images/{name}" for name in record.files] for record in known}:
+    if told != {record.task_id: [f"images/{name}" for name in record.files.values()] for record in known}:
         problem(f"results.jsonl and the journal differ: {told}")
     if left := [str(path.relative_to(round_.out)) for path in round_.out.rglob("*.part")]:
         problem(f"left over: {left}")

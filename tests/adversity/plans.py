@@ -23,24 +23,25 @@ SPEED: Final = 20.0
 LATEST_S: Final = 20.0
 """How late a task can be found at most, in the service's seconds."""
 
-_FILE, _WRITER = "toapis_async.engine.journal.file", "toapis_async.engine.journal.writer:JournalWriter"
+_JOURNAL = "toapis_async.engine.journal"
+_FILE, _RECORDS, _WRITER = f"{_JOURNAL}.file", f"{_JOURNAL}.records", f"{_JOURNAL}.writer:JournalWriter"
 _PART, _RESULTS = "toapis_async.engine.part:Part", "toapis_async.cli.results:Results"
 POINTS: Final[dict[str, int]] = {
     f"{_FILE}:_create": 1,
     f"{_FILE}:_locked": 1,
     f"{_FILE}:_migrate": 1,
     f"{_FILE}:_bind": 1,
-    f"{_FILE}:put_intent": 12,
-    f"{_FILE}:put_accepted": 12,
-    f"{_FILE}:put_end": 12,
-    f"{_FILE}:put_files": 12,
-    f"{_FILE}:record_of_row": 12,
-    f"{_FILE}:paid": 1,
+    f"{_RECORDS}:put_intent": 12,
+    f"{_RECORDS}:put_accepted": 12,
+    f"{_RECORDS}:put_end": 12,
+    f"{_RECORDS}:put_files": 12,
+    f"{_RECORDS}:record_of_row": 12,
+    f"{_RECORDS}:paid": 1,
     f"{_WRITER}._commit": 40,
     f"{_WRITER}.aclose": 1,
     "toapis_async.engine.transport:Transport.post": 12,
     "aiohttp:ClientResponse.start": 30,
-    "toapis_async.engine.poster:Poster._adopt": 3,
+    "toapis_async.engine.queries:Queries.find_within": 3,
     "toapis_async.engine.queries:Queries.find": 8,
     f"{_PART}.finish": 12,
     f"{_PART}.add": 12,

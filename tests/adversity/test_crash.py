@@ -24,10 +24,12 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)  # some processes, one after the other, beside those of other tests
 
-INTENT, ACCEPTED, SAVED = (f"toapis_async.engine.journal.file:put_{name}" for name in ("intent", "accepted", "files"))
+INTENT, ACCEPTED, SAVED = (
+    f"toapis_async.engine.journal.records:put_{name}" for name in ("intent", "accepted", "files")
+)
 POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientResponse.start"
 PART, RENAME = "toapis_async.engine.part:Part", "pathlib:Path.replace"
-FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal.file:record_of_row"
+FIND, ROW = "toapis_async.engine.queries:Queries.find", "toapis_async.engine.journal.records:record_of_row"
 
 DRAWN = [kind for kind in KINDS if kind not in {"kills", "points", "answers", "lost", "disk"}]
 """Without the kinds that other tests below play, or that others contain."""
@@ -100,7 +102,7 @@ async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_p
 async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tmp_path: Path) -> None:
     runs = (
         Run(blow=Blow("accepted", 3)),
-        killed_at("toapis_async.engine.journal.file:paid", "after"),
+        killed_at("toapis_async.engine.journal.records:paid", "after"),
         killed_at(FIND),
         killed_at(FIND, "after"),
         killed_at(ROW, "after", 2),

@@ -291,7 +291,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
     opened = session.Session(Options(sandbox=True), out)
-    opened.pending.note(SubmitLost("b4", "no answer"))
+    opened.pending.note(SubmitLost(0.0, "b4", "no answer"))
     with results.opened():
         await left.leave(opened, results)
     rows = results_of(Path("out"))
@@ -358,7 +358,7 @@ def test_rows_that_the_full_disk_kept_from_being_sent_need_no_flag(
         raise sqlite3.OperationalError("database or disk is full")
 
     with monkeypatch.context() as disk:
-        disk.setattr("toapis_async.engine.journal.file.put_intent", full)
+        disk.setattr("toapis_async.engine.journal.records.put_intent", full)
         assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 1
     assert len(sandboxes[0].ledger) == 0
     assert results_of(Path("out"))[0]["error"]["type"] == "JournalError"

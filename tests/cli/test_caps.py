@@ -11,7 +11,7 @@ import pytest
 
 from toapis_async.batch.rows import RowReader
 from toapis_async.cli import dry_run
-from toapis_async.engine.journal.file import Intent, Record, State
+from toapis_async.engine.journal.records import Intent, Record, State
 from toapis_async.errors import TransportError
 from toapis_async.protocol.budget import Budget, Prices
 from toapis_async.sandbox import Sandbox
@@ -161,22 +161,22 @@ def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[S
 @pytest.mark.parametrize(
     ("state", "files", "outcome"),
     [
-        (State.INTENT, (), "look up"),
-        (State.WITHDRAWN, (), "send"),
-        (State.REFUSED, (), "failed"),
-        (State.ACCEPTED, (), "running"),
-        (State.COMPLETED, (), "fetch"),
-        (State.COMPLETED, ("a.png",), "done"),
-        (State.FAILED, (), "failed"),
+        (State.INTENT, {}, "look up"),
+        (State.WITHDRAWN, {}, "send"),
+        (State.REFUSED, {}, "failed"),
+        (State.ACCEPTED, {}, "running"),
+        (State.COMPLETED, {}, "fetch"),
+        (State.COMPLETED, {0: "a.png"}, "done"),
+        (State.FAILED, {}, "failed"),
     ],
 )
-async def test_what_an_earlier_pass_left_of_a_row_decides(state: State, files: tuple[str, ...], outcome: str) -> None:
+async def test_what_an_earlier_pass_left_of_a_row_decides(state: State, files: dict[int, str], outcome: str) -> None:
     reader = RowReader(None)
     row = await reader.read("a kite")
     reader.close()
     assert row.identity is not None
     intent = Intent("b1", row.identity.digest, row.identity.text, run="1")
-    known = Record(intent, state, "t1", "t1", None, 1.0, 2.0, 3.0, 1, files)
+    known = Record(intent, state, "t1", "t1", None, 1.0, 2.0, 3.0, 1, 1, files=files)
     found = dry_run._outcome(row, {"prompt": "a kite"}, lambda *_: known, Budget(Prices({})), retry_failed=False)
     assert found == outcome
 

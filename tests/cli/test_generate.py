@@ -232,13 +232,13 @@ def test_a_wrong_setting_is_misuse() -> None:
 def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
     pending = Pending()
     for task_id, business_id in (("t1", "b1"), ("t2", None), ("t3", "b3"), ("t4", "b4")):
-        pending.note(TaskAccepted(task_id, business_id, None))
-    pending.note(TaskEnded("t1", TaskStatus.FAILED, 1.0, 1))
-    pending.note(TaskEnded("t2", TaskStatus.COMPLETED, 1.0, 1))
-    pending.note(TaskEnded("t4", None, 1.0, 1, "closed"))
+        pending.note(TaskAccepted(0.0, task_id, business_id, None))
+    pending.note(TaskEnded(0.0, "t1", None, TaskStatus.FAILED, 1.0, 1))
+    pending.note(TaskEnded(0.0, "t2", None, TaskStatus.COMPLETED, 1.0, 1))
+    pending.note(TaskEnded(0.0, "t4", None, None, 1.0, 1, "closed"))
     pending.settled("t3")
-    pending.note(SubmitLost("b5", "no answer"))
-    pending.note(SubmitLost("b6", "no answer"))
+    pending.note(SubmitLost(0.0, "b5", "no answer"))
+    pending.note(SubmitLost(0.0, "b6", "no answer"))
     pending.settled(None, "b6")
     pending.warn(out, "toapis status ID")
     assert capsys.readouterr().err.splitlines() == [
@@ -252,8 +252,8 @@ def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys:
 
 def test_a_row_that_was_left_is_known_by_what_came_later() -> None:
     pending = Pending()
-    pending.note(TaskAccepted("t1", "b1", None))
-    pending.note(SubmitLost("b2", "no answer"))
+    pending.note(TaskAccepted(0.0, "t1", "b1", None))
+    pending.note(SubmitLost(0.0, "b2", "no answer"))
     rows = [
         BatchItem(index, f"k{index}", None, False, task_id=task_id, client_business_id=business_id)
         for index, (task_id, business_id) in enumerate([(None, "b1"), (None, "b2"), (None, "b3"), ("t4", "b4")])

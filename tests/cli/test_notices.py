@@ -17,7 +17,7 @@ def test_a_reason_is_told_at_once_and_then_now_and_then(out: Output, capsys: pyt
     times_s = iter([0.0, 1.0, 2.5, 3.0, 12.4, 12.5])
     notices = Notices(out, 120.0, lambda: next(times_s))
     for reason in ("no route", "502", "502", "502", "502", "502"):
-        notices.on_event(SubmitRetried("b1", reason, 0.5))
+        notices.on_event(SubmitRetried(0.0, "b1", reason, 0.5))
     assert capsys.readouterr().err.splitlines() == [
         "can't submit yet: no route; trying again (up to 120 s)",
         "can't submit yet: 502; trying again (up to 120 s)",
@@ -28,7 +28,7 @@ def test_a_reason_is_told_at_once_and_then_now_and_then(out: Output, capsys: pyt
 def test_only_a_long_pause_is_told(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
     notices = Notices(out, 120.0, lambda: 0.0)
     for category, pause_s in (("submit", 1.0), ("submit", 30.0), ("submit", 31.0), ("query", 30.0)):
-        notices.on_event(Throttled(category, pause_s))
+        notices.on_event(Throttled(0.0, category, pause_s))
     assert capsys.readouterr().err.splitlines() == [
         "the service asks for a pause: no submissions for 30 s",
         "the service asks for a pause: no queries for 30 s",

@@ -15,7 +15,7 @@ import pytest
 
 from toapis_async.cli import page
 from toapis_async.cli.page import row_of, rows_of
-from toapis_async.engine.journal.file import Intent, Record, State
+from toapis_async.engine.journal.records import Intent, Record, State
 from toapis_async.events import TaskAccepted
 from toapis_async.protocol.budget import Prices
 from toapis_async.report import ReportRow, RowError
@@ -39,7 +39,7 @@ def record(state: State, answer: dict[str, Any] | None = None, **changes: Any) -
     intent = Intent("b1", "d", json.dumps(request), run="1", place=3, stem="a-kite~1")
     given: dict[str, Any] = {
         "task_id": "t1",
-        "asked_id": "t1",
+        "query_id": "t1",
         "answer": None if answer is None else json.dumps(answer),
     }
     given |= {"intended_at": NOON_S, "accepted_at": NOON_S + 1, "ended_at": NOON_S + 30, "number": 1}
@@ -55,7 +55,7 @@ def done(**answer: Any) -> dict[str, Any]:
 
 
 def test_a_finished_record_is_told_in_full() -> None:
-    row = row_of(record(State.COMPLETED, done(), files=("a.png", "b.png"), saved_at=NOON_S + 31), UNPRICED, None)
+    row = row_of(record(State.COMPLETED, done(), files={0: "a.png", 1: "b.png"}, saved_at=NOON_S + 31), UNPRICED, None)
     assert (row.index, row.key, row.status, row.prompt, row.model) == (3, "a-kite~1", "done", "a kite", "m")
     assert (row.size, row.quality, row.resolution, row.n) == ("16:9", "high", None, 2)
     assert row.files == ("images/a.png", "images/b.png")
@@ -65,7 +65,7 @@ def test_a_finished_record_is_told_in_full() -> None:
 
 
 def test_what_ended_while_nobody_looked_ended_when_the_service_says() -> None:
-    row = row_of(record(State.COMPLETED, done(), ended_at=NOON_S + 9_000, files=("a.png",)), UNPRICED, None)
+    row = row_of(record(State.COMPLETED, done(), ended_at=NOON_S + 9_000, files={0: "a.png"}), UNPRICED, None)
     assert row.completed_at is not None
     assert row.completed_at.timestamp() == NOON_S + 24
 
@@ -73,7 +73,7 @@ def test_what_ended_while_nobody_looked_ended_when_the_service_says() -> None:
 def test_the_cost_is_what_was_billed_or_else_the_stated_price() -> None:
     prices = Prices({"m/*/high": Decimal("1.5")})
     billed = done(billing={"status": "settled", "credits": "4.25"})
-    kept = {"files": ("a.png",)}
+    kept = {"files": {0: "a.png"}}
     assert row_of(record(State.COMPLETED, billed, **kept), prices, None).credits == Decimal("4.25")
     assert row_of(record(State.COMPLETED, done(), **kept), prices, None).credits == Decimal(3)
     assert row_of(record(State.ACCEPTED), prices, None).credits is None

@@ -8,7 +8,7 @@ import pytest
 
 from toapis_async.cli.output import Output
 from toapis_async.cli.progress import LiveTask, PlainTask, refreshing, task_view
-from toapis_async.events import TaskAccepted, TaskChanged
+from toapis_async.events import TaskAccepted, TaskPolled
 from toapis_async.task import TaskStatus
 
 
@@ -44,9 +44,9 @@ async def test_one_task_is_shown_with_its_state_and_progress(out: Output, capsys
     view = task_view(out)
     assert isinstance(view, LiveTask)
     view.show()
-    view.on_event(TaskAccepted("task_1", "b1", None))
-    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
-    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, None))
+    view.on_event(TaskAccepted(0.0, "task_1", "b1", None))
+    view.on_event(TaskPolled(0.0, "task_1", "b1", TaskStatus.IN_PROGRESS, 42, changed=True))
+    view.on_event(TaskPolled(0.0, "task_1", "b1", TaskStatus.IN_PROGRESS, None, changed=True))
     view.show()
     view.print_above("a line")
     view.close()
@@ -57,8 +57,8 @@ async def test_one_task_is_shown_with_its_state_and_progress(out: Output, capsys
 
 def test_elsewhere_one_task_is_told_once(out: Output, capsys: pytest.CaptureFixture[str]) -> None:
     view = PlainTask(out)
-    view.on_event(TaskAccepted("task_1", "b1", None))
-    view.on_event(TaskChanged("task_1", TaskStatus.IN_PROGRESS, 42))
+    view.on_event(TaskAccepted(0.0, "task_1", "b1", None))
+    view.on_event(TaskPolled(0.0, "task_1", "b1", TaskStatus.IN_PROGRESS, 42, changed=True))
     view.show()
     view.close()
     assert capsys.readouterr().err == "accepted as task_1\n"

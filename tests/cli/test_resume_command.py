@@ -12,7 +12,8 @@ import pytest
 
 from toapis_async.cli import session
 from toapis_async.cli.summary import RETRY_HINT
-from toapis_async.engine.journal.file import JournalFile, State
+from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.records import State
 from toapis_async.events import TaskAccepted
 from toapis_async.settings import Credentials, Journal
 
@@ -126,7 +127,7 @@ def test_a_folder_whose_results_cannot_be_written_sends_nothing(sandboxes: list[
 
 def test_another_key_is_refused_unless_it_is_said_to_be_the_same_account(monkeypatch: pytest.MonkeyPatch) -> None:
     Path("out").mkdir()
-    leave(JOURNAL, "b1", "kite", State.WITHDRAWN, run="1")
+    leave(JOURNAL, "b1", "kite", State.ACCEPTED, run="1")
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-rotated")
     words = ("batch", rows('{"key": "bad", "prompt": "x"}'), *OUT, "--base-url", MINE.base_url)
     refused = run(*words)

@@ -132,7 +132,7 @@ async def test_whatever_happens_nothing_is_paid_twice_and_everything_comes_back(
         await asyncio.wait(callers)
         await asyncio.sleep(4_000)  # what was abandoned ends, too
         assert engine._permits._source.taken == 0
-        assert len(engine.registry) == 0
+        assert len(engine.tasks) == 0
     pusher.cancel()
     with suppress(asyncio.CancelledError):
         await pusher
@@ -152,4 +152,4 @@ async def test_whatever_happens_nothing_is_paid_twice_and_everything_comes_back(
     assert budget.spent >= 2 * sum("[fail]" not in made.prompt for made in service.tasks.values())
     assert client.statistics().submit.unanswered == 0
     assert client.statistics().query.unanswered == 0
-    assert not engine.submitter._under_way
+    assert not engine.submitter._parts.attempts

@@ -11,8 +11,8 @@ import pytest
 from tests.engine.journal_kit import ADDRESS, leave, state_of
 from tests.engine.kit import KEY, FakeService, Hold, answer, lost, not_sent, refusal, task, until
 from toapis_async import BudgetExceeded, JournalError, Settings, TaskNotFound, ToAPIs, TransportError, WebhookOutcome
-from toapis_async.engine.journal import file as journal_file
-from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.records import State
 
 from .events import SECRET, URL, deliver, event
 
@@ -137,7 +137,7 @@ async def test_a_refused_budget_gives_nothing_back_of_another_submission_under_i
 
 
 async def test_what_find_raises_names_the_id_as_what_it_is(service: FakeService) -> None:
-    service.on_query.append(not_sent())
+    service.on_query.extend(not_sent() for _ in range(4))
     async with client_of() as client:
         with pytest.raises(TransportError) as caught:
             await client.find("mine")
@@ -152,7 +152,7 @@ async def test_what_the_journal_raises_before_anything_is_submitted_names_the_id
         raise sqlite3.OperationalError("database or disk is full")
 
     async with client_of(path) as client:
-        monkeypatch.setattr(journal_file, reading, full)
+        monkeypatch.setattr(journal_records, reading, full)
         row = {"prompt": "kite", "client_business_id": "mine"}
         (item,) = await client.batch([row], run="r").gather()
         assert isinstance(item.error, JournalError)

@@ -6,6 +6,7 @@ import asyncio
 import gc
 import json
 import sqlite3
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 from unittest.mock import Mock
 
@@ -26,8 +27,8 @@ from toapis_async import (
     ToAPIs,
 )
 from toapis_async.engine.fingerprint import fingerprint
-from toapis_async.engine.journal import file as journal_file
-from toapis_async.engine.journal.file import State
+from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.poller import Poller
 
@@ -67,7 +68,7 @@ async def test_from_intent_to_outcome_everything_is_written_down(service: FakeSe
         await handle
     known = record(path, "mine")
     assert known is not None
-    assert (known.state, known.task_id, known.asked_id) == (State.COMPLETED, "task_1", "task_1")
+    assert (known.state, known.task_id, known.query_id) == (State.COMPLETED, "task_1", "task_1")
     assert json.loads(known.intent.request) == {**ROW, "model": "gpt-image-2-vip"}
     assert json.loads(known.answer or "")["result"]["data"] == [{"url": "https://files.example/a.png"}]
     assert known.accepted_at is not None
@@ -187,7 +188,7 @@ async def test_an_intent_is_looked_up_before_anything_is_sent(service: FakeServi
     assert service.of("submit") == []
     known = record(path, "mine")
     assert known is not None
-    assert (known.state, known.task_id, known.asked_id) == (State.COMPLETED, "task_1", "mine")
+    assert (known.state, known.task_id, known.query_id) == (State.COMPLETED, "task_1", "mine")
 
 
 async def test_an_intent_that_nobody_knows_is_sent_after_a_whole_window(service: FakeService, path: Path) -> None:
@@ -300,13 +301,13 @@ async def test_one_whose_turn_does_not_come_leaves_the_id_free(service: FakeServ
 # ------------------------------------------------------------------------------------------- recovered
 
 
-async def test_recovered_are_the_unfinished_single_submissions_the_same_at_every_call(
+async def test_recovered_are_the_unfinished_and_unsaved_plain_submissions_the_same_at_every_call(
     service: FakeService, path: Path
 ) -> None:
     leave(path, "running", "a", State.ACCEPTED, task_id="task_1")
     leave(path, "doubtful", "b", State.INTENT)
     leave(path, "row", "c", State.ACCEPTED, task_id="task_3", run="r")
-    for number, state in enumerate((State.COMPLETED, State.FAILED, State.WITHDRAWN, State.REFUSED)):
+    for number, state in enumerate((State.COMPLETED, State.FAILED, State.WITHDRAWN, State.REFUSED)):  # long ago
         leave(path, f"ended {number}", "d", state, task_id=f"ended {number}")
     service.accept({"prompt": "a", "client_business_id": "running"})
     service.accept({"prompt": "b", "client_business_id": "doubtful"})
@@ -322,9 +323,20 @@ async def test_recovered_are_the_unfinished_single_submissions_the_same_at_every
     assert known.state is State.COMPLETED
     assert known.task_id is not None
     assert service.of("submit") == []
-    async with client_of(path) as client:
-        assert client.recovered() == ()
+    async with client_of(path) as client:  # finished meanwhile, and nobody has their pictures
+        unsaved = client.recovered()
+        assert [(handle.task_id, handle.done, handle.snapshot) for handle in unsaved] == [
+            ("task_1", True, None),
+            ("task_2", True, None),
+        ]
+        assert client.statistics().recoverable == 2
+        assert (await unsaved[0]).images == results[0].images
+        assert [snapshot.status async for snapshot in unsaved[1].updates()] == ["completed"]
+        unsaved[0].acknowledge()
+        (await unsaved[1]).acknowledge()
         assert (await client.generate({"prompt": "b", "client_business_id": "other"})).task_id == "task_3"
+    async with client_of(path) as client:
+        assert [handle.task_id for handle in client.recovered()] == ["task_3"]
 
 
 async def test_what_was_recovered_answers_its_id_from_then_on(service: FakeService, path: Path) -> None:
@@ -481,7 +493,7 @@ async def test_an_answer_too_deep_to_be_written_down_is_given_all_the_same(
     def too_deep(_: object) -> str:
         raise RecursionError
 
-    monkeypatch.setattr("toapis_async.engine.core.answer_of", too_deep)
+    monkeypatch.setattr("toapis_async.engine.journal.resume.json", SimpleNamespace(dumps=too_deep))
     async with client_of(path, max_in_flight=1) as client:
         await client.generate(ROW)
         await client.submit("next")
@@ -496,11 +508,11 @@ async def test_closing_over_many_tasks_reads_none_of_their_answers(
     handles = [await client.submit(f"kite {number}") for number in range(100)]
     await until(lambda: all(handle.status == "in_progress" for handle in handles))
     read = Mock()
-    monkeypatch.setattr("toapis_async.engine.registry.decode_task", read)
+    monkeypatch.setattr("toapis_async.engine.entry.decode_task", read)
     await client.aclose()
     read.assert_not_called()
     with opened(path) as journal:
-        assert len(journal_file.unfinished(journal.connection)) == 100
+        assert len(journal_records.recoverable(journal.connection, 0.0)[0]) == 100
 
 
 async def test_a_task_from_elsewhere_is_nothing_for_the_journal(service: FakeService, path: Path) -> None:
@@ -558,7 +570,7 @@ async def test_a_poller_that_ends_by_a_bug_while_an_intent_is_looked_up_leaves_i
         await client.submit("watched")
         submitting = asyncio.create_task(client.submit(ROW))
         await until(lambda: service.queries("mine"))
-        monkeypatch.setattr(Poller, "_heard", bug)
+        monkeypatch.setattr(Poller, "_report", bug)
         with pytest.raises(SubmitUncertain) as caught:
             await submitting
         assert isinstance(caught.value.__cause__, SessionClosed)
@@ -589,7 +601,7 @@ async def test_closed_while_an_intent_is_committed_nothing_is_sent(
     service: FakeService, path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     client = await client_of(path).start()
-    put_intent = journal_file.put_intent
+    put_intent = journal_records.put_intent
     closings: list[asyncio.Task[None]] = []
     loop = asyncio.get_running_loop()
 
@@ -601,7 +613,7 @@ async def test_closed_while_an_intent_is_committed_nothing_is_sent(
         closings.append(asyncio.create_task(client.aclose()))
         await turns(3)
 
-    monkeypatch.setattr(journal_file, "put_intent", closing_meanwhile)
+    monkeypatch.setattr(journal_records, "put_intent", closing_meanwhile)
     with pytest.raises(SessionClosed):
         await client.submit(ROW)
     await closings[0]
@@ -618,7 +630,7 @@ async def test_who_asks_the_journal_of_a_closed_client_is_told_that_it_is_closed
         await read.wait()
         return await fingerprint(request)
 
-    monkeypatch.setattr("toapis_async.engine.core.fingerprint", slow)
+    monkeypatch.setattr("toapis_async.engine.submitter.fingerprint", slow)
     client = await client_of(path).start()
     submitting = asyncio.create_task(client.submit(ROW))
     await asyncio.sleep(0)
@@ -634,16 +646,16 @@ async def test_a_full_disk_sends_nothing_and_names_each_its_own_id(
     def full(*_: object) -> None:
         raise sqlite3.OperationalError("database or disk is full")
 
-    put_intent = journal_file.put_intent
+    put_intent = journal_records.put_intent
     async with client_of(path, max_in_flight=3) as client:
-        monkeypatch.setattr(journal_file, "put_intent", full)
+        monkeypatch.setattr(journal_records, "put_intent", full)
         ids = ("one", "two", "three")
         tries = [client.submit({**ROW, "client_business_id": business_id}) for business_id in ids]
         errors = await asyncio.gather(*tries, return_exceptions=True)
         assert all(isinstance(error, JournalError) for error in errors)
         assert tuple(getattr(error, "client_business_id", None) for error in errors) == ids
         assert service.seen == []
-        monkeypatch.setattr(journal_file, "put_intent", put_intent)
+        monkeypatch.setattr(journal_records, "put_intent", put_intent)
         await asyncio.gather(*(client.generate({**ROW, "client_business_id": business_id}) for business_id in ids))
 
 
@@ -659,7 +671,7 @@ async def test_two_clients_cannot_share_a_journal(service: FakeService, path: Pa
         await second.generate(ROW)
 
 
-@pytest.mark.parametrize("step", ["open", "unfinished"])
+@pytest.mark.parametrize("step", ["open", "recoverable"])
 async def test_a_start_that_is_cancelled_leaves_no_lock(
     service: FakeService, path: Path, monkeypatch: pytest.MonkeyPatch, step: str
 ) -> None:
@@ -669,7 +681,7 @@ async def test_a_start_that_is_cancelled_leaves_no_lock(
     async def slow(*args: Any) -> Any:
         outcome = await real(*args)
         reached.set()
-        if step == "unfinished":
+        if step == "recoverable":
             await asyncio.Event().wait()
         return outcome
 
@@ -677,7 +689,7 @@ async def test_a_start_that_is_cancelled_leaves_no_lock(
     with monkeypatch.context() as patched:
         patched.setattr(JournalWriter, step, slow)
         starting = asyncio.create_task(client.start())
-        if step == "unfinished":
+        if step == "recoverable":
             await reached.wait()
         else:
             await until(path.exists)
@@ -752,7 +764,7 @@ async def test_a_poller_that_ends_by_a_bug_is_no_outcome(
 
     async with client_of(path) as client:
         handle = await client.submit(ROW)
-        monkeypatch.setattr(Poller, "_heard", bug)
+        monkeypatch.setattr(Poller, "_report", bug)
         with pytest.raises(SessionClosed):
             await handle
     assert state_of(path, "mine") is State.ACCEPTED

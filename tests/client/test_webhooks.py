@@ -23,7 +23,7 @@ from toapis_async import (
     WebhookRejected,
     Webhooks,
 )
-from toapis_async.engine import inbox
+from toapis_async.engine import tasks
 from toapis_async.events import TaskEnded
 
 from ..engine.kit import KEY, FakeService, Hold, answer, lost, refusal, task, turns
@@ -91,7 +91,7 @@ async def test_everyone_who_waits_is_told_and_the_end_is_counted_once(
         assert len({(await one).task_id for one in waiting}) == 1
         assert client.statistics().completed == 1
         assert client.statistics().in_flight == 0
-    assert [e.looks for e in events if isinstance(e, TaskEnded)] == [0]
+    assert [e.polls for e in events if isinstance(e, TaskEnded)] == [0]
 
 
 @pytest.mark.looptime
@@ -110,7 +110,7 @@ async def test_an_event_that_comes_again_is_a_duplicate_whatever_came_between(se
 async def test_handled_ids_are_remembered_up_to_a_bound_the_oldest_go_first(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(inbox, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(tasks, "MOST_REMEMBERED", 3)
     async with client_of(service) as client:
         told = [event((await client.submit("kite")).task_id) for _ in range(4)]
         for one in told:
@@ -147,7 +147,7 @@ async def test_an_event_wins_against_a_look_whose_answer_is_on_its_way(
         assert [image.url for image in (await handle).images] == [URL]
         statistics = client.statistics()
         assert (statistics.completed, statistics.failed) == (1, 0)
-        assert client._used_engine().inbox._schedule.backstop.share == pytest.approx(
+        assert client._used_engine().tasks._agenda.schedule.backstop.share == pytest.approx(
             0.8
         )  # not counted as a look's find
     assert len([e for e in events if isinstance(e, TaskEnded)]) == 1
@@ -273,8 +273,8 @@ async def test_without_a_submission_under_way_strangers_are_not_kept(service: Fa
 
 @pytest.mark.looptime
 async def test_what_is_kept_is_bounded_in_number_and_age(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(inbox, "MOST_KEPT", 2)
-    monkeypatch.setattr(inbox, "KEPT_S", 100)
+    monkeypatch.setattr(tasks, "MOST_KEPT", 2)
+    monkeypatch.setattr(tasks, "KEPT_S", 100)
     service.on_submit.extend([lost(), *(answer(200, task(f"task_{number}")) for number in range(8))])
     async with client_of(service, uncertain_submits="raise", reconcile_window_s=1) as client:
         with pytest.raises(SubmitUncertain):

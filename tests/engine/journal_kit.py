@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, Any
 
 from toapis_async import ImageRequest
 from toapis_async.engine.fingerprint import _fingerprint
-from toapis_async.engine.journal import file as journal_file
-from toapis_async.engine.journal.file import Intent, JournalFile, Record, State
+from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.records import End, Intent, Record, State
 from toapis_async.settings import Credentials
 
 from .kit import KEY, task
@@ -46,24 +47,24 @@ def leave(
     intent = Intent(business_id, identity.digest, identity.text, **of_intent)
     with opened(path) as journal:
         db = journal.connection
-        journal_file.put_intent(db, intent, 1.0)
+        journal_records.put_intent(db, intent, 1.0)
         if state in {State.ACCEPTED, State.COMPLETED, State.FAILED}:
-            journal_file.put_accepted(db, business_id, task_id, task_id, 2.0)
+            journal_records.put_accepted(db, business_id, task_id, task_id, 2.0)
         if state in {State.COMPLETED, State.FAILED}:
             told = answer or task(task_id, state.value, error={"code": "bad", "message": "no luck"})
-            journal_file.put_end(db, business_id, state, 3.0, task_id=task_id, answer=json.dumps(told))
+            journal_records.put_end(db, business_id, End(state, task_id, json.dumps(told), 1), 3.0)
         elif state is State.REFUSED:
             refusal = {"status": 422, "error": {"code": "content_policy_violation", "message": "not this"}}
-            journal_file.put_end(db, business_id, state, 3.0, answer=json.dumps(refusal))
+            journal_records.put_end(db, business_id, End(state, answer=json.dumps(refusal)), 3.0)
         elif state is State.WITHDRAWN:
-            journal_file.put_end(db, business_id, state, 3.0)
-        journal_file.put_files(db, business_id, files, 4.0)
+            journal_records.put_end(db, business_id, End(state), 3.0)
+        journal_records.put_files(db, business_id, files, 4.0)
 
 
 def record(path: Path, business_id: str) -> Record | None:
     """What a journal that nobody uses holds of a submission."""
     with opened(path) as journal:
-        return journal_file.record_of_id(journal.connection, business_id)
+        return journal_records.record_of_id(journal.connection, business_id)
 
 
 def state_of(path: Path, business_id: str) -> State | None:

@@ -182,6 +182,7 @@ class FakeTransport:
 
     def __init__(self, service: FakeService) -> None:
         self._service = service
+        self.closed = asyncio.Event()
         self.sent = 0
 
     def open(self) -> None: ...

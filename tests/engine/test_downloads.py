@@ -61,7 +61,7 @@ async def generation(client: ToAPIs, *urls: str, expires_at: datetime | None = L
         client_business_id="mine",
         model=None,
         images=tuple(GeneratedImage(url, expires_at) for url in urls),
-        saver=client._engine.downloads if client._engine else None,
+        saver=client._engine.saving if client._engine else None,
     )
 
 
@@ -611,7 +611,7 @@ async def test_a_file_past_its_24_hours_is_an_expired_link(tmp_path: Path) -> No
             client_business_id=None,
             model=None,
             images=(GeneratedImage(made.images[0].url, PAST),),
-            saver=client._engine.downloads if client._engine else None,
+            saver=client._engine.saving if client._engine else None,
         )
         await until(lambda: sandbox.ledger.by_task(made.task_id))
         sandbox.faults.script("file", Fault.NOT_FOUND)

@@ -18,7 +18,8 @@ import pytest
 from toapis_async import JournalError, JournalLocked, SessionClosed
 from toapis_async.engine.journal import file as journal_file
 from toapis_async.engine.journal import writer as journal_module
-from toapis_async.engine.journal.file import JournalFile, State
+from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.records import End, State
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.settings import Journal
 
@@ -134,11 +135,11 @@ async def test_ids_of_one_submission_are_written_in_the_order_they_came(path: Pa
     async with writing(path) as writer:
         await writer.intend(an_intent())
         writer.accepted("b1", "task_1", "task_1")
-        writer.ended("b1", State.COMPLETED, task_id="task_1", answer="{}")
+        writer.ended("b1", End(State.COMPLETED, "task_1", "{}"))
         writer.saved("b1", ["a.png"])
         known = await writer.of_id("b1")
     assert known is not None
-    assert (known.state, known.task_id, known.files) == (State.COMPLETED, "task_1", ("a.png",))
+    assert (known.state, known.task_id, known.files) == (State.COMPLETED, "task_1", {0: "a.png"})
 
 
 async def test_a_value_that_cannot_be_kept_is_its_own_fault_alone(path: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -301,7 +302,7 @@ def test_a_loop_that_was_closed_is_no_harm_to_the_thread(path: Path) -> None:
 UNCLOSED = """
 import asyncio, sys
 from toapis_async import ToAPIs
-from toapis_async.engine.journal.file import Intent
+from toapis_async.engine.journal.records import Intent
 
 async def main():
     global client

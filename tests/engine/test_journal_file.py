@@ -16,7 +16,9 @@ import pytest
 from toapis_async import JournalError, JournalLocked
 from toapis_async.engine.journal import file as journal_file
 from toapis_async.engine.journal import reader as journal_reader
-from toapis_async.engine.journal.file import JournalFile, State, lock_path
+from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.file import JournalFile, lock_path
+from toapis_async.engine.journal.records import End, State
 from toapis_async.settings import Credentials
 
 from .journal_kit import ADDRESS, MINE, an_intent, opened
@@ -55,7 +57,7 @@ def test_only_its_owner_may_read_it_whatever_the_umask(path: Path) -> None:
     before = os.umask(0)
     try:
         with opened(path) as journal:
-            journal_file.put_intent(journal.connection, an_intent(), 1.0)
+            journal_records.put_intent(journal.connection, an_intent(), 1.0)
             names = {file.name: file.stat().st_mode & 0o777 for file in path.parent.iterdir()}
     finally:
         os.umask(before)
@@ -67,9 +69,9 @@ def test_what_is_committed_survives_and_is_synced_at_every_commit(path: Path) ->
     with opened(path) as journal:
         assert journal.connection.execute("PRAGMA journal_mode").fetchone() == ("wal",)
         assert journal.connection.execute("PRAGMA synchronous").fetchone() == (2,)  # FULL
-        journal_file.put_intent(journal.connection, an_intent(request='{"prompt": "kite"}'), 1.0)
+        journal_records.put_intent(journal.connection, an_intent(request='{"prompt": "kite"}'), 1.0)
     with opened(path) as journal:
-        known = journal_file.record_of_id(journal.connection, "b1")
+        known = journal_records.record_of_id(journal.connection, "b1")
     assert known is not None
     assert (known.state, known.intent.request, known.intended_at) == (State.INTENT, '{"prompt": "kite"}', 1.0)
 
@@ -117,7 +119,7 @@ def filled(path: Path, count: int = 300) -> None:
         journal.connection.execute("BEGIN")
         request = json.dumps({"prompt": "x" * 200})
         for number in range(count):
-            journal_file.put_intent(journal.connection, an_intent(f"b{number}", request=request), 1.0)
+            journal_records.put_intent(journal.connection, an_intent(f"b{number}", request=request), 1.0)
         journal.connection.execute("COMMIT")
 
 
@@ -252,9 +254,26 @@ def test_a_lock_that_cannot_be_written_is_told(path: Path, monkeypatch: pytest.M
 # ------------------------------------------------------------------------------------------- the account
 
 
-def test_it_is_bound_to_one_address_and_one_key(path: Path) -> None:
+def test_until_something_may_have_been_accepted_it_is_bound_to_no_key(path: Path) -> None:
+    with opened(path) as journal:
+        journal_records.put_intent(journal.connection, an_intent(), 1.0)
+        journal_records.put_end(journal.connection, "b1", End(State.WITHDRAWN), 2.0)
+    other = Credentials("sk-another", MINE.base_url)
+    with opened(path, other) as journal:
+        journal_records.put_intent(journal.connection, an_intent("b2"), 3.0)
+    refused(path, "another API key")
+
+
+def test_a_lock_file_of_zeroes_that_nobody_holds_is_taken(path: Path) -> None:
     with opened(path):
         pass
+    lock_path(path).write_bytes(bytes(8192))
+    with opened(path), pytest.raises(JournalLocked):
+        JournalFile.open(path, MINE, same_account=False)
+
+
+def test_it_is_bound_to_one_address_and_one_key(path: Path) -> None:
+    filled(path, 1)
     other_key = Credentials("sk-another", MINE.base_url)
     other_address = Credentials(KEY, "http://127.0.0.1:8765/v1")
     refused(path, "written with another API key.*--same-account", other_key)
@@ -267,8 +286,7 @@ def test_it_is_bound_to_one_address_and_one_key(path: Path) -> None:
 
 def test_a_rotated_key_is_accepted_when_said_and_is_the_key_from_then_on(path: Path) -> None:
     rotated = Credentials("sk-rotated", MINE.base_url)
-    with opened(path):
-        pass
+    filled(path, 1)
     with opened(path, rotated, same_account=True):
         pass
     with opened(path, rotated):
@@ -312,9 +330,9 @@ def test_an_older_journal_is_brought_up_to_date_with_all_it_holds(path: Path, mo
     added = "ALTER TABLE submission ADD COLUMN mood TEXT NOT NULL DEFAULT 'calm';"
     monkeypatch.setattr(journal_file, "MIGRATIONS", (*journal_file.MIGRATIONS, added, "CREATE TABLE more (x);"))
     with opened(path) as journal:
-        assert journal.connection.execute("PRAGMA user_version").fetchone() == (3,)
+        assert journal.connection.execute("PRAGMA user_version").fetchone() == (len(journal_file.MIGRATIONS),)
         assert journal.connection.execute("SELECT count(*) FROM submission WHERE mood = 'calm'").fetchone() == (20,)
-        assert journal_file.record_of_id(journal.connection, "b7") is not None
+        assert journal_records.record_of_id(journal.connection, "b7") is not None
     monkeypatch.undo()
     refused(path, "newer version")
 
@@ -334,51 +352,51 @@ def test_a_step_that_fails_leaves_the_journal_as_it_was(path: Path, monkeypatch:
 
 
 def test_an_id_that_may_be_paid_for_is_never_begun_again(db: sqlite3.Connection) -> None:
-    journal_file.put_intent(db, an_intent(), 1.0)
+    journal_records.put_intent(db, an_intent(), 1.0)
     with pytest.raises(sqlite3.IntegrityError, match="b1 was sent already"):
-        journal_file.put_intent(db, an_intent(), 2.0)
-    journal_file.put_accepted(db, "b1", "task_1", "task_1", 3.0)
+        journal_records.put_intent(db, an_intent(), 2.0)
+    journal_records.put_accepted(db, "b1", "task_1", "task_1", 3.0)
     with pytest.raises(sqlite3.IntegrityError):
-        journal_file.put_intent(db, an_intent(), 4.0)
-    journal_file.put_end(db, "b1", State.FAILED, 5.0, task_id="task_1", answer="{}")
+        journal_records.put_intent(db, an_intent(), 4.0)
+    journal_records.put_end(db, "b1", End(State.FAILED, "task_1", "{}"), 5.0)
     with pytest.raises(sqlite3.IntegrityError):
-        journal_file.put_intent(db, an_intent(), 6.0)
-    known = journal_file.record_of_id(db, "b1")
+        journal_records.put_intent(db, an_intent(), 6.0)
+    known = journal_records.record_of_id(db, "b1")
     assert known is not None
     assert (known.state, known.task_id, known.intended_at) == (State.FAILED, "task_1", 1.0)
 
 
 @pytest.mark.parametrize("state", [State.WITHDRAWN, State.REFUSED])
 def test_an_id_that_was_certainly_not_accepted_may_be_begun_again(db: sqlite3.Connection, state: State) -> None:
-    journal_file.put_intent(db, an_intent(run="r", place=3, key="k", stem="k"), 1.0)
-    journal_file.put_end(db, "b1", state, 2.0, answer="{}")
+    journal_records.put_intent(db, an_intent(run="r", place=3, key="k", stem="k"), 1.0)
+    journal_records.put_end(db, "b1", End(state, answer="{}"), 2.0)
     again = an_intent(digest="other", request="[]", run="s", place=4, key="l", occurrence=2, stem="l")
-    journal_file.put_intent(db, again, 3.0)
-    known = journal_file.record_of_id(db, "b1")
+    journal_records.put_intent(db, again, 3.0)
+    known = journal_records.record_of_id(db, "b1")
     assert known is not None
     assert known.intent == again
     assert (known.state, known.answer, known.intended_at, known.ended_at) == (State.INTENT, None, 3.0, None)
 
 
 def test_only_an_intent_can_be_withdrawn(db: sqlite3.Connection) -> None:
-    journal_file.put_intent(db, an_intent(), 1.0)
-    journal_file.put_accepted(db, "b1", "task_1", "task_1", 2.0)
-    journal_file.put_end(db, "b1", State.WITHDRAWN, 3.0)
-    known = journal_file.record_of_id(db, "b1")
+    journal_records.put_intent(db, an_intent(), 1.0)
+    journal_records.put_accepted(db, "b1", "task_1", "task_1", 2.0)
+    journal_records.put_end(db, "b1", End(State.WITHDRAWN), 3.0)
+    known = journal_records.record_of_id(db, "b1")
     assert known is not None
     assert (known.state, known.task_id, known.ended_at) == (State.ACCEPTED, "task_1", None)
 
 
 def test_rows_are_known_by_their_key_or_by_what_they_ask_for_and_the_newest_counts(db: sqlite3.Connection) -> None:
-    journal_file.put_intent(db, an_intent("b1", run="r", key="k", digest="d1"), 1.0)
-    journal_file.put_intent(db, an_intent("b2", run="r", key="k", digest="d2"), 1.0)
-    journal_file.put_intent(db, an_intent("b3", run="r", digest="d1"), 1.0)
-    journal_file.put_intent(db, an_intent("b4", run="r", digest="d1", occurrence=2), 1.0)
-    journal_file.put_intent(db, an_intent("b5", run="s", digest="d1"), 1.0)
-    journal_file.put_intent(db, an_intent("b6", digest="d1"), 1.0)
+    journal_records.put_intent(db, an_intent("b1", run="r", key="k", digest="d1"), 1.0)
+    journal_records.put_intent(db, an_intent("b2", run="r", key="k", digest="d2"), 1.0)
+    journal_records.put_intent(db, an_intent("b3", run="r", digest="d1"), 1.0)
+    journal_records.put_intent(db, an_intent("b4", run="r", digest="d1", occurrence=2), 1.0)
+    journal_records.put_intent(db, an_intent("b5", run="s", digest="d1"), 1.0)
+    journal_records.put_intent(db, an_intent("b6", digest="d1"), 1.0)
 
     def found(run: str, key: str | None, digest: str, occurrence: int = 1) -> str | None:
-        known = journal_file.record_of_row(db, run, key, digest, occurrence)
+        known = journal_records.record_of_row(db, run, key, digest, occurrence)
         return known.intent.client_business_id if known else None
 
     assert found("r", "k", "whatever") == "b2"
@@ -387,29 +405,29 @@ def test_rows_are_known_by_their_key_or_by_what_they_ask_for_and_the_newest_coun
     assert found("r", None, "d1", 3) is None
     assert found("s", None, "d1") == "b5"
     assert found("s", "k", "d1") is None
-    assert [known.intent.client_business_id for known in journal_file.unfinished(db)] == ["b6"]
+    assert [known.intent.client_business_id for known in journal_records.recoverable(db, 0.0)[0]] == ["b6"]
 
 
 def test_looking_up_a_row_or_an_id_reads_an_index(db: sqlite3.Connection) -> None:
     asked: list[str] = []
     db.set_trace_callback(asked.append)
-    journal_file.record_of_row(db, "r", "k", "d", 1)
-    journal_file.record_of_row(db, "r", None, "d", 1)
-    journal_file.record_of_id(db, "b1")
-    journal_file.unfinished(db)
+    journal_records.record_of_row(db, "r", "k", "d", 1)
+    journal_records.record_of_row(db, "r", None, "d", 1)
+    journal_records.record_of_id(db, "b1")
+    journal_records.recoverable(db, 0.0)
     db.set_trace_callback(None)
     plans = [" ".join(row[3] for row in db.execute(f"EXPLAIN QUERY PLAN {statement}")) for statement in asked]
-    assert len(plans) == 4
+    assert len(plans) == 5
     assert all(re.search("USING INDEX (submission_by|submission_unf|sqlite_autoindex)", plan) for plan in plans), plans
 
 
 def test_files_replace_those_of_the_same_places(db: sqlite3.Connection) -> None:
-    journal_file.put_intent(db, an_intent(), 1.0)
-    journal_file.put_files(db, "b1", ("a-1.png", "a-2.png"), 2.0)
-    journal_file.put_files(db, "b1", ("b-1.png", "b-2.png"), 3.0)
-    known = journal_file.record_of_id(db, "b1")
+    journal_records.put_intent(db, an_intent(), 1.0)
+    journal_records.put_files(db, "b1", ("a-1.png", "a-2.png"), 2.0)
+    journal_records.put_files(db, "b1", ("b-1.png", "b-2.png"), 3.0)
+    known = journal_records.record_of_id(db, "b1")
     assert known is not None
-    assert known.files == ("b-1.png", "b-2.png")
+    assert known.files == {0: "b-1.png", 1: "b-2.png"}
 
 
 # ------------------------------------------------------------------------------------------- looking on
@@ -419,15 +437,15 @@ def test_a_standing_counts_every_row_once_by_its_newest_record(path: Path) -> No
     with opened(path) as journal:
         db = journal.connection
         for place, state in enumerate([State.FAILED, State.COMPLETED, State.COMPLETED, State.REFUSED, State.WITHDRAWN]):
-            journal_file.put_intent(db, an_intent(f"b{place}", run="r", key=f"k{place}", place=place), 1.0)
-            journal_file.put_end(db, f"b{place}", state, 2.0)
-        journal_file.put_files(db, "b1", ("k1-1.png", "k1-2.png"), 3.0)
-        journal_file.put_intent(db, an_intent("again", run="r", key="k0", place=0), 4.0)
-        journal_file.put_intent(db, an_intent("equal", run="r", place=5), 4.0)
-        journal_file.put_intent(db, an_intent("equal2", run="r", place=6, occurrence=2), 4.0)
-        journal_file.put_accepted(db, "equal2", "t", "t", 5.0)
-        journal_file.put_intent(db, an_intent("other run", run="s"), 4.0)
-        journal_file.put_intent(db, an_intent("plain"), 4.0)
+            journal_records.put_intent(db, an_intent(f"b{place}", run="r", key=f"k{place}", place=place), 1.0)
+            journal_records.put_end(db, f"b{place}", End(state), 2.0)
+        journal_records.put_files(db, "b1", ("k1-1.png", "k1-2.png"), 3.0)
+        journal_records.put_intent(db, an_intent("again", run="r", key="k0", place=0), 4.0)
+        journal_records.put_intent(db, an_intent("equal", run="r", place=5), 4.0)
+        journal_records.put_intent(db, an_intent("equal2", run="r", place=6, occurrence=2), 4.0)
+        journal_records.put_accepted(db, "equal2", "t", "t", 5.0)
+        journal_records.put_intent(db, an_intent("other run", run="s"), 4.0)
+        journal_records.put_intent(db, an_intent("plain"), 4.0)
         # while its writer is at work
         now = journal_reader.run_status(path, "r")
         listed = [known.intent.client_business_id for known in journal_reader.records(path, "r")]

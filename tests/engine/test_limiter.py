@@ -11,7 +11,8 @@ import pytest
 
 from toapis_async import SessionClosed
 from toapis_async.engine import limiter
-from toapis_async.engine.limiter import Gate, Permits, RateGate
+from toapis_async.engine.limiter import Gate, Permits
+from toapis_async.engine.pacer import RateGate
 from toapis_async.protocol.pacing import TokenBucket
 
 from .kit import turns

@@ -22,8 +22,8 @@ from toapis_async import (
     ToAPIs,
     WaitTimeout,
 )
-from toapis_async.engine.registry import Entry
-from toapis_async.events import TaskChanged, TaskEnded
+from toapis_async.engine.entry import Entry
+from toapis_async.events import TaskEnded, TaskPolled
 from toapis_async.sandbox import Fault
 
 from .kit import KEY, UNLIMITED, FakeService, Hold, answer, refusal, served, task, turns, until
@@ -58,7 +58,7 @@ async def test_ten_waiters_cost_the_gets_of_one(service: FakeService, waiters: i
         outcomes = await asyncio.gather(*(handle.result() for _ in range(waiters)))
         assert len({id(outcome.images) for outcome in outcomes}) == 1
         assert (await reading)[-1][0] is TaskStatus.COMPLETED
-        assert client.statistics().looks == len(service.of("query")) <= 12
+        assert client.statistics().polls == len(service.of("query")) <= 12
 
 
 async def test_ten_waiters_over_sockets_cost_the_gets_of_one() -> None:
@@ -66,11 +66,11 @@ async def test_ten_waiters_over_sockets_cost_the_gets_of_one() -> None:
         handle = await client.submit("kite")
         waiting = [asyncio.ensure_future(handle.result()) for _ in range(10)]
         await until(lambda: sandbox.requests.by_task[handle.task_id] >= 2)
-        asked, seen = sandbox.requests.by_task[handle.task_id], client.statistics().looks
+        asked, seen = sandbox.requests.by_task[handle.task_id], client.statistics().polls
         sandbox.finish(handle.task_id)
         await asyncio.gather(*waiting)
         assert sandbox.requests.by_task[handle.task_id] <= asked + 2
-        assert sandbox.requests.by_task[handle.task_id] == client.statistics().looks >= seen
+        assert sandbox.requests.by_task[handle.task_id] == client.statistics().polls >= seen
 
 
 @pytest.mark.looptime
@@ -277,7 +277,7 @@ async def test_a_late_queued_after_in_progress_is_passed_over(service: FakeServi
         handle = await client.submit("kite")
         raw = [snapshot.raw_status async for snapshot in handle.updates()]
     assert raw in (["queued", "processing", "completed"], ["queued", "processing", "something new", "completed"])
-    changes = [event.status for event in events if isinstance(event, TaskChanged)]
+    changes = [event.status for event in events if isinstance(event, TaskPolled)]
     assert TaskStatus.QUEUED not in changes[1:]
     assert [event.status for event in events if isinstance(event, TaskEnded)] == [TaskStatus.COMPLETED]
 

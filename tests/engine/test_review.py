@@ -56,7 +56,7 @@ async def test_after_a_bug_in_the_poller_nothing_more_is_sent(
     def bug(self: Poller, *_: Any) -> None:
         raise KeyError("bug")
 
-    monkeypatch.setattr("toapis_async.engine.poller.Poller._heard", bug)
+    monkeypatch.setattr("toapis_async.engine.poller.Poller._report", bug)
     async with ToAPIs(KEY, settings=Settings()) as client:
         with pytest.raises(SessionClosed):
             await client.generate("kite")

@@ -9,9 +9,12 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async import Settings, TaskNotFound
-from toapis_async.engine.limiter import RateGate
+from toapis_async.engine.agenda import Agenda
+from toapis_async.engine.emitter import Emitter
+from toapis_async.engine.pacer import RateGate
 from toapis_async.engine.poller import Poller
-from toapis_async.engine.registry import Entry, Registry
+from toapis_async.engine.tasks import Tasks
+from toapis_async.protocol.endpoints import IMAGES
 from toapis_async.protocol.pacing import TokenBucket
 from toapis_async.protocol.polling.schedule import Schedule
 
@@ -20,6 +23,7 @@ from .kit import answer, task
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from toapis_async.engine.entry import Entry
     from toapis_async.errors import ToAPIsError
     from toapis_async.protocol.lenient import Answer
 
@@ -31,34 +35,34 @@ class ManyAtOnce:
 
     def __init__(self) -> None:
         self.gate = RateGate(TokenBucket(10, 1, asyncio.get_running_loop().time(), most_unanswered=10))
-        self.asked: list[list[str]] = []
+        self.queried: list[list[str]] = []
 
-    async def ask_all(self, task_ids: Sequence[str]) -> Sequence[Answer | ToAPIsError]:
-        self.asked.append(list(task_ids))
+    async def query_all(self, entries: Sequence[Entry]) -> Sequence[Answer | ToAPIsError]:
+        self.queried.append([entry.query_id for entry in entries])
         self.gate.answered(latency_s=0.1)
         return [
-            TaskNotFound("no", status=404) if task_id == "lost" else answer(200, task(task_id, "completed"))
-            for task_id in task_ids
+            TaskNotFound("no", status=404)
+            if entry.query_id == "lost"
+            else answer(200, task(entry.query_id, "completed"))
+            for entry in entries
         ]
 
 
 @pytest.mark.looptime
 async def test_tasks_due_together_are_asked_for_together_and_each_hears_its_own() -> None:
-    loop, settings = asyncio.get_running_loop(), Settings(vanish_grace_s=0)
-    registry, port = Registry(lambda _: None, loop.time), ManyAtOnce()
-    schedule: Schedule[Entry] = Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))
-    poller = Poller(port=port, registry=registry, schedule=schedule, settings=settings)
+    settings = Settings(vanish_grace_s=0)
+    port, emit = ManyAtOnce(), Emitter(())
+    agenda = Agenda(Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1)))
+    tasks = Tasks(agenda, settings, emit)
+    poller = Poller(port=port, agenda=agenda, tasks=tasks, settings=settings)
     names = [f"task_{number}" for number in range(149)] + ["lost"]
-    entries = [Entry(name, name, None, loop.time(), poller.forecast_of(None)) for name in names]
-    for entry in entries:
-        registry.add(entry)
-        poller.watch(entry)
+    entries = [tasks.watch(IMAGES, name, start="new") for name in names]
     polling = asyncio.create_task(poller.run())
     await asyncio.gather(*(entry.waiter_for_end() for entry in entries))
     polling.cancel()
     await asyncio.wait([polling])
 
-    assert sorted(map(len, port.asked)) == [50, 100]
-    assert sorted(name for names in port.asked for name in names) == sorted(names)
+    assert sorted(map(len, port.queried)) == [50, 100]
+    assert sorted(name for names in port.queried for name in names) == sorted(names)
     assert [entry.task_id for entry in entries if entry.error is not None] == ["lost"]
     assert all(entry.status == "completed" for entry in entries[:-1])

@@ -21,6 +21,7 @@ from toapis_async import (
     TransportError,
     UnreadableAnswer,
 )
+from toapis_async.engine.emitter import Emitter
 from toapis_async.engine.transport import Trace, Transport
 from toapis_async.settings import Credentials
 
@@ -37,7 +38,7 @@ HALF = b'HTTP/1.1 200 OK\r\nContent-Length: 500\r\n\r\n{"id": "task_1", '
 @asynccontextmanager
 async def transport(url: str, events: list[Event] | None = None, **settings: Any) -> AsyncIterator[Transport]:
     """The bare transport, opened."""
-    emit = (events if events is not None else []).append
+    emit = Emitter(() if events is None else (events.append,))
     opened = Transport(Credentials.resolve(KEY, url), fast(**settings), emit)
     opened.open()
     try:

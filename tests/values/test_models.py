@@ -45,6 +45,9 @@ class FakeSaver:
         self.saved.append((generation.task_id, folder))
         return (Path(folder) / "a.png",)
 
+    def acknowledge(self, client_business_id: str | None) -> None:
+        raise NotImplementedError
+
 
 def generation(saver: FakeSaver | None = None) -> Generation:
     return Generation("t1", "b1", "gpt-image-2-vip", IMAGES, NOW, NOW, Billing("settled"), RAW, saver)
@@ -80,14 +83,14 @@ VALUES: tuple[Any, ...] = (
     RateLimits(submit_per_s=1, submit_burst=2, query_per_s=3, query_burst=4),
     PNG,
     TokenBucket(5, 1.0, 0.0, most_unanswered=3).statistics(0.0),
-    events.RequestDone("submit", 200, 0.5, 1),
-    events.TaskAccepted("t1", "b1", "gpt-image-2-vip"),
-    events.TaskChanged("t1", TaskStatus.QUEUED, 0),
-    events.TaskEnded("t1", TaskStatus.FAILED, 5.0, 2),
-    events.SubmitRetried("b1", "429", 1.0),
-    events.SubmitLost("b1", "time-out"),
-    events.Throttled("query", 1.0),
-    events.FileSaved("t1", "out/a.png", 10, 1),
+    events.RequestDone(1.5, "submit", 200, 0.5, 1),
+    events.TaskAccepted(1.5, "t1", "b1", "gpt-image-2-vip"),
+    events.TaskPolled(1.5, "t1", "b1", TaskStatus.QUEUED, 0, changed=True),
+    events.TaskEnded(1.5, "t1", "b1", TaskStatus.FAILED, 5.0, 2),
+    events.SubmitRetried(1.5, "b1", "429", 1.0),
+    events.SubmitLost(1.5, "b1", "time-out"),
+    events.Throttled(1.5, "query", 1.0),
+    events.FileSaved(1.5, "t1", "b1", "out/a.png", 10, 1),
 )
 
 

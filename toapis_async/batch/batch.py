@@ -300,7 +300,7 @@ class Batch:
                 if row.request is None:
                     assert row.error is not None
                     raise row.error
-                row.handle = await self._of_run.submit(row, row.request)
+                row.handle = await self._of_run.take(row, row.request)
             finally:
                 self._submitting.release()
             return await row.handle

@@ -18,7 +18,7 @@ from toapis_async.request import FIELD_NAMES, ImageRequest
 
 if TYPE_CHECKING:
     from toapis_async.engine.fingerprint import Fingerprint
-    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.records import Record
     from toapis_async.handle import TaskHandle
 
 Source: TypeAlias = (

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import json
 import secrets
 from functools import partial
 from pathlib import Path
@@ -12,31 +11,30 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 from attrs import evolve
 
-from toapis_async.engine.journal.file import Intent, State
-from toapis_async.engine.journal.resume import billed_in, has_expired, may_be_paid, to_take_up
+from toapis_async.engine.journal.records import Intent, State
+from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, LookUp, Send, Watch, charge, decide
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
 from toapis_async.log import logger
-from toapis_async.protocol.budget import PriceClass, images_of
-from toapis_async.request import body_of
+from toapis_async.protocol.endpoints import ENDPOINTS
 
 if TYPE_CHECKING:
     from os import PathLike
 
     from toapis_async.batch.rows import Row
     from toapis_async.engine.core import Engine
+    from toapis_async.engine.entry import Entry
     from toapis_async.engine.fingerprint import Fingerprint
-    from toapis_async.engine.journal.file import Record
-    from toapis_async.engine.journal.writer import JournalWriter
-    from toapis_async.engine.registry import Entry
+    from toapis_async.engine.journal.port import JournalPort
+    from toapis_async.engine.journal.records import Record
+    from toapis_async.engine.journal.resume import Verdict
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
-    from toapis_async.request import ImageRequest
+    from toapis_async.request import Request
 
 MOST_AHEAD: Final = 1_000
 """Rows of earlier passes that are seen to at once before they come."""
-_ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
 
 
 class Run:
@@ -58,7 +56,7 @@ class Run:
             )
         self._engine = engine
         self._name = name
-        self._retry = _ENDED_BADLY if retry_failed else frozenset[State]()
+        self._retry = ENDED_BADLY if retry_failed else frozenset[State]()
         self._folder = Path(save_to) if save_to is not None else None
         self.budget = budget
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
@@ -86,13 +84,8 @@ class Run:
             return
         assert self._engine.journal is not None
         async for record in self._engine.journal.paid(self._name):
-            if not may_be_paid(record):
-                continue
-            body = body_of(json.loads(record.intent.request))
-            reservation = self.budget.reserve(PriceClass.of(body), images_of(body), forced=True)
-            if record.state in {State.COMPLETED, State.FAILED}:
-                self.budget.settle(reservation, billed_in(record))
-            else:
+            reservation = charge(self.budget, record)
+            if reservation is not None:
                 self._engine.spending.hold(record.intent.client_business_id, self.budget, reservation)
 
     async def fetch_ahead(self) -> None:
@@ -122,85 +115,97 @@ class Run:
         assert journal is not None
         try:
             record = await journal.of_id(business_id) or record  # its row may have come and gone meanwhile
-            if record.files:
-                return
-            if record.state is State.INTENT:
-                found = await self._engine.queries.find(business_id)
+            verdict = decide(record)
+            if isinstance(verdict, LookUp):
+                found, _ = await self._engine.queries.find(business_id, (ENDPOINTS[record.intent.kind],))
                 journal.accepted(business_id, found.task_id, business_id)
-                record = evolve(record, state=State.ACCEPTED, task_id=found.task_id, asked_id=business_id)
-            entry = await self._engine.submitter.take_up(record)
-            generation = await TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
-            files = await self._engine.downloads.save(generation, folder, record.intent.stem)
-            journal.saved(business_id, [file.name for file in files])
+                verdict = Watch(evolve(record, state=State.ACCEPTED, task_id=found.task_id, query_id=business_id))
+            if isinstance(verdict, Watch | Fetch):
+                generation = await self._handle(await self._engine.submitter.take_up(verdict))
+                await self._engine.saving.save(generation, folder, record.intent.stem)
         except Exception as error:  # also a bug, which must not end the batch
             logger.debug("%s is left to its row: %s", business_id, error)
 
-    async def submit(self, row: Row, request: ImageRequest) -> TaskHandle:
+    def _handle(self, entry: Entry) -> TaskHandle:
+        return TaskHandle(entry, self._engine.saving, asyncio.get_running_loop())
+
+    async def take(self, row: Row, request: Request) -> TaskHandle:
         """Submit a row, or take up what an earlier pass left of it."""
-        assert row.identity is not None
         given = request.given_business_id
         row.client_business_id = given or mint_business_id()
+        if self._engine.journal is None:
+            submitting = self._engine.submitter.submit(request, row.client_business_id, budget=self.budget)
+            entry = await submitting
+        elif given is None:
+            entry = await self._take_up_or_submit(self._engine.journal, row, request)
+        else:
+            async with self._engine.submitter.alone(given):
+                entry = await self._take_up_or_submit(self._engine.journal, row, request)
+        self._engine.unclaimed.claim(row.client_business_id)
+        return self._handle(entry)
+
+    async def _take_up_or_submit(self, journal: JournalPort, row: Row, request: Request) -> Entry:
+        assert row.identity is not None
+        assert row.client_business_id is not None
         try:
-            if self._engine.journal is None:
-                entry = await self._engine.submit(request, row.client_business_id, budget=self.budget)
-            elif given is None:
-                entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
-            else:
-                async with self._engine.submitter.alone(given):
-                    entry = await self._take_up_or_submit(self._engine.journal, row, request, row.identity)
-        except ToAPIsError as error:  # also the journal's own, before anything is submitted
+            verdict = await self._verdict(journal, row, row.identity, request.given_business_id)
+        except ToAPIsError as error:
             error.concerning(client_business_id=row.client_business_id)
             raise
-        self._engine.unclaimed.claim(row.client_business_id)
-        return TaskHandle(entry, self._engine.downloads, asyncio.get_running_loop())
-
-    async def _take_up_or_submit(
-        self, journal: JournalWriter, row: Row, request: ImageRequest, identity: Fingerprint
-    ) -> Entry:
-        row.record = await self._record(journal, row, identity, request.given_business_id)
-        assert row.client_business_id is not None
         intent = Intent(
             row.client_business_id,
-            identity.digest,
-            identity.text,
+            row.identity.digest,
+            row.identity.text,
             run=self._name,
             place=row.index,
             key=row.given_key,
             occurrence=row.occurrence,
             stem=row.stem,
+            kind=request.kind,
         )
-        return await self._engine.submit(request, row.client_business_id, intent, row.record, self.budget)
+        return await self._engine.submitter.submit(
+            request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
+        )
 
-    async def _record(
-        self, journal: JournalWriter, row: Row, identity: Fingerprint, given: str | None
-    ) -> Record | None:
-        """What is to be taken up of a row; settles the id it goes by."""
-        known: Record | None = None
+    async def _verdict(self, journal: JournalPort, row: Row, identity: Fingerprint, given: str | None) -> Verdict:
+        """What is to be done about a row; settles the id it goes by."""
+        record: Record | None = None
         if self._name is not None:
-            known = await journal.of_row(self._name, row.given_key, identity.digest, row.occurrence)
-        if known is None and given is not None:
-            known = await journal.of_id(given)
-        if known is None:
-            return None
-        business_id = known.intent.client_business_id
-        row.known_id = business_id
-        self._open.add(business_id)
-        # A look-up is waited for here; a task that is watched already would hold up the rows behind it (see `save`).
-        looked_up = known.state is State.INTENT and await self._seen_ahead(business_id)
-        if await self._engine.submitter.settled(business_id) or looked_up:
-            known = await journal.of_id(business_id)
-        row.client_business_id = business_id
-        by_key = row.given_key is not None and known is not None and known.intent.key == row.given_key
-        known_by = "key" if by_key else "client_business_id"
-        record = to_take_up(known, identity.digest, known_by=known_by, retry=self._retry)
-        if record is not None and self._retry and await self._is_lost(record):
-            record = None
+            record = await journal.of_row(self._name, row.given_key, identity.digest, row.occurrence)
+        if record is None and given is not None:
+            record = await journal.of_id(given)
         if record is None:
+            return Send(None)
+        row.client_business_id = row.known_id = record.intent.client_business_id
+        self._open.add(row.known_id)
+        # A look-up is waited for here; a task that is watched already would hold up the rows behind it (see `save`).
+        looked_up = record.state is State.INTENT and await self._seen_ahead(row.known_id)
+        if await self._engine.submitter.settled(row.known_id) or looked_up:
+            record = await journal.of_id(row.known_id) or record
+        by_key = row.given_key is not None and record.intent.key == row.given_key
+        judge = partial(
+            decide, digest=identity.digest, retry=self._retry, known_by="key" if by_key else "client_business_id"
+        )
+        verdict = judge(await self._as_on_disk(record))
+        if isinstance(verdict, Fetch) and self._retry and self._folder is not None:
+            # Whether its links are dead shows when its files are fetched; only then is it paid for anew.
+            if not await self._seen_ahead(row.known_id):
+                await self._see_to(record, self._folder)
+            record = await journal.of_id(row.known_id) or record
+            verdict = judge(await self._as_on_disk(record))
+        row.record = None if isinstance(verdict, Send) else record
+        if verdict == Send(None):
             row.client_business_id = given or mint_business_id()
             if given is not None and await journal.of_id(given) is not None:
                 # The caller's own id is the failed task's for good.
                 row.client_business_id = f"{given[:500]}~{secrets.token_hex(4)}"
-        return record
+        return verdict
+
+    async def _as_on_disk(self, record: Record) -> Record:
+        """A record without the files that are not there any more."""
+        if self._folder is None or not record.files:
+            return record
+        return await anyio.to_thread.run_sync(_as_in, self._folder, record)
 
     async def _seen_ahead(self, business_id: str) -> bool:
         """Wait for what is seen to ahead of its row; False when there is nothing."""
@@ -208,15 +213,6 @@ class Run:
         if ahead is not None:
             await asyncio.wait([ahead])
         return ahead is not None
-
-    async def _is_lost(self, record: Record) -> bool:
-        """Whether a row failed for good in that its images were not fetched before their links expired."""
-        if self._folder is None or not has_expired(record):
-            return False
-        return not await _are_files(self._files_of(self._folder, record))
-
-    def _files_of(self, folder: Path, record: Record | None) -> tuple[Path, ...]:
-        return tuple(folder / name for name in (record.files if record else ()))
 
     def ended(self, row: Row) -> None:
         """The row is done with."""
@@ -227,20 +223,17 @@ class Run:
         if self._folder is None:
             return ()
         journal = self._engine.journal
-        if journal is not None and row.record is not None and await self._seen_ahead(row.client_business_id or ""):
-            row.record = await journal.of_id(row.record.intent.client_business_id)
-        kept = self._files_of(self._folder, row.record)
-        if len(kept) == len(generation.images) and await _are_files(kept):
-            return kept
-        files = await self._engine.downloads.save(generation, self._folder, row.stem)
-        if journal is not None and row.client_business_id is not None:
-            journal.saved(row.client_business_id, [file.name for file in files])
-        return files
+        if journal is not None and row.record is not None:
+            if await self._seen_ahead(row.known_id or ""):
+                row.record = await journal.of_id(row.record.intent.client_business_id) or row.record
+            kept = await self._as_on_disk(row.record)
+            if len(kept.files) == len(generation.images):
+                return tuple(self._folder / name for _, name in sorted(kept.files.items()))
+        return await self._engine.saving.save(generation, self._folder, row.stem)
 
 
-async def _are_files(paths: tuple[Path, ...]) -> bool:
-    """Whether there are some, and all of them are on disk."""
-    return bool(paths) and await anyio.to_thread.run_sync(lambda: all(path.is_file() for path in paths))
+def _as_in(folder: Path, record: Record) -> Record:
+    return evolve(record, files={place: name for place, name in record.files.items() if (folder / name).is_file()})
 
 
 def _make_folder(folder: Path) -> None:

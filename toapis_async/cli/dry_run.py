@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import json
 from collections import Counter
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
@@ -16,30 +15,47 @@ from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
-from toapis_async.engine.journal.file import State
 from toapis_async.engine.journal.reader import looking_up, records
-from toapis_async.engine.journal.resume import billed_in, may_be_paid, to_take_up
-from toapis_async.errors import BudgetExceeded, InvalidRequest
+from toapis_async.engine.journal.resume import (
+    ENDED_BADLY,
+    Changed,
+    Done,
+    Fetch,
+    LookUp,
+    Refused,
+    Send,
+    Watch,
+    charge,
+    decide,
+)
+from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
 from toapis_async.protocol.wording import count
-from toapis_async.request import body_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
     from pathlib import Path
 
     from toapis_async.batch.rows import Row
     from toapis_async.cli.options import BatchOptions, Caps
     from toapis_async.cli.output import Output
     from toapis_async.cli.prompts import PromptFile
-    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.records import Record
+    from toapis_async.engine.journal.resume import Verdict
 
 Outcome: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
 
 MOST_PROMPTS_SHOWN: Final = 5
 PROMPT_COLUMNS: Final = 60
-_ENDED_BADLY: Final = frozenset({State.REFUSED, State.FAILED})
+_OUTCOMES: Final[dict[type[Verdict], Outcome]] = {
+    LookUp: "look up",
+    Watch: "running",
+    Fetch: "fetch",
+    Done: "done",
+    Refused: "failed",
+    Changed: "changed",
+}
 _TEXTS: Final[dict[Outcome, str]] = {
     "done": "done already",
     "running": "sent already, to be waited for",
@@ -89,7 +105,8 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
         find: Find | None = None
         if journal.exists():
             find = stack.enter_context(looking_up(journal, name))
-            _count_paid(budget, records(journal, name))
+            for record in records(journal, name):
+                charge(budget, record)
         for raw in prompts.rows():
             row = await reader.read(raw)
             assert row.request is not None  # all were checked
@@ -101,35 +118,19 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
     return ALL_DONE
 
 
-def _count_paid(budget: Budget, known: Iterator[Record]) -> None:
-    """What earlier passes paid for, or may have, counts in the budget."""
-    for record in known:
-        if may_be_paid(record):
-            fields = body_of(json.loads(record.intent.request))
-            reserved = budget.reserve(PriceClass.of(fields), images_of(fields), forced=True)
-            if record.state in {State.COMPLETED, State.FAILED}:
-                budget.settle(reserved, billed_in(record))
-
-
 def _outcome(row: Row, fields: dict[str, Any], find: Find | None, budget: Budget, *, retry_failed: bool) -> Outcome:
     assert row.identity is not None
     assert row.request is not None
     digest = row.identity.digest
     known = find(row.given_key, digest, row.occurrence, row.request.given_business_id) if find else None
+    verdict = decide(known, digest, retry=ENDED_BADLY if retry_failed else ())
+    if not isinstance(verdict, Send):
+        return _OUTCOMES[type(verdict)]
     try:
-        record = to_take_up(known, digest, retry=_ENDED_BADLY if retry_failed else ())
-    except InvalidRequest:
-        return "changed"
-    if record is None or record.state is State.WITHDRAWN:
-        try:
-            budget.reserve(PriceClass.of(fields), images_of(fields))
-        except BudgetExceeded:
-            return "over budget"
-        return "send"
-    if record.state is State.COMPLETED:
-        return "done" if record.files else "fetch"
-    outcomes: dict[State, Outcome] = {State.INTENT: "look up", State.ACCEPTED: "running"}
-    return outcomes.get(record.state, "failed")
+        budget.reserve(PriceClass.of(fields), images_of(fields))
+    except BudgetExceeded:
+        return "over budget"
+    return "send"
 
 
 def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) -> dict[str, Any]:

@@ -13,13 +13,11 @@ from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import IMAGES, NAME
 from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
-from toapis_async.engine.journal.file import State
 from toapis_async.engine.journal.reader import latest_run, records
-from toapis_async.engine.journal.resume import error_of_record
+from toapis_async.engine.journal.records import State
+from toapis_async.engine.journal.resume import Done, Refused, Send, decide, snapshot_of
 from toapis_async.engine.spending import billed_credits
 from toapis_async.protocol.budget import PriceClass, Prices, images_of
-from toapis_async.protocol.lenient import Answer
-from toapis_async.protocol.wire import decode_task
 from toapis_async.report import ReportRow, RowError, write_report
 from toapis_async.request import body_of
 
@@ -29,7 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.cli.output import Output
-    from toapis_async.engine.journal.file import Record
+    from toapis_async.engine.journal.records import Record
     from toapis_async.report.rows import RowStatus
     from toapis_async.task import TaskSnapshot
 
@@ -139,7 +137,7 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
         prompt=str(fields.get("prompt", "")),
         **{name: _text(fields.get(name)) for name in ("model", "size", "resolution", "quality")},
         n=fields.get("n") if isinstance(fields.get("n"), int) else None,
-        files=tuple(f"{IMAGES}/{name}" for name in record.files),
+        files=tuple(f"{IMAGES}/{name}" for _, name in sorted(record.files.items())),
         task_id=record.task_id,
         client_business_id=record.intent.client_business_id,
         credits=cost,
@@ -152,19 +150,17 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
 
 
 def _task(record: Record) -> TaskSnapshot | None:
-    if record.state not in {State.COMPLETED, State.FAILED}:
-        return None
-    return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+    return snapshot_of(record) if record.state in {State.COMPLETED, State.FAILED} else None
 
 
 def _status(record: Record, reason: RowError | None) -> tuple[RowStatus, RowError | None]:
-    if record.state is State.COMPLETED and record.files:
+    verdict = decide(record)
+    if isinstance(verdict, Done):
         return "done", None
-    own = error_of_record(record)
-    reason = _reason(error_record(own)) if own else reason
+    reason = _reason(error_record(verdict.error)) if isinstance(verdict, Refused) else reason
     if reason is not None:
         return "failed", reason
-    return "waiting" if record.state is State.WITHDRAWN else "running", None
+    return "waiting" if isinstance(verdict, Send) else "running", None
 
 
 def _completed_at(record: Record, task: TaskSnapshot | None) -> datetime | None:

@@ -11,7 +11,7 @@ from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, Te
 from rich.text import Text
 
 from toapis_async.cli.output import plain
-from toapis_async.events import TaskAccepted, TaskChanged
+from toapis_async.events import TaskAccepted, TaskPolled
 from toapis_async.protocol.wording import duration
 
 if TYPE_CHECKING:
@@ -112,7 +112,7 @@ class LiveTask:
     def on_event(self, event: Event) -> None:
         if isinstance(event, TaskAccepted):
             self._task_id, self._state = f"{event.task_id}  ", "queued"
-        elif isinstance(event, TaskChanged):
+        elif isinstance(event, TaskPolled):
             self._state = event.status.replace("_", " ")
             self._completed = event.progress or self._completed
 

@@ -8,17 +8,17 @@ from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import NAME
 from toapis_async.cli.summary import RETRY_HINT
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
-from toapis_async.engine.journal.file import State
 from toapis_async.engine.journal.reader import latest_run, records, run_status
-from toapis_async.engine.journal.resume import error_of_record
+from toapis_async.engine.journal.records import State
+from toapis_async.engine.journal.resume import error_of
 from toapis_async.protocol.wording import count
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.cli.output import Output
-    from toapis_async.engine.journal.file import Record
     from toapis_async.engine.journal.reader import RunStatus
+    from toapis_async.engine.journal.records import Record
 
 JOURNAL: Final = "journal.sqlite"
 FIRST_RUN: Final = "1"
@@ -91,7 +91,7 @@ def _parts(now: RunStatus) -> str:
 
 
 def _line(record: Record) -> tuple[str, str, str]:
-    error = error_of_record(record)
+    error = error_of(record)
     message = "" if error is None else error_record(error)["message"]
     state = _STATE_NAMES.get(record.state, record.state.value)
     name = record.intent.key or record.intent.stem or record.intent.client_business_id
@@ -99,13 +99,13 @@ def _line(record: Record) -> tuple[str, str, str]:
 
 
 def _record(record: Record) -> dict[str, Any]:
-    error = error_of_record(record)
+    error = error_of(record)
     return {
         "index": record.intent.place,
         "key": record.intent.key,
         "state": record.state.value,
         "task_id": record.task_id,
         "client_business_id": record.intent.client_business_id,
-        "files": list(record.files),
+        "files": [name for _, name in sorted(record.files.items())],
         "error": error_record(error) if error else None,
     }

@@ -30,8 +30,8 @@ if TYPE_CHECKING:
 
     import aiohttp
 
+    from toapis_async.engine.emitter import Emitter
     from toapis_async.engine.transport import Transport
-    from toapis_async.events import Event
     from toapis_async.models import Generation
     from toapis_async.settings import Settings
     from toapis_async.task import GeneratedVideo
@@ -126,7 +126,7 @@ class Downloads:
         transport: Transport,
         settings: Settings,
         rng: random.Random,
-        emit: Callable[[Event], None],
+        emit: Emitter,
     ) -> None:
         self._transport = transport
         self._settings = settings
@@ -167,7 +167,7 @@ class Downloads:
         targets = [base / (f"{name}-{number}" if count > 1 else name) for number in range(1, count + 1)]
         kept: dict[Path, Path | DownloadFailed] = await in_thread(_kept, targets, have) if have else {}
         fetches = {
-            target: self._fetch(generation.task_id, self._file(link, target, generation.completed_at, known_since))
+            target: self._fetch(ids, self._file(link, target, generation.completed_at, known_since))
             for link, target in zip(generation.files, targets, strict=True)
             if target not in kept
         }
@@ -185,7 +185,7 @@ class Downloads:
         part = Part(target, getattr(self._settings, limit_name))
         return _File(link.url, born_at, link.expires_at, known_since, part, limit_name)
 
-    async def _fetch(self, task_id: str, file: _File) -> Path:
+    async def _fetch(self, ids: tuple[str, str | None], file: _File) -> Path:
         attempt = 0
         try:
             while True:
@@ -201,7 +201,7 @@ class Downloads:
                 else:
                     self.saved += 1
                     self.saved_bytes += file.part.size_bytes
-                    self._emit(FileSaved(task_id, str(path), file.part.size_bytes, attempt))
+                    self._emit(FileSaved, *ids, str(path), file.part.size_bytes, attempt)
                     return path
         finally:
             if file.part.is_on_disk:

@@ -9,13 +9,9 @@ from __future__ import annotations
 import asyncio
 import math
 from collections import deque
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 from toapis_async.errors import SessionClosed
-from toapis_async.protocol.pacing import TokenBucket
-
-if TYPE_CHECKING:
-    from toapis_async.protocol.pacing import PacingStatistics
 
 
 class Source(Protocol):
@@ -77,7 +73,7 @@ class Gate(Generic[S]):
         turn: asyncio.Future[bool] = self._loop.create_future()
         (self._urgent if urgent else self._ordinary).append(turn)
         if urgent or self.waiting == 1:
-            self._serve()
+            self.serve()
         try:
             granted = await turn
         except asyncio.CancelledError:
@@ -100,7 +96,7 @@ class Gate(Generic[S]):
     def give_back(self) -> None:
         """A turn ended, or was not used."""
         self._source.give_back(self._loop.time())
-        self._serve()
+        self.serve()
 
     def close(self) -> None:
         """Refuse everyone, those waiting now included."""
@@ -112,8 +108,9 @@ class Gate(Generic[S]):
         self._urgent.clear()
         self._ordinary.clear()
 
-    def _serve(self) -> None:
-        """Grant what can be granted now, and set the one timer for the next."""
+    def serve(self) -> None:
+        """Grant what can be granted now, and set the one timer for the next. Called also when a source got more by
+        itself (`Bucket.on_more`)."""
         if not self.waiting:
             return
         self._stop_timer()
@@ -122,7 +119,7 @@ class Gate(Generic[S]):
             wait_s = self._source.wait_s(now_s)
             if wait_s > 0:
                 if wait_s < math.inf:
-                    self._timer = self._loop.call_later(wait_s, self._serve)
+                    self._timer = self._loop.call_later(wait_s, self.serve)
                 return
             self._source.take(now_s)
             turns.popleft().set_result(True)
@@ -140,44 +137,6 @@ class Gate(Generic[S]):
             if turns:
                 return turns
         return None
-
-
-class RateGate(Gate[TokenBucket]):
-    """A gate in front of one of the service's buckets, told how each request ended."""
-
-    def answered(self, *, latency_s: float | None, sent: int = 1) -> None:
-        """The request ended, with an answer after `latency_s` or without one (None)."""
-        self._source.answered(self._loop.time(), latency_s, sent=sent)
-        self._serve()
-
-    def told_remaining(self, remaining: float, latency_s: float) -> None:
-        """The service said how many tokens it counts."""
-        self._source.told_remaining(self._loop.time(), remaining, latency_s)
-
-    def retune(self, burst: float, per_s: float) -> None:
-        """The bucket is another one than was thought."""
-        if (self._source.capacity, self._source.refill_per_s) != (burst, per_s):
-            self._source.retune(self._loop.time(), burst, per_s)
-            self._serve()
-
-    def throttle(self, pause_s: float) -> None:
-        """The service said 429."""
-        self._source.throttle(self._loop.time(), pause_s)
-        self._serve()
-
-    def pause(self, pause_s: float) -> None:
-        """No turns for `pause_s`."""
-        self._source.pause(self._loop.time(), pause_s)
-        self._serve()
-
-    @property
-    def fullness(self) -> float:
-        """The bucket's level as a fraction, 0 to 1."""
-        statistics = self.statistics()
-        return max(statistics.level, 0.0) / statistics.capacity
-
-    def statistics(self) -> PacingStatistics:
-        return self._source.statistics(self._loop.time())
 
 
 def _closed() -> SessionClosed:

@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from decimal import Decimal
 
-    from toapis_async.engine.registry import Entry
+    from toapis_async.engine.entry import Entry
     from toapis_async.protocol.budget import Budget, PriceClass, Reservation
     from toapis_async.task import Billing
 

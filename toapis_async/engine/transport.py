@@ -17,8 +17,8 @@ import asyncio
 import ssl
 from contextlib import AsyncExitStack, asynccontextmanager
 from contextvars import ContextVar
+from json import dumps
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import aiohttp
 from attrs import define
@@ -47,13 +47,13 @@ from toapis_async.protocol.refusals import SUPPORT_HEADERS
 from toapis_async.scrub import protect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Callable, Mapping
+    from collections.abc import AsyncGenerator, Coroutine, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
 
     from toapis_async.engine.connections import ProxyOptions
-    from toapis_async.events import Event
+    from toapis_async.engine.emitter import Emitter
     from toapis_async.settings import Credentials, Settings
 
 USER_AGENT = "toapis-async"
@@ -90,7 +90,7 @@ class Transport:
     """One aiohttp session for submissions, one for queries (on the same connections) and one for files. Opened and
     closed by the client."""
 
-    def __init__(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> None:
+    def __init__(self, credentials: Credentials, settings: Settings, emit: Emitter) -> None:
         self._key = credentials.api_key
         protect(self._key)
         self._base = URL(credentials.base_url)
@@ -147,6 +147,13 @@ class Transport:
     async def post(self, kind: str, path: str, *, json: Any = None, form: aiohttp.FormData | None = None) -> Answer:
         """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`."""
         return await self._exchange(kind, "POST", path, json=json, data=form)
+
+    def post_form(self, kind: str, path: str, fields: Mapping[str, object]) -> Coroutine[None, None, Answer]:
+        """The same as multipart/form-data, a text part for each field."""
+        form = aiohttp.FormData(default_to_multipart=True)
+        for name, value in fields.items():
+            form.add_field(name, value if isinstance(value, str) else dumps(value))
+        return self.post(kind, path, form=form)
 
     async def get(self, kind: str, path: str, *, params: dict[str, str] | None = None) -> Answer:
         """GET from the API: harmless, so a lost answer is just a `TransportError`."""
@@ -224,7 +231,7 @@ class Transport:
         finally:
             self.sent += trace.headers_sent
             duration_s = asyncio.get_running_loop().time() - started_s
-            self._emit(RequestDone(kind, answer.status if answer else None, duration_s, trace.headers_sent))
+            self._emit(RequestDone, kind, answer.status if answer else None, duration_s, trace.headers_sent)
         # Raised out here, so that aiohttp's error is no context of ours: some hold the request's headers.
         if failure is not None:
             raise failure
@@ -293,11 +300,6 @@ def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
     if session is None:
         raise SessionClosed("the client is closed, and its connections with it")
     return session
-
-
-def task_path(task_id: str) -> str:
-    """The status URL of a task, by its id or its client_business_id: opaque text, so every byte is encoded."""
-    return f"/images/generations/{quote(task_id, safe='')}"
 
 
 def _headers_read(response: aiohttp.ClientResponse) -> dict[str, str]:

@@ -76,6 +76,7 @@ _LABELS: Final = {
 MIME_TYPES: Final = {known.extension: known.mime_type for known in _LABELS.values()}
 """By extension, with the dot."""
 _ANY: Final = FileType(".bin", "application/octet-stream")
+_SNIFFED: Final = (PNG, JPEG, WEBP, GIF, AVIF, BMP, JXL, MP4, WEBM)
 
 
 def sniff(head: bytes) -> FileType | None:
@@ -106,13 +107,14 @@ def _of_boxes(head: bytes) -> FileType | None:
 def labelled(content_type: str, head: bytes) -> FileType | None:
     """The format that a label (`image/…` or `video/…`) gives to bytes that `sniff` does not know.
 
-    The extension comes from a table, never from the label itself. None when the label tells of neither, and when the
-    bytes are the text of a page or of an error.
+    The extension comes from a table, never from the label itself. None when the label tells of neither, when the bytes
+    are the text of a page or of an error, and when they contradict the label: `sniff` would have known that format.
     """
     is_text = head.lstrip(b"\xef\xbb\xbf \t\r\n")[:1] in {b"", b"<", b"{", b"["}
     if is_text or not content_type.startswith(("image/", "video/")):
         return None
-    return _LABELS.get(content_type, _ANY)
+    kind = _LABELS.get(content_type, _ANY)
+    return None if kind in _SNIFFED else kind
 
 
 def looks_whole(kind: FileType, file: IO[bytes], size_bytes: int) -> bool:

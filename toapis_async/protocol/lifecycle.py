@@ -10,7 +10,11 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING
 
-from toapis_async.task import TaskStatus
+from toapis_async.errors import TaskFailed
+from toapis_async.task import TaskError, TaskStatus
+
+if TYPE_CHECKING:
+    from toapis_async.task import TaskSnapshot
 
 if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
@@ -73,3 +77,17 @@ def may_become(now: TaskStatus | None, then: TaskStatus) -> bool:
     than what we know (a replica that lags), and is passed over.
     """
     return then in _NEXT[now]
+
+
+def failure_of(snapshot: TaskSnapshot) -> TaskFailed | None:
+    """The error of a failed task; None for any other."""
+    if snapshot.status is not TaskStatus.FAILED:
+        return None
+    error = snapshot.error or TaskError("", "the service gave no reason")
+    return TaskFailed(
+        error.message,
+        task_id=snapshot.task_id,
+        client_business_id=snapshot.client_business_id,
+        code=error.code,
+        billing=snapshot.billing,
+    )

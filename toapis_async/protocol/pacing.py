@@ -6,9 +6,12 @@ Time comes in as an argument (seconds of any clock that mostly goes forward); no
 from __future__ import annotations
 
 import math
-from typing import Final
+from typing import TYPE_CHECKING, Final, Protocol
 
 from attrs import frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 FIRST_WINDOW: Final = 6
 """Requests that may be unanswered at once before anything was answered: with a bucket that another process has
@@ -40,6 +43,25 @@ class PacingStatistics:
     paused_for_s: float
 
 
+class Bucket(Protocol):
+    """A picture of one of the service's two buckets. One that is shared with other processes may learn of tokens later:
+    its `wait_s` is infinity meanwhile, and it calls `on_more`, which its gate sets."""
+
+    capacity: float
+    refill_per_s: float
+    on_more: Callable[[], None]
+
+    def wait_s(self, now_s: float) -> float: ...
+    def take(self, now_s: float) -> None: ...
+    def give_back(self, now_s: float) -> None: ...
+    def answered(self, now_s: float, latency_s: float | None, *, sent: int = 1) -> None: ...
+    def told_remaining(self, now_s: float, remaining: float, latency_s: float) -> None: ...
+    def retune(self, now_s: float, capacity: float, refill_per_s: float) -> None: ...
+    def throttle(self, now_s: float, pause_s: float) -> None: ...
+    def pause(self, now_s: float, pause_s: float) -> None: ...
+    def statistics(self, now_s: float) -> PacingStatistics: ...
+
+
 class TokenBucket:
     """Our picture of one of the service's two buckets.
 
@@ -50,6 +72,7 @@ class TokenBucket:
     def __init__(self, capacity: float, refill_per_s: float, now_s: float, *, most_unanswered: int) -> None:
         self.capacity = capacity
         self.refill_per_s = refill_per_s
+        self.on_more: Callable[[], None] = lambda: None
         self._level = capacity
         self._at_s = now_s
         self._paused_until_s = -math.inf

@@ -7,7 +7,6 @@ file is bound to one account at one address, so that yesterday's records never a
 from __future__ import annotations
 
 import contextlib
-import enum
 import hashlib
 import os
 import re
@@ -15,8 +14,7 @@ import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Final, Self
 
-from attrs import frozen
-
+from toapis_async.engine.journal.records import CHARGED, SELECT
 from toapis_async.engine.journal.soundness import check_pages, check_values
 from toapis_async.errors import JournalError, JournalLocked
 from toapis_async.protocol.lenient import shorten
@@ -57,59 +55,22 @@ MIGRATIONS: Final = (
         PRIMARY KEY (client_business_id, place)
     ) WITHOUT ROWID;
     """,
+    """
+    ALTER TABLE submission ADD COLUMN kind TEXT NOT NULL DEFAULT 'image';
+    ALTER TABLE submission ADD COLUMN images INTEGER;
+    ALTER TABLE submission ADD COLUMN lost_at REAL;
+    ALTER TABLE submission ADD COLUMN acknowledged_at REAL;
+    CREATE INDEX submission_unclaimed ON submission (id)
+        WHERE run IS NULL AND state = 'completed' AND acknowledged_at IS NULL;
+    """,
 )
 """One script a version, each from the one before; `PRAGMA user_version` tells where a file stands."""
 
 
-class State(enum.StrEnum):
-    """How far a submission got, as far as the journal knows."""
-
-    INTENT = "intent"  #: about to be sent, perhaps sent: only the service can tell
-    WITHDRAWN = "withdrawn"  #: certainly not accepted, and not for a fault of its own: may be sent at any time
-    REFUSED = "refused"  #: certainly not accepted; the same request would be refused again
-    ACCEPTED = "accepted"  #: the service works on it
-    COMPLETED = "completed"
-    FAILED = "failed"
-
-
-@frozen
-class Intent:
-    """What is known of a submission before it is sent."""
-
-    client_business_id: str
-    digest: str  #: of the fields that were given, and the contents of files among them
-    request: str  #: the same as JSON, for people
-    run: str | None = None  #: the batch's run; None: a plain submission
-    place: int | None = None  #: the row's place in its source
-    key: str | None = None  #: the row's own key; rows without one are told apart by digest and occurrence
-    occurrence: int = 1
-    stem: str | None = None  #: what its files are named after
-
-
-@frozen
-class Record:
-    """A submission as the journal knows it."""
-
-    intent: Intent
-    state: State
-    task_id: str | None
-    asked_id: str | None  #: the id by which the task is known to be found
-    answer: str | None  #: the final answer's body, or the refusal, as JSON
-    intended_at: float  #: Unix seconds, by this machine's clock; like the next two
-    accepted_at: float | None
-    ended_at: float | None
-    number: int  #: grows from one intent to the next
-    files: tuple[str, ...] = ()  #: names of saved files, in the images' order
-    saved_at: float | None = None  #: when the last of them was on disk
-
-
-SELECT: Final = (
-    "SELECT client_business_id, digest, request, run, place, key, occurrence, stem,"
-    " state, task_id, asked_id, answer, intended_at, accepted_at, ended_at, id FROM submission"
-)
-SAVED: Final = "EXISTS (SELECT 1 FROM file WHERE file.client_business_id = submission.client_business_id)"
-_PAGE_ROWS: Final = 500
-_INTENT_COLUMNS: Final = 8
+_FIRST_LOCKED_BYTE: Final = 0x40000000
+_LOCKED_BYTES: Final = 512
+_DATABASE: Final = b"SQLite format 3\0"
+"""Where sqlite keeps the locks of a database file."""
 
 
 class JournalFile:
@@ -157,112 +118,6 @@ class JournalFile:
             self.connection.close()
         finally:
             self._lock.close()
-
-
-# ---------------------------------------------------------------------------------------------- statements
-
-
-def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
-    """A submission is about to be sent; one that certainly was not accepted before may be."""
-    written = db.execute(
-        "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, stem, state,"
-        " intended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
-        " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
-        " key = excluded.key, occurrence = excluded.occurrence,"
-        " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
-        " intended_at = excluded.intended_at WHERE state IN ('withdrawn', 'refused')",
-        (
-            intent.client_business_id,
-            intent.digest,
-            intent.request,
-            intent.run,
-            intent.place,
-            intent.key,
-            intent.occurrence,
-            intent.stem,
-            now_s,
-        ),
-    )
-    if not written.rowcount:
-        raise sqlite3.IntegrityError(f"{intent.client_business_id} was sent already")
-
-
-def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, asked_id: str, now_s: float) -> None:
-    """The service has taken it."""
-    db.execute(
-        "UPDATE submission SET state = 'accepted', task_id = ?, asked_id = ?, accepted_at = ?"
-        " WHERE client_business_id = ?",
-        (task_id, asked_id, now_s, client_business_id),
-    )
-
-
-def put_end(
-    db: sqlite3.Connection,
-    client_business_id: str,
-    state: State,
-    now_s: float,
-    *,
-    task_id: str | None = None,
-    answer: str | None = None,
-) -> None:
-    """It came to an end, or was never taken; only an intent can be withdrawn."""
-    end = "UPDATE submission SET state = ?, task_id = ?, answer = ?, ended_at = ? WHERE client_business_id = ?"
-    only = " AND state = 'intent'" if state is State.WITHDRAWN else ""
-    db.execute(end + only, (state.value, task_id, answer, now_s, client_business_id))
-
-
-def put_files(db: sqlite3.Connection, client_business_id: str, names: tuple[str, ...], now_s: float) -> None:
-    """Its images are on disk."""
-    db.executemany(
-        "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)",
-        [(client_business_id, place, name, now_s) for place, name in enumerate(names)],
-    )
-
-
-def record_of_row(db: sqlite3.Connection, run: str, key: str | None, digest: str, occurrence: int) -> Record | None:
-    """The latest record of a batch's row, wherever the row stands now."""
-    if key is not None:
-        return _one(db, "run = ? AND key = ?", (run, key))
-    return _one(db, "run = ? AND key IS NULL AND digest = ? AND occurrence = ?", (run, digest, occurrence))
-
-
-def record_of_id(db: sqlite3.Connection, client_business_id: str) -> Record | None:
-    """The record of a submission's own id."""
-    return _one(db, "client_business_id = ?", (client_business_id,))
-
-
-def unfinished(db: sqlite3.Connection) -> tuple[Record, ...]:
-    """The plain submissions that the service may still work on, oldest first."""
-    rows = db.execute(f"{SELECT} WHERE state IN ('intent', 'accepted') AND run IS NULL ORDER BY id").fetchall()
-    return tuple(record_of(db, row) for row in rows)
-
-
-_CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"
-
-
-def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
-    """The next rows of a run that the service has charged or may have (also for a failure), in the order they were
-    sent; with `unsaved`, those that may have images which are not on disk. A page of them, after this number."""
-    only = f"state IN ('intent', 'accepted', 'completed') AND NOT {SAVED}" if unsaved else _CHARGED
-    page = f"{SELECT} WHERE run = ? AND id > ? AND {only} ORDER BY id"
-    return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
-
-
-def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:
-    row = db.execute(f"{SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", values).fetchone()
-    return None if row is None else record_of(db, row)
-
-
-def record_of(db: sqlite3.Connection, row: tuple[object, ...]) -> Record:
-    """A record from its columns, with its files."""
-    intent = Intent(*row[:_INTENT_COLUMNS])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
-    state, *rest = row[_INTENT_COLUMNS:]
-    files: list[tuple[str, float]] = db.execute(
-        "SELECT name, saved_at FROM file WHERE client_business_id = ? ORDER BY place", (intent.client_business_id,)
-    ).fetchall()
-    names = tuple(name for name, _ in files)
-    saved_at = max((saved_at for _, saved_at in files), default=None)
-    return Record(intent, State(state), *rest, names, saved_at)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
 
 
 # ---------------------------------------------------------------------------------------------- opening
@@ -315,10 +170,35 @@ def _locked(path: Path) -> sqlite3.Connection:
         raise JournalLocked(f"another process is using the journal {path}") from None
     except sqlite3.DatabaseError as error:
         lock.close()
+        if _emptied(lock_path(path)):
+            return _locked(path)
         raise JournalError(
             f"{lock_path(path)} is not the lock of a journal ({error}): remove it if no other process is at work"
         ) from error
     return lock
+
+
+def _emptied(lock: Path) -> bool:
+    """Empty a lock file that can't be read (zeroes after a power loss), if nobody holds it.
+
+    sqlite locks bytes of this range, also in a file that it can't read afterwards. The file stays the same one, so that
+    a process which opens it meanwhile meets our lock. False for a file that never was a lock, and where files can't be
+    locked so (Windows).
+    """
+    try:
+        import fcntl  # noqa: PLC0415  (not on Windows)
+    except ImportError:
+        return False
+    with lock.open("r+b") as file:
+        try:
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKED_BYTES, _FIRST_LOCKED_BYTE)
+        except OSError:
+            return False
+        head = file.read(len(_DATABASE))
+        if not head or head not in {_DATABASE, bytes(len(head))}:
+            return False
+        file.truncate(0)
+        return True
 
 
 @contextlib.contextmanager
@@ -369,6 +249,8 @@ def _migrate(db: sqlite3.Connection) -> None:
 def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_account: bool) -> None:
     """Bind a new journal to the account and its address; refuse another's."""
     facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
+    if facts and not db.execute(f"{SELECT} WHERE {CHARGED} LIMIT 1").fetchone():
+        facts = {"salt": facts["salt"]} if "salt" in facts else {}  # nothing was accepted: it may be anybody's
     salt = facts.get("salt") or secrets.token_hex(16)
     mine = {
         "address": credentials.base_url,
@@ -376,12 +258,12 @@ def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_
         # Of the key no more than this is kept: enough to know it again, and useless to everybody else.
         "account": hashlib.sha256(f"toapis-async {salt} {credentials.api_key}".encode()).hexdigest()[:32],
     }
-    if facts and facts.get("address") != mine["address"]:
+    if "address" in facts and facts["address"] != mine["address"]:
         raise JournalError(
             f"the journal {path} belongs to {facts.get('address')}, not to {mine['address']}: its tasks are not known "
             "there; use the same address, or another journal"
         )
-    if facts and facts.get("account") != mine["account"] and not same_account:
+    if "account" in facts and facts["account"] != mine["account"] and not same_account:
         raise JournalError(
             f"the journal {path} was written with another API key: if that was this very account's (a rotated key), "
             "say so with --same-account or Journal(path, same_account=True); else take another journal"

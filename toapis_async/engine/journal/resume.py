@@ -1,94 +1,161 @@
-"""What an earlier process wrote down, and what it means for a submission that is asked for now."""
+"""What is to be done about a record that an earlier process wrote: `decide` is the one verdict."""
 
 from __future__ import annotations
 
 import json
-from datetime import UTC, datetime
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
-from attrs import evolve
+from attrs import frozen
 
-from toapis_async.engine.journal.file import State
-from toapis_async.engine.registry import Entry, task_failure
+from toapis_async.engine.journal.records import State
 from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
+from toapis_async.protocol.budget import PriceClass, images_of
 from toapis_async.protocol.lenient import Answer
+from toapis_async.protocol.lifecycle import failure_of
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import decode_task, with_id
+from toapis_async.request import body_of
 
 if TYPE_CHECKING:
     from collections.abc import Collection
-    from decimal import Decimal
 
-    from toapis_async.engine.journal.file import Record
-    from toapis_async.protocol.polling.forecast import Forecast
+    from toapis_async.engine.journal.records import Record
+    from toapis_async.protocol.budget import Budget, Reservation
     from toapis_async.task import TaskSnapshot
 
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
+ENDED_BADLY = frozenset({State.REFUSED, State.FAILED})
+"""States that a batch's `retry_failed` submits anew."""
 
 
-def to_take_up(
-    record: Record | None, digest: str, *, known_by: str = "client_business_id", retry: Collection[State] = ()
-) -> Record | None:
-    """The record that stands for a request asked for now; None when the request is to be sent under a new id.
+@frozen
+class Send:
+    """Send the request: under the record's id, which was certainly not accepted, or (None) under a new one."""
 
-    A record in the state `WITHDRAWN` means: send it, under the id it has. Of `REFUSED` and `FAILED` those in `retry`
-    are sent again. Raises `InvalidRequest` when another request may have been paid for under this record's name.
+    client_business_id: str | None
+
+
+@frozen
+class LookUp:
+    """It may have been sent: look it up through the window, and only then send it."""
+
+    record: Record
+
+
+@frozen
+class Watch:
+    """The service works on it, or did: watch it again."""
+
+    record: Record
+
+
+@frozen
+class Fetch:
+    """It is finished, and some of its files are not known to be on disk."""
+
+    record: Record
+
+
+@frozen
+class Done:
+    """It is finished, and all its files are on disk."""
+
+    record: Record
+
+
+@frozen
+class Refused:
+    """It ended without an image: the service refused it, or gave its task up. `error` says why."""
+
+    record: Record
+    error: ToAPIsError
+
+
+@frozen
+class Changed:
+    """Another request may have been paid for under this name. `error` says so, and the way out."""
+
+    record: Record
+    error: InvalidRequest
+
+
+Verdict: TypeAlias = Send | LookUp | Watch | Fetch | Done | Refused | Changed
+
+
+def decide(  # noqa: PLR0911  (one for each verdict)
+    record: Record | None,
+    digest: str | None = None,
+    *,
+    retry: Collection[State] = (),
+    known_by: str = "client_business_id",
+) -> Verdict:
+    """What is to be done about a record; None is a request that nobody has sent.
+
+    `digest` is that of the request asked for now; without it the record's own request is meant. Of `ENDED_BADLY` those
+    states in `retry` are sent again, and with `FAILED` among them also what is finished but lost. `known_by` names the
+    field that leads to the record.
     """
     if record is None:
-        return None
-    changed = record.intent.digest != digest
+        return Send(None)
+    changed = digest is not None and record.intent.digest != digest
     if changed and record.state in _MAY_BE_PAID:
-        task = f"task {record.task_id}" if record.task_id else record.intent.client_business_id
-        raise InvalidRequest(
-            f"this request changed since it was sent as {task}: give the changed one another {known_by}, "
-            "or take the change back to have that one's image",
-            field=known_by,
-        ).concerning(record.task_id, record.intent.client_business_id)
-    again = changed or record.state in retry
-    if again and record.state is State.FAILED:  # its id is that of the failed task for good
-        return None
-    if again and record.state is State.REFUSED:
-        return evolve(record, state=State.WITHDRAWN)
-    return record
+        return Changed(record, _changed_error(record, known_by))
+    if record.state in ENDED_BADLY:
+        if not changed and record.state not in retry:
+            return Refused(record, _end_error(record))
+        # A failed task keeps its id for good.
+        return Send(None if record.state is State.FAILED else record.intent.client_business_id)
+    if record.state is State.COMPLETED:
+        if record.is_saved:
+            return Done(record)
+        return Send(None) if record.lost_at is not None and State.FAILED in retry else Fetch(record)
+    if record.state is State.WITHDRAWN:
+        return Send(record.intent.client_business_id)
+    return LookUp(record) if record.state is State.INTENT else Watch(record)
 
 
-def settled_entry(record: Record, forecast: Forecast) -> Entry:
-    """The entry of a task that ended in an earlier session."""
-    assert record.task_id is not None
-    entry = Entry(
-        task_id=record.task_id,
-        asked_id=record.asked_id or record.task_id,
-        client_business_id=record.intent.client_business_id,
-        since_s=0.0,
-        forecast=forecast,
-        ended=True,
+def _changed_error(record: Record, known_by: str) -> InvalidRequest:
+    task = f"task {record.task_id}" if record.task_id else record.intent.client_business_id
+    error = InvalidRequest(
+        f"this request changed since it was sent as {task}: give the changed one another {known_by}, "
+        "or take the change back to have that one's image",
+        field=known_by,
     )
-    snapshot = _told(record)
-    entry.show(with_id(snapshot, record.task_id, record.intent.client_business_id))
-    entry.error = task_failure(snapshot, entry.task_id, entry.client_business_id)
-    return entry
+    return error.concerning(record.task_id, record.intent.client_business_id)
 
 
-def has_expired(record: Record) -> bool:
-    """Whether the links of a completed task are known to be past their end."""
-    if record.state is not State.COMPLETED:
-        return False
-    expires_at = _told(record).expires_at
-    return expires_at is not None and expires_at <= datetime.now(UTC)
+def _end_error(record: Record) -> ToAPIsError:
+    failure = failure_of(snapshot_of(record)) if record.state is State.FAILED else None
+    if failure is not None:
+        return failure
+    body = (record.answer or "{}").encode()
+    error = decode_error(Answer(int(json.loads(body).get("status", 400)), {}, body))
+    return error.concerning(client_business_id=record.intent.client_business_id)
 
 
-def _told(record: Record) -> TaskSnapshot:
-    """The final state that was written down."""
-    return decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+def error_of(record: Record) -> ToAPIsError | None:
+    """Why a submission ended badly; None when it did not."""
+    verdict = decide(record)
+    return verdict.error if isinstance(verdict, Refused) else None
 
 
-def answer_of(snapshot: TaskSnapshot) -> str:
-    """A final state as the journal keeps it: the answer; of an event, what it tells as an answer would."""
+def snapshot_of(record: Record) -> TaskSnapshot:
+    """The final state of a task that ended, under the ids it is known by."""
+    snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+    return with_id(snapshot, record.task_id or snapshot.task_id, record.intent.client_business_id)
+
+
+def answer_of(snapshot: TaskSnapshot) -> str | None:
+    """A final state as the journal keeps it: the answer; of an event, what it tells as an answer would. None for one
+    that can't be written (nested too deep)."""
     times = {"created_at": snapshot.created_at, "completed_at": snapshot.completed_at}
     known = {name: moment.timestamp() for name, moment in times.items() if moment is not None}
-    return json.dumps({**known, **snapshot.raw, "status": snapshot.status.value})
+    try:
+        return json.dumps({**known, **snapshot.raw, "status": snapshot.status.value})
+    except RecursionError:
+        return None
 
 
 def end_of(error: BaseException) -> tuple[State, str | None]:
@@ -99,36 +166,23 @@ def end_of(error: BaseException) -> tuple[State, str | None]:
         and refusal_kind(error) is RefusalKind.FINAL
         and not isinstance(error, AuthenticationFailed | InsufficientQuota)
     ):
-        told = {"status": error.status, "error": {"code": error.code, "message": error.message}}
-        return State.REFUSED, json.dumps(told)
+        body = {"status": error.status, "error": {"code": error.code, "message": error.message}}
+        return State.REFUSED, json.dumps(body)
     return State.WITHDRAWN, None
 
 
-def error_of_record(record: Record) -> ToAPIsError | None:
-    """Why a submission ended badly; None when it did not."""
-    if record.state is State.REFUSED:
-        return refusal_of(record)
-    if record.state is State.FAILED and record.task_id is not None:
-        return task_failure(_told(record), record.task_id, record.intent.client_business_id)
+def charge(budget: Budget, record: Record) -> Reservation | None:
+    """Count in a budget what the service has charged for a record, or may have; a failure only when its bill says so.
+
+    Returns the reservation of one that is not settled yet, None for any other.
+    """
+    billing = snapshot_of(record).billing if record.state in {State.COMPLETED, State.FAILED} else None
+    is_paid_failure = billing is not None and billing.status == "settled"
+    if record.state not in _MAY_BE_PAID and not (record.state is State.FAILED and is_paid_failure):
+        return None
+    body = body_of(json.loads(record.intent.request))
+    reservation = budget.reserve(PriceClass.of(body), images_of(body), forced=True)
+    if record.state in {State.INTENT, State.ACCEPTED}:
+        return reservation
+    budget.settle(reservation, billed_credits(billing))
     return None
-
-
-def billed_in(record: Record) -> Decimal | None:
-    """What a finished submission cost by the service's own word; None when it did not say."""
-    return billed_credits(_told(record).billing)
-
-
-def may_be_paid(record: Record) -> bool:
-    """Whether the service has charged a submission, or may have; a failure only when its `billing` says so."""
-    if record.state is not State.FAILED:
-        return record.state in _MAY_BE_PAID
-    billing = _told(record).billing
-    return billing is not None and billing.status == "settled"
-
-
-def refusal_of(record: Record) -> ToAPIsError:
-    """The error of a submission that was refused in an earlier session."""
-    body = (record.answer or "{}").encode()
-    status = json.loads(body).get("status", 400)
-    error = decode_error(Answer(int(status), {}, body))
-    return error.concerning(client_business_id=record.intent.client_business_id)

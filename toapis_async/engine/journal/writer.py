@@ -17,15 +17,17 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 
 from attrs import frozen
 
-from toapis_async.engine.journal import file as journal_file
-from toapis_async.engine.journal.file import Intent, JournalFile, Record, State
+from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.file import JournalFile
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import JournalError, SessionClosed
 from toapis_async.log import logger
+from toapis_async.protocol.links import LINK_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from toapis_async.engine.journal.records import End, Intent, Record
     from toapis_async.settings import Credentials, Journal
 
 T = TypeVar("T")
@@ -84,49 +86,57 @@ class JournalWriter:
     async def intend(self, intent: Intent) -> None:
         """Returns once the intent is durable. Raises `JournalError`, and then nothing may be sent."""
         now_s = time.time()
-        await self._do(lambda db: journal_file.put_intent(db, intent, now_s))
+        await self._do(lambda db: journal_records.put_intent(db, intent, now_s))
 
-    def accepted(self, client_business_id: str, task_id: str, asked_id: str) -> None:
-        """The service has taken it; `asked_id` is the id by which it is known to be found."""
+    def accepted(self, client_business_id: str, task_id: str, query_id: str) -> None:
+        """The service has taken it; `query_id` is the id by which it is known to be found."""
         now_s = time.time()
-        self._note(lambda db: journal_file.put_accepted(db, client_business_id, task_id, asked_id, now_s))
+        self._note(lambda db: journal_records.put_accepted(db, client_business_id, task_id, query_id, now_s))
 
-    def ended(
-        self, client_business_id: str, state: State, *, task_id: str | None = None, answer: str | None = None
-    ) -> None:
+    def ended(self, client_business_id: str, end: End) -> None:
         """Its final state, or that it was not taken."""
         now_s = time.time()
-        self._note(
-            lambda db: journal_file.put_end(db, client_business_id, state, now_s, task_id=task_id, answer=answer)
-        )
+        self._note(lambda db: journal_records.put_end(db, client_business_id, end, now_s))
 
-    def saved(self, client_business_id: str, names: Sequence[str]) -> None:
-        """Its images are on disk."""
+    def saved(self, client_business_id: str, names: Sequence[str | None]) -> None:
+        """Names of its files on disk, in the images' order; None for one that is not there."""
         now_s, kept = time.time(), tuple(names)
-        self._note(lambda db: journal_file.put_files(db, client_business_id, kept, now_s))
+        self._note(lambda db: journal_records.put_files(db, client_business_id, kept, now_s))
+
+    def lost(self, client_business_id: str) -> None:
+        """Its links are dead, and none of its files could be had."""
+        now_s = time.time()
+        self._note(lambda db: journal_records.put_lost(db, client_business_id, now_s))
+
+    def acknowledged(self, client_business_id: str) -> None:
+        """Its result is in good hands: it need not be given again."""
+        now_s = time.time()
+        self._note(lambda db: journal_records.put_acknowledged(db, client_business_id, now_s))
 
     # -------------------------------------------------------------------------------------- reading
 
     async def of_row(self, run: str, key: str | None, digest: str, occurrence: int) -> Record | None:
         """What is known of a batch's row from this run's earlier passes."""
-        return await self._do(lambda db: journal_file.record_of_row(db, run, key, digest, occurrence))
+        return await self._do(lambda db: journal_records.record_of_row(db, run, key, digest, occurrence))
 
     async def of_id(self, client_business_id: str) -> Record | None:
         """What is known of a submission."""
-        return await self._do(lambda db: journal_file.record_of_id(db, client_business_id))
+        return await self._do(lambda db: journal_records.record_of_id(db, client_business_id))
 
     async def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
         """The rows of a run that the service has charged, or may have, in the order they were sent; with `unsaved`,
         those that may have images which are not on disk. A page at a time, however many they are."""
         after = 0
-        while page := await self._do(partial(journal_file.paid, run=run, after=after, unsaved=unsaved)):
+        while page := await self._do(partial(journal_records.paid, run=run, after=after, unsaved=unsaved)):
             for record in page:
                 yield record
             after = page[-1].number
 
-    async def unfinished(self) -> tuple[Record, ...]:
-        """The plain submissions that the service may still work on."""
-        return await self._do(journal_file.unfinished)
+    async def recoverable(self) -> tuple[tuple[Record, ...], int]:
+        """The plain submissions that are unfinished, or finished within the life of their links with nobody having
+        their result: the newest, without their answers; and how many there are in all."""
+        since_s = time.time() - LINK_LIFE.total_seconds()
+        return await self._do(partial(journal_records.recoverable, since_s=since_s))
 
     # -------------------------------------------------------------------------------------- the thread
 

@@ -1,0 +1,44 @@
+"""Events on their way to the application's listeners."""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+from typing import TYPE_CHECKING, Concatenate, ParamSpec
+
+from toapis_async.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from toapis_async.events import Event
+
+P = ParamSpec("P")
+
+
+class Emitter:
+    """Makes an event's record and gives it to every listener; makes none when nobody listens."""
+
+    def __init__(self, listeners: Sequence[Callable[[Event], None]], *, with_prompts: bool = False) -> None:
+        self._listeners = tuple(listeners)
+        self._with_prompts = with_prompts
+        self._loop = asyncio.get_running_loop()
+
+    def __call__(self, record: Callable[Concatenate[float, P], Event], *args: P.args, **kwargs: P.kwargs) -> None:
+        """Make `record(now, …)`. Whatever a listener raises is logged: an application's bug ends neither a task nor a
+        permit. Only `KeyboardInterrupt` and `SystemExit` pass."""
+        if not self._listeners and not logger.isEnabledFor(logging.DEBUG):
+            return
+        event = record(self._loop.time(), *args, **kwargs)
+        logger.debug("%s", event)
+        for listener in self._listeners:
+            try:
+                listener(event)
+            except (KeyboardInterrupt, SystemExit):
+                raise
+            except BaseException:  # a CancelledError, too: nobody cancelled the engine's task
+                logger.exception("Settings.on_event raised for %s", type(event).__name__)
+
+    def shown(self, prompt: str | None) -> str | None:
+        """A prompt as events may hold it: None unless the settings allow it."""
+        return prompt if self._with_prompts else None

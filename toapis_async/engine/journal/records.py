@@ -1,0 +1,221 @@
+"""A submission as the journal knows it, and the statements that write and read it. Everything here blocks."""
+
+from __future__ import annotations
+
+import enum
+import sqlite3
+from typing import TYPE_CHECKING, Final
+
+from attrs import field, frozen
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from toapis_async.protocol.endpoints import Kind
+
+
+class State(enum.StrEnum):
+    """How far a submission got, as far as the journal knows."""
+
+    INTENT = "intent"  #: about to be sent, perhaps sent: only the service can tell
+    WITHDRAWN = "withdrawn"  #: certainly not accepted, and not for a fault of its own: may be sent at any time
+    REFUSED = "refused"  #: certainly not accepted; the same request would be refused again
+    ACCEPTED = "accepted"  #: the service works on it
+    COMPLETED = "completed"
+    FAILED = "failed"
+
+
+@frozen
+class Intent:
+    """What is known of a submission before it is sent."""
+
+    client_business_id: str
+    digest: str  #: of the fields that were given, and the contents of files among them
+    request: str  #: the same as JSON, for people
+    run: str | None = None  #: the batch's run; None: a plain submission
+    place: int | None = None  #: the row's place in its source
+    key: str | None = None  #: the row's own key; rows without one are told apart by digest and occurrence
+    occurrence: int = 1
+    stem: str | None = None  #: what its files are named after
+    kind: Kind = "image"
+
+
+@frozen
+class End:
+    """How a submission came to an end, or that it was never taken."""
+
+    state: State
+    task_id: str | None = None
+    answer: str | None = None  #: the final answer's body, or the refusal, as JSON
+    images: int | None = None  #: how many files the answer names
+
+
+@frozen
+class Record:
+    """A submission as the journal knows it."""
+
+    intent: Intent
+    state: State
+    task_id: str | None
+    query_id: str | None  #: the id by which the task is known to be found
+    answer: str | None  #: the final answer's body, or the refusal, as JSON; None also where it was not read
+    intended_at: float  #: Unix seconds, by this machine's clock; like the next two
+    accepted_at: float | None
+    ended_at: float | None
+    number: int  #: grows from one intent to the next
+    images: int | None = None  #: how many files the final answer names; None: not known
+    lost_at: float | None = None  #: when its links were found dead before any of its files was saved
+    acknowledged_at: float | None = None
+    files: Mapping[int, str] = field(factory=dict[int, str])  #: names of saved files, by the place of their image
+    saved_at: float | None = None  #: when the last of them was on disk
+
+    @property
+    def is_saved(self) -> bool:
+        """Whether all its files are known to be on disk."""
+        return len(self.files) >= (self.images or 1)
+
+
+def _select(answer: str = "answer") -> str:
+    return (
+        "SELECT client_business_id, digest, request, run, place, key, occurrence, stem, kind, state, task_id, asked_id,"  # noqa: S608  (a constant)
+        f" {answer}, intended_at, accepted_at, ended_at, id, images, lost_at, acknowledged_at FROM submission"
+    )
+
+
+SELECT: Final = _select()
+SAVED: Final = (
+    "(SELECT count(*) FROM file WHERE file.client_business_id = submission.client_business_id)"
+    " >= coalesce(nullif(images, 0), 1)"
+)
+MOST_RECOVERED: Final = 10_000
+"""Plain submissions that `recovered()` lists; the newest."""
+_PAGE_ROWS: Final = 500
+_INTENT_COLUMNS: Final = 9
+
+
+def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
+    """A submission is about to be sent; one that certainly was not accepted before may be."""
+    written = db.execute(
+        "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, stem, kind, state,"
+        " intended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
+        " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
+        " key = excluded.key, occurrence = excluded.occurrence, kind = excluded.kind,"
+        " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
+        " intended_at = excluded.intended_at WHERE state IN ('withdrawn', 'refused')",
+        (
+            intent.client_business_id,
+            intent.digest,
+            intent.request,
+            intent.run,
+            intent.place,
+            intent.key,
+            intent.occurrence,
+            intent.stem,
+            intent.kind,
+            now_s,
+        ),
+    )
+    if not written.rowcount:
+        raise sqlite3.IntegrityError(f"{intent.client_business_id} was sent already")
+
+
+def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, query_id: str, now_s: float) -> None:
+    """The service has taken it."""
+    db.execute(
+        "UPDATE submission SET state = 'accepted', task_id = ?, asked_id = ?, accepted_at = ?"
+        " WHERE client_business_id = ?",
+        (task_id, query_id, now_s, client_business_id),
+    )
+
+
+def put_end(db: sqlite3.Connection, client_business_id: str, end: End, now_s: float) -> None:
+    """It came to an end, or was never taken; only an intent can be withdrawn."""
+    statement = (
+        "UPDATE submission SET state = ?, task_id = ?, answer = ?, images = ?, ended_at = ?"
+        " WHERE client_business_id = ?"
+    )
+    only = " AND state = 'intent'" if end.state is State.WITHDRAWN else ""
+    values = (end.state.value, end.task_id, end.answer, end.images, now_s, client_business_id)
+    db.execute(statement + only, values)
+
+
+def put_files(db: sqlite3.Connection, client_business_id: str, names: Sequence[str | None], now_s: float) -> None:
+    """These of its images are on disk, by their places."""
+    db.executemany(
+        "INSERT OR REPLACE INTO file VALUES (?, ?, ?, ?)",
+        [(client_business_id, place, name, now_s) for place, name in enumerate(names) if name is not None],
+    )
+    # A plain submission whose files were saved through the client is in good hands.
+    db.execute(
+        "UPDATE submission SET acknowledged_at = ?"  # noqa: S608  (a constant)
+        f" WHERE client_business_id = ? AND run IS NULL AND {SAVED}",
+        (now_s, client_business_id),
+    )
+
+
+def put_lost(db: sqlite3.Connection, client_business_id: str, now_s: float) -> None:
+    """Its links are dead, and none of its files was saved."""
+    db.execute("UPDATE submission SET lost_at = ? WHERE client_business_id = ?", (now_s, client_business_id))
+
+
+def put_acknowledged(db: sqlite3.Connection, client_business_id: str, now_s: float) -> None:
+    """Its result is in good hands."""
+    db.execute("UPDATE submission SET acknowledged_at = ? WHERE client_business_id = ?", (now_s, client_business_id))
+
+
+def record_of_row(db: sqlite3.Connection, run: str, key: str | None, digest: str, occurrence: int) -> Record | None:
+    """The latest record of a batch's row, wherever the row stands now."""
+    if key is not None:
+        return _one(db, "run = ? AND key = ?", (run, key))
+    return _one(db, "run = ? AND key IS NULL AND digest = ? AND occurrence = ?", (run, digest, occurrence))
+
+
+def record_of_id(db: sqlite3.Connection, client_business_id: str) -> Record | None:
+    """The record of a submission's own id."""
+    return _one(db, "client_business_id = ?", (client_business_id,))
+
+
+_RECOVERABLE: Final = (
+    "WHERE id IN (SELECT id FROM submission WHERE state IN ('intent', 'accepted') AND run IS NULL"
+    " UNION ALL SELECT id FROM submission WHERE run IS NULL AND state = 'completed' AND acknowledged_at IS NULL"
+    " AND lost_at IS NULL AND ended_at > ?)"
+)
+
+
+def recoverable(db: sqlite3.Connection, since_s: float) -> tuple[tuple[Record, ...], int]:
+    """The plain submissions that the service may still work on, and those that finished after `since_s` (Unix seconds)
+    and whose result nobody has: the newest `MOST_RECOVERED`, oldest first and without their answers; and how many there
+    are in all."""
+    number: int = db.execute(f"SELECT count(*) FROM submission {_RECOVERABLE}", (since_s,)).fetchone()[0]  # noqa: S608
+    newest = f"{_select('NULL')} {_RECOVERABLE} ORDER BY id DESC LIMIT {MOST_RECOVERED}"
+    rows = db.execute(newest, (since_s,)).fetchall()
+    return tuple(record_of(db, row) for row in reversed(rows)), number
+
+
+CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"
+
+
+def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
+    """The next rows of a run that the service has charged or may have (also for a failure), in the order they were
+    sent; with `unsaved`, those that may have images which are not on disk. A page of them, after this number."""
+    only = f"state IN ('intent', 'accepted', 'completed') AND NOT {SAVED}" if unsaved else CHARGED
+    page = f"{SELECT} WHERE run = ? AND id > ? AND {only} ORDER BY id"
+    return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
+
+
+def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:
+    row = db.execute(f"{SELECT} WHERE {where} ORDER BY id DESC LIMIT 1", values).fetchone()
+    return None if row is None else record_of(db, row)
+
+
+def record_of(db: sqlite3.Connection, row: tuple[object, ...]) -> Record:
+    """A record from its columns, with its files."""
+    intent = Intent(*row[:_INTENT_COLUMNS])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+    state, *rest = row[_INTENT_COLUMNS:]
+    files: list[tuple[int, str, float]] = db.execute(
+        "SELECT place, name, saved_at FROM file WHERE client_business_id = ? ORDER BY place",
+        (intent.client_business_id,),
+    ).fetchall()
+    names = {place: name for place, name, _ in files}
+    saved_at = max((saved_at for *_, saved_at in files), default=None)
+    return Record(intent, State(state), *rest, names, saved_at)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]

@@ -1,0 +1,62 @@
+"""The plain submissions that an earlier process left in the journal: unfinished, or with a result that nobody has."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from toapis_async.engine.entry import Entry
+from toapis_async.engine.journal.records import State
+from toapis_async.engine.journal.resume import snapshot_of
+from toapis_async.errors import JournalError
+from toapis_async.protocol.endpoints import ENDPOINTS
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from toapis_async.engine.journal.records import Record
+    from toapis_async.engine.journal.writer import JournalWriter
+    from toapis_async.engine.tasks import Tasks
+
+
+class Recovery:
+    """Their entries, watched from the first call on. The answer of one that is finished is read when it is wanted."""
+
+    def __init__(self, journal: JournalWriter, records: Sequence[Record], number: int) -> None:
+        self._journal = journal
+        self._records = records
+        self._entries: tuple[Entry, ...] | None = None
+        self.number = number  #: how many there are, the ones beyond the newest 10,000 included
+
+    @classmethod
+    async def of(cls, journal: JournalWriter) -> Recovery:
+        """What is in a journal now. Raises `JournalError`."""
+        return cls(journal, *await journal.recoverable())
+
+    def entries(self, tasks: Tasks) -> tuple[Entry, ...]:
+        """The same at each call."""
+        if self._entries is None:
+            self._entries = tuple(self._entry(record, tasks) for record in self._records)
+            self._records = ()
+        return self._entries
+
+    def _entry(self, record: Record, tasks: Tasks) -> Entry:
+        business_id = record.intent.client_business_id
+        task_id = record.task_id or business_id
+        if record.state is State.COMPLETED:
+            return Entry.unread(task_id, business_id, ENDPOINTS[record.intent.kind], tasks.forecast_of(None))
+        return tasks.watch(
+            ENDPOINTS[record.intent.kind],
+            task_id,
+            start="unknown",
+            query_id=record.query_id,
+            client_business_id=business_id,
+            was_seen=True,
+        )
+
+    async def read(self, entry: Entry) -> None:
+        """Read the answer of a finished one. Raises `JournalError` when it is gone, and `SessionClosed`."""
+        assert entry.client_business_id is not None
+        record = await self._journal.of_id(entry.client_business_id)
+        if record is None or record.answer is None:
+            raise JournalError(f"the journal has no answer of task {entry.task_id} any more").concerning(entry.task_id)
+        entry.update(snapshot_of(record))

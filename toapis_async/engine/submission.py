@@ -1,0 +1,366 @@
+"""One submission as a state machine, from its permit to its task.
+
+    NEW ── turn, intent ──> INTENDED ── POST ──> SENT ──> ACCEPTED    a task is watched, and holds the permit
+                                                  │ └───> REFUSED     certainly not accepted; the permit is free
+                                                  └─────> IN_DOUBT    looked up; sent again only after a whole window
+
+A POST, and whatever its loss leads to, runs in a task of its own, so that a caller who is cancelled can leave at once
+while the answer is still received and kept. Only the client's closing cancels that task.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import enum
+from functools import partial
+from typing import TYPE_CHECKING, Final
+
+from toapis_async.engine.journal.records import End
+from toapis_async.engine.journal.resume import end_of
+from toapis_async.errors import (
+    ServiceError,
+    SessionClosed,
+    SubmitUncertain,
+    ToAPIsError,
+    TransportError,
+    UnreadableAnswer,
+)
+from toapis_async.events import (
+    SubmitAgain,
+    SubmitInDoubt,
+    SubmitLost,
+    SubmitQueued,
+    SubmitRetried,
+    SubmitSent,
+    TaskAccepted,
+)
+from toapis_async.protocol.budget import PriceClass, images_of
+from toapis_async.protocol.endpoints import endpoint_of
+from toapis_async.protocol.retry import RefusalKind, refusal_kind
+from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine
+
+    from toapis_async.engine.entry import Entry
+    from toapis_async.engine.journal.records import Intent
+    from toapis_async.engine.parts import Parts
+    from toapis_async.protocol.budget import Budget
+    from toapis_async.protocol.lenient import Answer, JsonObject
+    from toapis_async.request import Request
+    from toapis_async.task import TaskSnapshot
+
+RESUBMISSIONS: Final = 3
+"""How often a submission in doubt is sent again, each time after a whole window of look-ups."""
+
+
+class State(enum.Enum):
+    """How far a submission has got."""
+
+    NEW = enum.auto()
+    INTENDED = enum.auto()  #: the intent may be on disk
+    SENT = enum.auto()  #: a POST is under way
+    IN_DOUBT = enum.auto()  #: a POST may have been accepted, and nobody knows
+    ACCEPTED = enum.auto()
+    REFUSED = enum.auto()  #: certainly not accepted; the latest error says whether it may be tried again
+
+
+class Submission:
+    """One request on its way to being a task. It holds a permit from `run` on, until its task does or nothing may come
+    of it.
+
+    Races: a caller cancelled before the POST began leaves nothing behind. Cancelled later, even when the answer is
+    there but not yet handed over, its task is watched and its id is in `unclaimed`; a submission in doubt is then
+    settled as if the caller were there.
+    """
+
+    def __init__(
+        self,
+        parts: Parts,
+        request: Request,
+        client_business_id: str,
+        *,
+        intent: Intent | None = None,
+        budget: Budget | None = None,
+    ) -> None:
+        self._parts = parts
+        self._loop = asyncio.get_running_loop()
+        self._request = request
+        self._business_id = client_business_id
+        self._intent = intent
+        self._budget = budget
+        self._endpoint = endpoint_of(request)
+        self._body: JsonObject = {}
+        self.state: State = State.NEW
+        self._has_left = False
+        self._is_reserved = False
+        self._doubt: SubmitUncertain | None = None  # why nobody knows whether a POST was accepted
+        self._posts = 0
+        self._failures = 0
+        self._failing_since_s: float | None = None
+        self._sent_s = 0.0  # loop time of the first POST
+        self._attempt: asyncio.Task[Entry | ToAPIsError] | None = None  # until its outcome is handed over
+
+    async def run(self) -> Entry:
+        """The entry of the task that the service made of the request.
+
+        Raises `SubmitUncertain` when nobody knows whether there is one, and otherwise only when there is none.
+        """
+        parts, request = self._parts, self._request
+        links = await parts.uploads.links_of(request)
+        self._body = encode_request(request, links, self._business_id)
+        parts.emit(SubmitQueued, self._business_id, request.model, parts.emit.shown(request.prompt))
+        await parts.permits.acquire()
+        try:
+            await self._reserve()
+            while True:
+                if self._doubt is None:
+                    await self._take_turn()
+                self._attempt = self._loop.create_task(self._settle(), name="toapis-submit")
+                parts.attempts[self._attempt] = self._business_id
+                self._attempt.add_done_callback(parts.attempts.__delitem__)
+                outcome = await asyncio.shield(self._attempt)
+                self._attempt = None
+                if not isinstance(outcome, ToAPIsError):
+                    return outcome
+                self._failures += 1
+                self._hold_back(outcome)
+        except BaseException as error:
+            if self._attempt is not None and isinstance(error, asyncio.CancelledError):
+                self._leave(self._attempt)
+            else:
+                self._end_without_task(error)
+            raise
+
+    def _in_doubt(self, cause: ToAPIsError) -> SubmitUncertain:
+        """It may have been accepted: from here on nobody knows, until it is settled."""
+        self.state = State.IN_DOUBT
+        self._parts.emit(SubmitInDoubt, self._business_id, str(cause))
+        self._doubt = SubmitUncertain(
+            f"nobody knows whether the service accepted this submission ({cause}); "
+            f"ask client.find({self._business_id!r}) before sending it again",
+            client_business_id=self._business_id,
+        )
+        self._doubt.__cause__ = cause
+        if self._has_left:
+            self._parts.unclaimed.leave(self._business_id)
+        return self._doubt
+
+    @property
+    def _is_intended(self) -> bool:
+        """Whether the journal holds it, or may."""
+        return self._intent is not None and self.state is not State.NEW
+
+    def intended_earlier(self) -> None:
+        """An earlier process wrote the intent and perhaps sent it: it begins in doubt."""
+        self._in_doubt(TransportError("an earlier process ended before its answer was written down"))
+
+    # -------------------------------------------------------------------------------------- before the POST
+
+    async def _reserve(self) -> None:
+        """Set aside what it may cost; what may be paid for already counts, and no budget keeps it from being found."""
+        price_class, images = PriceClass.of(self._body), images_of(self._body)
+        if self._doubt is None:
+            await self._parts.spending.reserve(self._business_id, price_class, images, self._budget)
+        else:
+            self._parts.spending.count(self._business_id, price_class, images, self._budget)
+        self._is_reserved = True
+
+    async def _take_turn(self) -> None:
+        """Wait for a turn, and write down what is about to be sent. When that fails the turn is given back, and nothing
+        is sent."""
+        gate = self._parts.pacer.gate
+        await gate.acquire(urgent=self._failures > 0)
+        if self._parts.journal is None or self._intent is None or self.state is not State.NEW:
+            return
+        try:
+            self.state = State.INTENDED  # also when cancelled meanwhile: it may be on disk
+            await self._parts.journal.intend(self._intent)
+            gate.check_open()  # the client may have been closed meanwhile
+        except BaseException:
+            gate.give_back()
+            raise
+
+    def _hold_back(self, error: ToAPIsError) -> None:
+        """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
+        pacer, settings = self._parts.pacer, self._parts.settings
+        if isinstance(error, TransportError):
+            wait_s = pacer.back_off(self._failures)
+        elif isinstance(error, ServiceError) and refusal_kind(error) is RefusalKind.RETRYABLE:
+            wait_s = pacer.gate.statistics().paused_for_s or pacer.back_off(self._failures)
+        else:
+            raise error
+        if self._failing_since_s is None:  # waiting for the first turn is not retrying
+            self._failing_since_s = self._loop.time()
+        if self._loop.time() + wait_s > self._failing_since_s + settings.submit_retry_s:
+            error.add_note(f"tried {self._failures} times within submit_retry_s={settings.submit_retry_s:g}")
+            raise error
+        self._parts.counts.retried += 1
+        self._parts.emit(SubmitRetried, self._business_id, str(error), wait_s)
+
+    # -------------------------------------------------------------------------------------- the POST
+
+    async def _settle(self) -> Entry | ToAPIsError:
+        """One POST and, once it may have been accepted, all it takes to know. Errors are values here: if the caller has
+        gone, nobody would retrieve an exception."""
+        if not self._posts:
+            self._sent_s = self._loop.time()
+        self._parts.tasks.expect(self._business_id)
+        try:
+            outcome = self._doubt or await self._post()
+            if self._doubt is not None:
+                outcome = await self._reconcile(self._doubt)
+        except (ToAPIsError, asyncio.CancelledError) as error:  # only closing cancels this task, and awaits it
+            assert self._doubt is not None
+            outcome = self._doubt
+            if isinstance(error, SessionClosed | asyncio.CancelledError):
+                outcome.__cause__ = _closed()
+            else:
+                outcome.add_note(f"looking it up gave no evidence: {error}")
+        if isinstance(outcome, SubmitUncertain):
+            self._parts.counts.uncertain += 1
+            self._parts.emit(SubmitLost, self._business_id, str(outcome.__cause__))
+        else:
+            self._parts.tasks.answered(self._business_id)
+        return outcome
+
+    async def _post(self) -> Entry | ToAPIsError:
+        """One POST."""
+        pacer, started_s = self._parts.pacer, self._loop.time()
+        self._posts += 1
+        self.state = State.SENT
+        self._parts.emit(SubmitSent, self._business_id, self._posts)
+        try:
+            answer = await self._posted()
+        except TransportError as error:
+            pacer.unanswered(error)
+            return self._in_doubt(error) if error.may_have_been_accepted else self._refused(error)
+        except UnreadableAnswer as error:
+            pacer.abandoned()
+            return self._in_doubt(error)
+        except asyncio.CancelledError:
+            pacer.abandoned()
+            self._in_doubt(_closed())
+            raise
+        refusal = pacer.answered(answer, self._loop.time() - started_s, self._request.model)
+        if refusal is None:
+            return self._accepted(answer)
+        if refusal_kind(refusal) is RefusalKind.UNCERTAIN:
+            return self._in_doubt(refusal)
+        return self._refused(refusal)
+
+    def _posted(self) -> Coroutine[None, None, Answer]:
+        transport, path = self._parts.transport, self._endpoint.submit_path
+        if self._endpoint.is_form:
+            return transport.post_form("submit", path, self._body)
+        return transport.post("submit", path, json=self._body)
+
+    def _refused(self, error: ToAPIsError) -> ToAPIsError:
+        self.state = State.REFUSED
+        return error
+
+    def _accepted(self, answer: Answer) -> Entry | ToAPIsError:
+        try:
+            task_id = decode_task_id(answer)
+        except UnreadableAnswer as error:
+            return self._in_doubt(error)
+        try:
+            snapshot = decode_task(answer)
+        except UnreadableAnswer:  # the id is enough; the rest is seen at the first poll
+            snapshot = None
+        return self._watch(task_id, task_id, snapshot, answer.body)
+
+    def _watch(self, task_id: str, query_id: str, snapshot: TaskSnapshot | None, body: bytes | None = None) -> Entry:
+        """Its task is watched from now on, and holds the permit. The service may answer with a task that is watched
+        already, and that holds a permit of its own."""
+        parts, request, was_found = self._parts, self._request, body is None
+        self.state = State.ACCEPTED
+        parts.counts.accepted += 1
+        parts.counts.adopted += was_found
+        if parts.journal is not None and self._is_intended:
+            parts.journal.accepted(self._business_id, task_id, query_id)
+        parts.emit(TaskAccepted, task_id, self._business_id, request.model, parts.emit.shown(request.prompt))
+        return parts.tasks.watch(
+            self._endpoint,
+            task_id,
+            start="polled" if was_found else "new",
+            query_id=query_id,
+            client_business_id=self._business_id,
+            request_class=request.poll_class,
+            since_s=self._sent_s if was_found else None,
+            snapshot=snapshot,
+            body=body,
+            on_end=parts.release,
+        )
+
+    # -------------------------------------------------------------------------------------- in doubt
+
+    async def _reconcile(self, doubt: SubmitUncertain) -> Entry | ToAPIsError:
+        """Look it up and, when there certainly was no task through the whole window, send it again.
+
+        A refusal of a submission that is sent again may just mean that the first was accepted, so it is believed only
+        after another window.
+        """
+        parts, business_id = self._parts, self._business_id
+        outcome: Entry | ToAPIsError = doubt
+        times: int = 0
+        while True:
+            # An event that names it is as good as an answer, also while the service can't find its task yet.
+            early = partial(parts.tasks.early_event, business_id)
+            window_s = parts.settings.reconcile_window_s
+            found = early() or await parts.queries.find_within(window_s, business_id, self._endpoint) or early()
+            if found is not None:
+                return self._watch(found.task_id, business_id, found)
+            if isinstance(outcome, ServiceError) and refusal_kind(outcome) is RefusalKind.FINAL:
+                return outcome
+            if times == RESUBMISSIONS or parts.settings.uncertain_submits == "raise":
+                doubt.add_note(f"sent {times + 1} times, each time not to be found for {window_s:g} s")
+                return doubt
+            await parts.pacer.gate.acquire(urgent=True)
+            if early() is not None:  # while the turn was awaited, which may be long
+                parts.pacer.gate.give_back()
+                continue
+            times += 1
+            parts.counts.resubmitted += 1
+            parts.emit(SubmitAgain, business_id, times)
+            outcome = await self._post()
+            if not isinstance(outcome, ToAPIsError):
+                return outcome
+
+    # -------------------------------------------------------------------------------------- the end
+
+    def _leave(self, attempt: asyncio.Task[Entry | ToAPIsError]) -> None:
+        """The caller goes away while a POST is under way; the permit is the attempt's now."""
+        self._has_left = True
+        if self._doubt is not None:
+            self._parts.unclaimed.leave(self._business_id)
+        attempt.add_done_callback(lambda _: self._end_unclaimed(attempt.result()))
+
+    def _end_unclaimed(self, outcome: Entry | ToAPIsError) -> None:
+        if isinstance(outcome, ToAPIsError):
+            self._end_without_task(outcome)
+        if isinstance(outcome, ToAPIsError) and not isinstance(outcome, SubmitUncertain):
+            self._parts.unclaimed.claim(self._business_id)  # there is no task to come for
+        else:
+            self._parts.unclaimed.leave(self._business_id)
+
+    def _end_without_task(self, error: BaseException) -> None:
+        """Give the permit back, and write down that it certainly was not accepted. One in doubt stays an intent, and is
+        taken for paid; so does one that a bug of ours ended. Once it is in doubt, only the service itself can say that
+        it was not."""
+        parts, business_id = self._parts, self._business_id
+        parts.permits.give_back()
+        if not self._is_reserved:  # what is reserved under its id belongs to another submission
+            return
+        certain = isinstance(error, ServiceError if self._doubt else (ToAPIsError, asyncio.CancelledError))
+        if isinstance(error, SubmitUncertain) or not certain:
+            parts.spending.settle(business_id)
+            return
+        parts.spending.give_back_latest(business_id)
+        if parts.journal is not None and self._is_intended:
+            state, answer = end_of(error)
+            parts.journal.ended(business_id, End(state, answer=answer))
+
+
+def _closed() -> SessionClosed:
+    return SessionClosed("the client was closed before it was known")

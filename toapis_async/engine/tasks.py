@@ -1,0 +1,385 @@
+"""Every watched task, under all the ids it goes by: the only place where a watch begins and where it ends.
+
+The poller, the webhooks and the submissions report here; the first outcome wins. An entry is dropped at its outcome, so
+a client that lives for months does not grow; the handles that are still held keep theirs.
+
+An event may come before the answer to its task's submission: it is kept until that answer begins the watch. All of this
+happens in single steps of the loop, so a report is handled whole or not at all.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING, Final, TypeVar
+
+from toapis_async.engine.entry import Entry
+from toapis_async.errors import SessionClosed, TaskOverdue
+from toapis_async.events import TaskEnded, TaskPolled
+from toapis_async.models import WebhookOutcome
+from toapis_async.protocol.lifecycle import failure_of, may_become
+from toapis_async.task import TaskStatus
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from toapis_async.engine.agenda import Agenda, Start
+    from toapis_async.engine.emitter import Emitter
+    from toapis_async.errors import TaskNotFound, ToAPIsError
+    from toapis_async.protocol.endpoints import Endpoint, Kind
+    from toapis_async.protocol.polling.forecast import Forecast
+    from toapis_async.protocol.webhook import WebhookEvent
+    from toapis_async.settings import Settings
+    from toapis_async.task import TaskSnapshot
+
+MOST_REMEMBERED: Final = 10_000
+"""Ids of handled events, of ended tasks and of submissions under way that are kept, each; the oldest go first."""
+MOST_KEPT: Final = 1_000
+"""Events kept for submissions that are not answered yet."""
+KEPT_S: Final = 600.0
+"""How long an event, or a submission whose answer was lost, is kept: ten times the longest wait for an answer by
+default."""
+
+V = TypeVar("V")
+
+
+class Tasks:
+    """Watched tasks by kind and id. `on_end` is called at every end, before anyone who waits is woken."""
+
+    def __init__(
+        self, agenda: Agenda, settings: Settings, emit: Emitter, on_end: Callable[[Entry], None] = lambda _: None
+    ) -> None:
+        self._agenda = agenda
+        self._settings = settings
+        self._emit = emit
+        self._on_end = on_end
+        self._loop = asyncio.get_running_loop()
+        self._by_id: dict[Kind, dict[str, Entry]] = {"image": {}, "video": {}}
+        self._missing_since_s: dict[Entry, float] = {}  # here, since few ever are
+        self._early = _EarlyEvents()
+        self._closed = False
+        self._watched = 0
+        self.completed = 0
+        self.failed = 0
+
+    def __len__(self) -> int:
+        return self._watched
+
+    def __iter__(self) -> Iterator[Entry]:
+        pairs = [pair for entries in self._by_id.values() for pair in entries.items()]
+        return (entry for name, entry in pairs if name == entry.task_id)
+
+    def get(self, name: str, kinds: Iterable[Kind] = ("image", "video")) -> Entry | None:
+        """The watched task with this id of either sort."""
+        return next((entry for kind in kinds if (entry := self._by_id[kind].get(name))), None)
+
+    def forecast_of(self, request_class: str | None) -> Forecast:
+        """What is known of how long such requests take; None: of tasks whose request nobody knows."""
+        return self._agenda.schedule.forecast_of(request_class)
+
+    # -------------------------------------------------------------------------------------- a watch begins
+
+    def watch(
+        self,
+        endpoint: Endpoint,
+        task_id: str,
+        *,
+        start: Start,
+        query_id: str | None = None,
+        client_business_id: str | None = None,
+        request_class: str | None = None,
+        since_s: float | None = None,
+        was_seen: bool = False,
+        snapshot: TaskSnapshot | None = None,
+        body: bytes | None = None,
+        fallback: Endpoint | None = None,
+        on_end: Callable[[Entry], None] | None = None,
+    ) -> Entry:
+        """The entry of a task from now on watched; one that is watched already is shared.
+
+        `start` says what is known of its state, `snapshot` (read from `body`) is that state, `since_s` the loop time of
+        its submission (now, if left out). `was_seen`: an earlier session knew it, so that one 404 does not end the
+        watch. `fallback` is queried once when `endpoint` knows no such task. `on_end` is called once: at the end of the
+        watch, or at once when the task is watched already.
+
+        Race: an answer that was on the loop already when the client closed comes here afterwards. Nobody polls its task
+        any more, so its watch ends at once.
+        """
+        entry = self._watched_as(endpoint.kind, task_id, client_business_id)
+        if entry is not None:
+            self._learn_ids(entry, task_id, query_id, client_business_id)
+            if snapshot is not None:
+                self.saw(entry, snapshot, body)
+            if on_end is not None:
+                on_end(entry)
+            return entry
+        entry = Entry(
+            task_id=task_id,
+            query_id=query_id or task_id,
+            client_business_id=client_business_id,
+            endpoint=endpoint,
+            since_s=self._loop.time() if since_s is None else since_s,
+            forecast=self.forecast_of(request_class),
+            status=TaskStatus.QUEUED if was_seen else None,
+            fallback=fallback,
+            on_end=on_end,
+        )
+        self._watched += 1
+        self._index(entry)
+        if snapshot is not None:
+            self.saw(entry, snapshot, body)
+        early = self._early.of_task(task_id)
+        if early is not None and not entry.ended:
+            self.saw(entry, early)
+            self._agenda.schedule.backstop.ended(by_event=True)
+        if self._closed:
+            self._close(entry)
+        if not entry.ended:
+            self._agenda.add(entry, start)
+        return entry
+
+    def _watched_as(self, kind: Kind, task_id: str, client_business_id: str | None) -> Entry | None:
+        """The watched task with this id; or with this client_business_id, when its own id is not known yet."""
+        entry = self._by_id[kind].get(task_id)
+        if entry is None and client_business_id is not None:
+            named = self._by_id[kind].get(client_business_id)
+            entry = named if named is not None and named.task_id == client_business_id else None
+        return entry
+
+    def _learn_ids(
+        self, entry: Entry, task_id: str, query_id: str | None = None, client_business_id: str | None = None
+    ) -> None:
+        """A watched task is told of again, perhaps under ids that were not known before."""
+        business_id = entry.client_business_id or client_business_id
+        if entry.task_id != task_id and entry.task_id in {business_id, client_business_id}:
+            entry.task_id, entry.query_id = task_id, query_id or entry.query_id
+        entry.client_business_id = business_id
+        self._index(entry)
+
+    def _index(self, entry: Entry) -> None:
+        """Every id leads to it. Of two tasks under one client_business_id the first keeps that name."""
+        entries = self._by_id[entry.endpoint.kind]
+        for name in (entry.task_id, entry.query_id, entry.client_business_id):
+            if name is not None:
+                entries.setdefault(name, entry)
+
+    def _unindex(self, entry: Entry) -> None:
+        entries = self._by_id[entry.endpoint.kind]
+        for name in (entry.task_id, entry.query_id, entry.client_business_id):
+            if name is not None and entries.get(name) is entry:
+                del entries[name]
+
+    # -------------------------------------------------------------------------------------- reports
+
+    def saw(self, entry: Entry, snapshot: TaskSnapshot, body: bytes | None = None, *, by_event: bool = False) -> None:
+        """A poll (whose answer was `body`), or an event, showed the task. A final state ends it; what is older than
+        known is ignored."""
+        self.found(entry)
+        if entry.ended or not may_become(entry.status, snapshot.status):
+            return
+        self._learn_own_id(entry, snapshot)
+        before = (entry.status, entry.progress) if entry.has_snapshot else None
+        entry.update(snapshot, body)
+        changed = before != (snapshot.status, snapshot.progress)
+        self._emit(TaskPolled, entry.task_id, entry.client_business_id, snapshot.status, snapshot.progress, changed)
+        if snapshot.status.is_final:
+            if by_event or entry.polls:
+                took_s = None if by_event else _service_s(snapshot)
+                self._agenda.schedule.finished(entry, self._loop.time(), took_s, by_event=by_event)
+            assert entry.snapshot is not None
+            self._end(entry, failure_of(entry.snapshot))
+        elif changed:
+            entry.notify()
+
+    def _learn_own_id(self, entry: Entry, snapshot: TaskSnapshot) -> None:
+        """A task that is watched by its client_business_id gets its own id once the service has named it. (An answer's
+        id need not be the one that was asked for [docs], so that no other task is renamed.)"""
+        if entry.task_id == snapshot.task_id:
+            if entry.client_business_id is None and snapshot.client_business_id is not None:
+                self._learn_ids(entry, entry.task_id, client_business_id=snapshot.client_business_id)
+        elif not entry.has_own_id or entry.task_id == snapshot.client_business_id:
+            entry.client_business_id = entry.task_id
+            if snapshot.task_id not in self._by_id[entry.endpoint.kind]:
+                self._learn_ids(entry, snapshot.task_id)
+
+    def missing(self, entry: Entry, error: TaskNotFound) -> None:
+        """The service says it knows no such task. One whose kind nobody told is asked for as the other kind, too. One
+        that was never seen ends at once; one that was may be on a replica that lags, so its watch ends only when it
+        stays away for `vanish_grace_s`."""
+        now_s = self._loop.time()
+        since_s = self._missing_since_s.setdefault(entry, now_s)
+        if entry.fallback is not None and entry.status is None:
+            self._unindex(entry)
+            entry.endpoint, entry.fallback = entry.fallback, None
+            self._index(entry)
+        elif entry.status is None or now_s - since_s >= self._settings.vanish_grace_s:
+            self._end(entry, error)
+
+    def found(self, entry: Entry) -> None:
+        """The service knows the task (again)."""
+        self._missing_since_s.pop(entry, None)
+
+    def unreadable(self, entry: Entry, error: ToAPIsError) -> None:
+        """The task is completed, but nobody can read where its images are."""
+        self._end(entry, error)
+
+    def is_too_old(self, entry: Entry) -> bool:
+        """Whether its time is over; `overdue` then ends the watch."""
+        return self._loop.time() - entry.since_s >= self._most_age_s(entry)
+
+    def overdue(self, entry: Entry) -> None:
+        """End the watch of a task that is unfinished at its greatest age."""
+        age_s = self._most_age_s(entry)
+        text = f"task {entry.task_id} is unfinished after {age_s:g} s; it may still finish: attach it later"
+        self._end(entry, TaskOverdue(text, task_id=entry.task_id))
+
+    def _most_age_s(self, entry: Entry) -> float:
+        return self._settings.max_task_age_s * entry.endpoint.age_factor
+
+    def close(self) -> None:
+        """End every watch with `SessionClosed`."""
+        self._closed = True
+        for entry in tuple(self):
+            self._close(entry)
+
+    def _close(self, entry: Entry) -> None:
+        error = SessionClosed(
+            f"the client was closed while task {entry.task_id} was running; it still runs: attach it again",
+            task_ids=(entry.task_id,),
+            client_business_ids=(entry.client_business_id,) if entry.client_business_id else (),
+        )
+        self._end(entry, error)
+
+    def _end(self, entry: Entry, error: ToAPIsError | None) -> None:
+        """The one place where a watch ends: first outcome wins, everyone who waits is woken."""
+        if entry.ended:
+            return
+        entry.ended = True
+        entry.error = error.concerning(entry.task_id, entry.client_business_id) if error else None
+        self._watched -= 1
+        self._unindex(entry)
+        self.found(entry)
+        status = entry.status if entry.status and entry.status.is_final else None
+        self.completed += status is TaskStatus.COMPLETED
+        self.failed += status is TaskStatus.FAILED
+        if status is not None:
+            self._early.ended(entry.task_id)
+        self._on_end(entry)
+        on_end, entry.on_end = entry.on_end, None
+        if on_end is not None:
+            on_end(entry)
+        entry.notify()
+        age_s, reason = self._loop.time() - entry.since_s, None if status else type(error).__name__
+        self._emit(TaskEnded, entry.task_id, entry.client_business_id, status, age_s, entry.polls, reason)
+
+    # -------------------------------------------------------------------------------------- events
+
+    def receive(self, event: WebhookEvent) -> WebhookOutcome:
+        """Do what a verified event asks for.
+
+        Its id is remembered only once it was handled, so that one whose delivery failed may come again; that of a
+        stranger's event never is, so that the application can pass on a repetition as it did the first.
+        """
+        if event.is_test:
+            return WebhookOutcome.TEST_EVENT
+        if self._early.was_handled(event.event_id):
+            return WebhookOutcome.DUPLICATE
+        if event.snapshot is None:
+            return WebhookOutcome.IGNORED
+        outcome = self._match(event.snapshot)
+        if outcome is not WebhookOutcome.UNKNOWN_TASK:
+            self._early.handled(event.event_id)
+        return outcome
+
+    def _match(self, snapshot: TaskSnapshot) -> WebhookOutcome:
+        task_id, business_id = snapshot.task_id, snapshot.client_business_id
+        entry = next((found for kind in self._by_id if (found := self._watched_as(kind, task_id, business_id))), None)
+        if entry is not None:
+            self.saw(entry, snapshot, by_event=True)
+            return WebhookOutcome.RESOLVED
+        names = [name for name in (task_id, business_id) if name is not None]
+        if self._early.have_ended(names):  # a poll was quicker
+            self._agenda.schedule.backstop.ended(by_event=True)
+            return WebhookOutcome.DUPLICATE
+        is_early = self._early.keep(snapshot, names, self._loop.time())
+        return WebhookOutcome.EARLY if is_early else WebhookOutcome.UNKNOWN_TASK
+
+    def expect(self, client_business_id: str) -> None:
+        """A POST begins whose task may end before its answer is here."""
+        self._early.expect(client_business_id, self._loop.time())
+
+    def answered(self, client_business_id: str) -> None:
+        """Whether it was accepted is known now. (While it is not, an event may still tell.)"""
+        self._early.answered(client_business_id)
+
+    def early_event(self, client_business_id: str) -> TaskSnapshot | None:
+        """The task of an early event with this client_business_id."""
+        return self._early.of_submission(client_business_id)
+
+
+class _EarlyEvents:
+    """Events that came before their task was watched, and ids that tell a repetition or a late one."""
+
+    def __init__(self) -> None:
+        self._handled: dict[str, None] = {}  # event ids; this and the next are in order of their coming
+        self._ended: dict[str, None] = {}  # task ids
+        self._unanswered: dict[str, float] = {}  # client_business_id -> when its POST began
+        self._kept: dict[str, tuple[float, TaskSnapshot]] = {}  # by task id and by client_business_id
+
+    def was_handled(self, event_id: str) -> bool:
+        return event_id in self._handled
+
+    def handled(self, event_id: str) -> None:
+        _remember(self._handled, event_id, None, MOST_REMEMBERED)
+
+    def ended(self, task_id: str) -> None:
+        """A task ended with an outcome: its event is no news any more, should it still come."""
+        _remember(self._ended, task_id, None, MOST_REMEMBERED)
+
+    def have_ended(self, names: Iterable[str]) -> bool:
+        return not self._ended.keys().isdisjoint(names)
+
+    def expect(self, client_business_id: str, now_s: float) -> None:
+        _remember(self._unanswered, client_business_id, now_s, MOST_REMEMBERED)
+
+    def answered(self, client_business_id: str) -> None:
+        self._unanswered.pop(client_business_id, None)
+
+    def keep(self, snapshot: TaskSnapshot, names: Iterable[str], now_s: float) -> bool:
+        """Keep an event while answers are awaited; whether it is about one of those submissions."""
+        _drop(self._unanswered, lambda since_s: since_s < now_s - KEPT_S)
+        _drop(self._kept, lambda kept: kept[0] < now_s - KEPT_S)
+        if self._unanswered:
+            for name in names:
+                _remember(self._kept, name, (now_s, snapshot), 2 * MOST_KEPT)
+        return snapshot.client_business_id in self._unanswered
+
+    def of_submission(self, client_business_id: str) -> TaskSnapshot | None:
+        kept = self._kept.get(client_business_id)
+        return None if kept is None else kept[1]
+
+    def of_task(self, task_id: str) -> TaskSnapshot | None:
+        """The event of a task whose watch begins, which then forgets it. Only by the task's own id: another task of
+        the same client_business_id must not lend it its images."""
+        kept = self._kept.pop(task_id, None)
+        return None if kept is None else kept[1]
+
+
+def _service_s(snapshot: TaskSnapshot) -> float | None:
+    """How long the service says it worked: both times are its own, so our clock does not matter."""
+    if snapshot.created_at is None or snapshot.completed_at is None:
+        return None
+    return (snapshot.completed_at - snapshot.created_at).total_seconds()
+
+
+def _remember(memory: dict[str, V], name: str, value: V, most: int) -> None:
+    """Keep it as the latest, and no more than `most`."""
+    memory.pop(name, None)
+    memory[name] = value
+    if len(memory) > most:
+        del memory[next(iter(memory))]
+
+
+def _drop(memory: dict[str, V], is_old: Callable[[V], bool]) -> None:
+    """Forget the oldest as long as they are too old."""
+    while memory and is_old(memory[name := next(iter(memory))]):
+        del memory[name]
