@@ -18,6 +18,7 @@ from toapis_async.request import (
     VideoRequest,
     body_of,
     files_in,
+    map_links,
     request_of,
     with_links,
 )
@@ -304,3 +305,34 @@ def test_what_is_of_no_kind_is_refused(source: Any, kind: Any, words: str) -> No
 def test_a_row_of_the_other_kind_is_not_taken_for_this_one() -> None:
     with pytest.raises(InvalidRequest, match="this is no request for images: its kind is 'video'"):
         ImageRequest.of({"kind": "video", "prompt": "a"})
+
+
+def test_every_place_of_a_link_is_mapped_and_nothing_else() -> None:
+    row: dict[str, Any] = {
+        "prompt": "a.png",
+        "image": "one",
+        "mask_url": None,
+        "image_urls": ["two", 5],
+        "video_list": ["three", {"video_url": "four", "refer_type": "base"}],
+        "image_with_roles": [{"url": "five", "role": "first_frame"}],
+        "audio_with_roles": "no list",
+        "metadata": {"url": "left alone"},
+    }
+    seen: dict[str, object] = {}
+    mapped = map_links(row, lambda where, value: seen.setdefault(where, f"<{value}>"))
+    assert seen == {
+        "image": "<one>",
+        "image_urls[0]": "<two>",
+        "image_urls[1]": "<5>",
+        "video_list[0]": "<three>",
+        "video_list[1].video_url": "<four>",
+        "image_with_roles[0].url": "<five>",
+    }
+    assert mapped == {
+        **row,
+        "image": "<one>",
+        "image_urls": ["<two>", "<5>"],
+        "video_list": ["<three>", {"video_url": "<four>", "refer_type": "base"}],
+        "image_with_roles": [{"url": "<five>", "role": "first_frame"}],
+    }
+    assert row["image_urls"] == ["two", 5]

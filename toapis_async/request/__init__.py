@@ -1,6 +1,8 @@
 """What to ask for: requests for images and videos, checked when they are made."""
 
 from toapis_async.request.base import (
+    LINK_FIELDS,
+    LINK_LISTS,
     Kind,
     Reference,
     Request,
@@ -9,6 +11,7 @@ from toapis_async.request.base import (
     check_task_id,
     files_in,
     is_http_url,
+    map_links,
     unknown_field,
     with_links,
 )
@@ -22,6 +25,8 @@ __all__ = [
     "DEFAULT_MODEL",
     "FIELD_NAMES",
     "IMAGE_MODELS",
+    "LINK_FIELDS",
+    "LINK_LISTS",
     "QUALITIES",
     "RATIOS",
     "REQUESTS",
@@ -39,6 +44,7 @@ __all__ = [
     "check_task_id",
     "files_in",
     "is_http_url",
+    "map_links",
     "request_of",
     "unknown_field",
     "with_links",

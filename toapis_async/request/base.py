@@ -19,7 +19,7 @@ import json
 import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, ClassVar, Concatenate, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast
+from typing import Any, ClassVar, Concatenate, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
 
 from toapis_async.errors import InvalidRequest
@@ -29,6 +29,13 @@ Route: TypeAlias = Literal["generations", "edits", "remix", "extend"]
 Reference: TypeAlias = str | Path | bytes
 """A file to work from: a public http(s) URL, or a local file (`Path` or `bytes`) that is uploaded at submit."""
 
+LINK_FIELDS: Final = ("mask_url", "image", "url")
+LINK_LISTS: Final = (
+    *("reference_images", "image_urls", "video_list"),
+    *("image_with_roles", "video_with_roles", "audio_with_roles"),
+)
+"""Fields in which links stand, alone and in lists, as they are or as members of objects."""
+_LINK_MEMBERS: Final = frozenset({"url", "image_url", "video_url"})
 _TIME_OF_DAY = re.compile(r"0[0-9]:[0-9]{1,2}|[0-9]{1,2}:0[0-9]|[0-9]{1,2}:[0-9]{2}:[0-9]{2}")
 MAX_LINK_CHARACTERS = 2048  #: text that is no link and longer than this is taken for base64
 P = ParamSpec("P")
@@ -155,6 +162,30 @@ def _linked(value: object, links: Iterator[str]) -> object:
     if isinstance(value, list | tuple):
         return [_linked(item, links) for item in cast("Sequence[object]", value)]
     return value
+
+
+def map_links(fields: Mapping[str, Any], change: Callable[[str, Any], Any]) -> dict[str, Any]:
+    """Fields, as a row of a file has them, with `change(where, value)` in the place of every value where a link may
+    stand. `where` names the place for people: `image_with_roles[0].url`. What has another form than it should is left
+    alone: the request will say so."""
+    mapped = dict(fields)
+    for name in LINK_FIELDS:
+        if mapped.get(name) is not None:
+            mapped[name] = change(name, mapped[name])
+    for name in LINK_LISTS:
+        if isinstance(mapped.get(name), list):
+            mapped[name] = [_mapped(f"{name}[{place}]", item, change) for place, item in enumerate(mapped[name])]
+    return mapped
+
+
+def _mapped(where: str, item: object, change: Callable[[str, Any], Any]) -> object:
+    if not isinstance(item, Mapping):
+        return change(where, item)
+    members = cast("Mapping[str, object]", item)
+    return {
+        name: change(f"{where}.{name}", value) if name in _LINK_MEMBERS and value is not None else value
+        for name, value in members.items()
+    }
 
 
 # ------------------------------------------------------------------------------------------------ names
