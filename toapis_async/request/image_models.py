@@ -22,7 +22,7 @@ MOST_SEEDREAM_IMAGES: Final = 15  #: references and images together
 _PROMPT: Final = {"prompt": text(MAX_PROMPT_CHARACTERS)}
 _RATIO: Final = shaped("a ratio such as 16:9", RATIO + "|auto")
 _PIXELS: Final = shaped("pixels such as 1024x1024", PIXELS)
-_ONE: Final = whole(1, 1, default=1)
+_ONE: Final = one_of(1, default=1)
 _TEN: Final = whole(1, 10, default=1)
 _FEW: Final = one_of(1, 2, 4, default=1)
 _OLD: Final = ("image_urls",)
