@@ -167,7 +167,7 @@ def _wan_and_vidu() -> list[KnownModel]:
             ["viduq3"], {**vidu, "duration": whole(3, 16, default=5)}, lists={"image_urls": 7}, needs=("image_urls",)
         ),
         *_models(
-            ["viduq3-pro-fast", "viduq3-pro-ad", "viduq3-pro-drama", "viduq3-pro-mix"],
+            ["viduq3-pro-fast", "viduq3-ad", "viduq3-drama", "viduq3-mix"],
             {"resolution": one_of("720P", "1080P", default="720P")},
         ),
     ]
