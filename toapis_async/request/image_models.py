@@ -95,14 +95,9 @@ def _gemini() -> list[KnownModel]:
     def rules(name: str) -> dict[str, Rule]:
         return small_too if "3.1" in name else shared
 
-    standard = (
-        *("gemini-2.5-flash-image-preview", "gemini-3-pro-image-preview"),
-        *("gemini-3.1-flash-image-preview", "gemini-3.1-flash-image"),
-    )
-    official = (
-        *("gemini-2.5-flash-image-official", "gemini-3-pro-image-preview-official"),
-        *("gemini-3.1-flash-image-preview-official", "gemini-3.1-flash-image-official"),
-    )
+    bases = ("gemini-2.5-flash-image", "gemini-3-pro-image", "gemini-3.1-flash-image")
+    standard = tuple(f"{base}{preview}" for base in bases for preview in ("-preview", ""))  # written both ways [docs]
+    official = tuple(f"{name}-official" for name in standard)
     return [
         *(_model(name, {**rules(name), **searches}, *_OLD, most=14) for name in standard),
         *(_model(name, rules(name), *_OLD, most=3 if "2.5" in name else 14) for name in official),
