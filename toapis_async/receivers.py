@@ -34,7 +34,7 @@ READ_TIMEOUT_S: Final = 10.0
 """The service gives a delivery up after 10 s [docs]."""
 
 
-MOST_BODIES: Final = 32
+MOST_BODIES: Final = 16
 """Bodies read at once by one receiver, each of at most 1 MiB: anybody can begin one. One more ends the oldest, which is
 the slowest: the service's own are a few kB and come at once."""
 

@@ -24,7 +24,8 @@ _SHORTEST_LITERAL: Final = 6
 """Shorter keys, which only a sandbox accepts, would be found inside words."""
 
 _ESCAPE: Final = re.compile(
-    r"""\\u\{?(?P<u>[0-9a-fA-F]{1,6})\}?|\\U(?P<U>[0-9a-fA-F]{8})|\\x(?P<x>[0-9a-fA-F]{2})|%(?P<percent>[0-9a-fA-F]{2})
+    r"""\\u(?P<u>[0-9a-fA-F]{4})|\\u\{(?P<braces>[0-9a-fA-F]{1,6})\}|\\U(?P<U>[0-9a-fA-F]{8})
+    |\\x(?P<x>[0-9a-fA-F]{2})|%(?P<percent>[0-9a-fA-F]{2})
     |&\#[xX](?P<html_hex>[0-9a-fA-F]{1,6});?|&\#(?P<html>[0-9]{1,7});?
     |\\[abfnrtv]|&[a-zA-Z]{2,24};|</?[a-zA-Z]{1,8}\s?/?>""",
     re.VERBOSE,

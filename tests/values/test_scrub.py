@@ -19,7 +19,7 @@ from toapis_async.protocol.lenient import shorten
 from toapis_async.scrub import REPLACEMENT, protect, scrub
 
 LETTERS = string.ascii_letters + string.digits
-SECRET = "".join(random.Random(7).choices(LETTERS, k=48))
+SECRET = "f00d" + "".join(random.Random(7).choices(LETTERS, k=44))  # hex digits after the dash, as after an escape
 KEY = f"sk-{SECRET}"
 SHORT = "sk-try"
 
