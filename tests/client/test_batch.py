@@ -634,7 +634,7 @@ async def test_an_unexpected_error_of_one_row_is_its_own(
     service.service_time_s = 0.01
     async with client_of(service, first_poll_s=0.01, min_poll_interval_s=0.01) as client:
 
-        async def save(generation: Generation, *_: object) -> tuple[Path, ...]:
+        async def save(generation: Generation, *_: object, **__: object) -> tuple[Path, ...]:
             if generation.task_id == "task_1":
                 raise RuntimeError("can't start new thread")
             return ()

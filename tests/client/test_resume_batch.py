@@ -16,6 +16,7 @@ from toapis_async import (
     BudgetExceeded,
     ClientStateError,
     ContentRefused,
+    DownloadFailed,
     ImageRequest,
     InvalidRequest,
     JournalError,
@@ -371,7 +372,7 @@ async def test_images_that_are_there_are_not_fetched_again_and_one_that_is_gone_
         first[1].files[0].unlink()
         again = await saved(sandbox, tmp_path, [keyed("a"), keyed("b", n=2)])
         assert again == first
-        assert sandbox.requests.count("file") == fetched + 2
+        assert sandbox.requests.count("file") == fetched + 1
         assert all(file.is_file() for item in again for file in item.files)
         assert len(sandbox.ledger) == 2
         assert len(names(tmp_path)) == 3
@@ -384,6 +385,25 @@ async def test_an_image_whose_download_failed_is_fetched_by_the_next_pass(tmp_pa
         assert not broken.ok
         [item] = await saved(sandbox, tmp_path, [keyed("a")])
         assert item.ok
+        assert len(sandbox.ledger) == 1
+
+
+async def test_one_file_that_can_t_be_had_keeps_no_other_from_the_disk_and_is_all_that_a_later_pass_fetches(
+    tmp_path: Path,
+) -> None:
+    async with sandbox_of() as sandbox:
+        sandbox.faults.script("file", Fault.HTML_502)
+        [item] = await saved(sandbox, tmp_path, [keyed("a", n=3)])
+        assert not item.ok
+        assert isinstance(item.error, DownloadFailed)
+        assert item.files == item.error.files
+        assert (len(item.files), len(item.error.missing)) == (2, 1)
+        assert names(tmp_path) == [file.name for file in item.files]
+        fetched = sandbox.requests.count("file")
+        [again] = await saved(sandbox, tmp_path, [keyed("a", n=3)], retry_failed=True)
+        assert again.ok
+        assert [file.name for file in again.files] == ["a-1.png", "a-2.png", "a-3.png"]
+        assert sandbox.requests.count("file") == fetched + 1
         assert len(sandbox.ledger) == 1
 
 

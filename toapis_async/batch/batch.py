@@ -16,6 +16,7 @@ from toapis_async.batch.run import Run
 from toapis_async.errors import (
     AuthenticationFailed,
     ClientStateError,
+    DownloadFailed,
     InsufficientQuota,
     InvalidRequest,
     SessionClosed,
@@ -279,6 +280,7 @@ class Batch:
                 self._saving -= 1
         except ToAPIsError as caught:
             error = caught
+            files = caught.files if isinstance(caught, DownloadFailed) else ()
             if isinstance(error, AuthenticationFailed | InsufficientQuota) and self.stopped_by is None:
                 self.stopped_by = error
                 self.stop()

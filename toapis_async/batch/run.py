@@ -122,7 +122,7 @@ class Run:
                 verdict = Watch(evolve(record, state=State.ACCEPTED, task_id=found.task_id, query_id=business_id))
             if isinstance(verdict, Watch | Fetch):
                 generation = await self._handle(await self._engine.submitter.take_up(verdict))
-                await self._engine.saving.save(generation, folder, record.intent.stem)
+                await self._engine.saving.save(generation, folder, record.intent.stem, record=record)
         except Exception as error:  # also a bug, which must not end the batch
             logger.debug("%s is left to its row: %s", business_id, error)
 
@@ -227,9 +227,9 @@ class Run:
             if await self._seen_ahead(row.known_id or ""):
                 row.record = await journal.of_id(row.record.intent.client_business_id) or row.record
             kept = await self._as_on_disk(row.record)
-            if len(kept.files) == len(generation.images):
+            if len(kept.files) == len(generation.files):
                 return tuple(self._folder / name for _, name in sorted(kept.files.items()))
-        return await self._engine.saving.save(generation, self._folder, row.stem)
+        return await self._engine.saving.save(generation, self._folder, row.stem, record=row.record)
 
 
 def _as_in(folder: Path, record: Record) -> Record:

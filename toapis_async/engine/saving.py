@@ -4,14 +4,16 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from toapis_async.errors import LinkExpired
+from toapis_async.errors import DownloadFailed, LinkExpired
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from os import PathLike
     from pathlib import Path
 
     from toapis_async.engine.downloads import Downloads
     from toapis_async.engine.journal.port import JournalPort
+    from toapis_async.engine.journal.records import Record
     from toapis_async.models import Generation
 
 
@@ -23,20 +25,40 @@ class Saving:
         self._journal = journal
 
     async def save(
-        self, generation: Generation, folder: str | PathLike[str], stem: str | None = None
+        self,
+        generation: Generation,
+        folder: str | PathLike[str],
+        stem: str | None = None,
+        *,
+        record: Record | None = None,
     ) -> tuple[Path, ...]:
-        """Fetch its files into `folder`, named after `stem` (default: the task), and note them in the journal. Raises
-        `DownloadFailed` and `LinkExpired`."""
-        journal, business_id = self._journal, generation.client_business_id
+        """Fetch its files into `folder`, named after `stem` (default: the task), and note them in the journal.
+
+        Those that are there by an earlier process's `record` are not fetched again. Raises `DownloadFailed` and
+        `LinkExpired`, whose `files` are noted, too.
+        """
+        have = record.files.values() if record is not None else ()
+        known_since = record.ended_at if record is not None else None
         try:
-            files = await self._downloads.save(generation, folder, stem)
-        except LinkExpired:
-            if journal is not None and business_id is not None:
-                journal.lost(business_id)
+            files = await self._downloads.save(generation, folder, stem, have=have, known_since=known_since)
+        except DownloadFailed as error:
+            self._note_failure(generation, error)
             raise
-        if journal is not None and business_id is not None:
-            journal.saved(business_id, [file.name for file in files])
+        self._note(generation.client_business_id, [file.name for file in files])
         return files
+
+    def _note(self, client_business_id: str | None, names: Sequence[str | None]) -> None:
+        if self._journal is not None and client_business_id is not None:
+            self._journal.saved(client_business_id, names)
+
+    def _note_failure(self, generation: Generation, error: DownloadFailed) -> None:
+        """Note what arrived nevertheless; links are lost only when nothing did."""
+        if error.files:
+            names = iter(file.name for file in error.files)
+            numbers = range(1, len(generation.files) + 1)
+            self._note(generation.client_business_id, [None if n in error.missing else next(names) for n in numbers])
+        elif isinstance(error, LinkExpired) and self._journal is not None and generation.client_business_id is not None:
+            self._journal.lost(generation.client_business_id)
 
     def acknowledge(self, client_business_id: str | None) -> None:
         """The result is in good hands: a journal need not give it again."""
