@@ -46,6 +46,7 @@ ECHOES = {
     "percent": quote(KEY.replace("-", "\x2d"), safe="").replace("-", "%2D"),
     "percent-all": "".join(f"%{ord(c):02X}" for c in KEY),
     "percent-twice": "".join(f"%25{ord(c):02X}" for c in KEY),
+    "percent-thrice": "".join(f"%2525{ord(c):02X}" for c in KEY),
     "html-dash": KEY.replace("-", "&#45;"),
     "html-all": "".join(f"&#x{ord(c):x};" for c in KEY),
     "html-soft-hyphens": "&shy;".join(KEY),
