@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import enum
-import time
 import warnings
 from typing import TYPE_CHECKING, Any, Literal, Self
 
 from toapis_async.batch.batch import Batch
+from toapis_async.engine import account
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.recovery import Recovery
@@ -23,8 +23,6 @@ from toapis_async.errors import (
 from toapis_async.handle import StoredHandle, TaskHandle
 from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.endpoints import IMAGES
-from toapis_async.protocol.refusals import decode_error
-from toapis_async.protocol.retry import retry_after_s
 from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import ImageRequest, check_task_id
 from toapis_async.settings import Credentials, Journal, Settings, as_credits
@@ -39,8 +37,8 @@ if TYPE_CHECKING:
     from toapis_async.batch.rows import Source
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
-    from toapis_async.models import Balance, Generation, Learned, Model, Upload
-    from toapis_async.protocol.lenient import Answer
+    from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
+    from toapis_async.request import Kind
     from toapis_async.task import TaskSnapshot
 
 
@@ -290,24 +288,16 @@ class ToAPIs:
         if scope not in {"key", "user"}:
             raise ValueError(f"scope={scope!r}: known are 'key' and 'user'")
         path = "/balance" if scope == "key" else "/user/balance"
-        return decode_balance(await self._query("balance", path))
+        return decode_balance(await account.query(self._open_engine(), "balance", path))
 
     async def models(self, type: str = "image") -> tuple[Model, ...]:  # noqa: A002  (the service's own word)
         """The models the service offers, by type (`image`, `video`, …)."""
-        return decode_models(await self._query("models", "/models", params={"type": type}))
+        return decode_models(await account.query(self._open_engine(), "models", "/models", {"type": type}))
 
-    async def _query(self, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
-        engine = self._open_engine()
-
-        async def once() -> Answer:
-            answer = await engine.transport.get(kind, path, params=params)
-            if not 200 <= answer.status < 300:
-                cap_s = self._settings.max_retry_after_s
-                asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), cap_s)
-                raise decode_error(answer, retry_after_s=asked_s)
-            return answer
-
-        return await engine.retried(once)
+    async def prices(self, model: str | None = None, type: Kind = "image") -> tuple[Price, ...]:  # noqa: A002
+        """This key's prices in USD, discounts included: of one model, else of all of a type (`image`, `video`). They
+        change, and are no quote [docs]. A row whose price can't be read is left out."""
+        return await account.prices(self._open_engine(), model, type)
 
     def batch(
         self,

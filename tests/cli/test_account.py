@@ -205,3 +205,19 @@ def test_links_into_local_networks_are_followed_only_when_asked(monkeypatch: pyt
     assert settings_of(Options(allow_private_links=True)).allow_private_links is True
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-any")
     assert "proxy must be an http(s) URL" in run("balance", "--allow-private-links", "--proxy", "x").stderr
+
+
+def test_prices_are_listed_by_what_they_hold_for() -> None:
+    ran = run("prices", "gpt-image-2", "--sandbox")
+    assert ran.code == 0
+    assert all(line.startswith("gpt-image-2  ") and "  $0." in line for line in ran.stdout.splitlines())
+    assert ran.stdout
+    [first, *_] = run("prices", "--type", "video", "--sandbox", "--json").records
+    assert (first["type"], set(first) >= {"model", "conditions", "charge_type", "unit"}) == ("video", True)
+    assert float(first["unit_price"]) > 0
+
+
+def test_a_model_without_prices_is_told() -> None:
+    ran = run("prices", "nobody", "--sandbox")
+    assert ran.code == 1
+    assert "nobody" in ran.stderr

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import socket
 import threading
 from pathlib import Path
@@ -18,7 +19,7 @@ from toapis_async.models import Generation
 from toapis_async.settings import TIERS, Settings
 from toapis_async.task import TaskStatus
 
-from .conftest import IN_A_BLINK, run
+from .conftest import IN_A_BLINK, interrupt_at, run
 
 if TYPE_CHECKING:
     from toapis_async.sandbox import Sandbox
@@ -259,3 +260,16 @@ def test_a_row_that_was_left_is_known_by_what_came_later() -> None:
         for index, (task_id, business_id) in enumerate([(None, "b1"), (None, "b2"), (None, "b3"), ("t4", "b4")])
     ]
     assert [(row.index, row.task_id) for row in pending.sent(rows)] == [(0, "t1"), (1, None), (3, "t4")]
+
+
+def test_ctrl_c_names_the_task_also_on_a_loop_without_signal_handlers(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refuse(*_: object) -> bool:
+        raise NotImplementedError  # as on Windows
+
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "add_signal_handler", refuse)
+    monkeypatch.setattr(asyncio.SelectorEventLoop, "remove_signal_handler", refuse)
+    interrupt_at(monkeypatch, TaskAccepted, 1)
+    ran = run("generate", "a kite", "--sandbox", "--speed", "1")
+    assert ran.code == 130
+    assert "1 task (above) still running or not fetched yet, and paid for" in ran.stderr
+    assert ran.stderr.endswith("error: interrupted\n")

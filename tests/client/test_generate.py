@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import pickle
+from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -13,12 +14,14 @@ from toapis_async import (
     ImageRequest,
     InvalidRequest,
     RateLimits,
+    ServiceError,
     Settings,
     TaskFailed,
     TaskStatus,
     ToAPIs,
     WaitTimeout,
 )
+from toapis_async.engine import account
 
 from ..engine.kit import KEY, FakeService, Hold, answer, served, task, turns
 
@@ -182,6 +185,23 @@ async def _late(client: ToAPIs, number: int) -> None:
 
 
 # ------------------------------------------------------------------------------------------- questions
+
+
+async def test_prices_are_read_page_by_page(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as (sandbox, client):
+        whole = await client.prices()
+        monkeypatch.setattr(account, "PRICES_A_PAGE", 3)
+        assert await client.prices() == whole
+        assert {price.type for price in whole} == {"image"}
+        assert {price.type for price in await client.prices(type="video")} == {"video"}
+        [sora] = await client.prices("sora-2")
+        assert (sora.type, sora.unit, sora.unit_price) == ("video", "second", Decimal("0.1"))
+        asked = sandbox.requests.count("pricing")
+        monkeypatch.setattr(account, "MOST_PRICE_PAGES", 2)
+        assert len(await client.prices()) < len(whole)
+        assert sandbox.requests.count("pricing") == asked + 2
+        with pytest.raises(ServiceError, match="nobody was not found"):
+            await client.prices("nobody")
 
 
 async def test_balances_models_status_and_find_of_the_sandbox() -> None:

@@ -76,6 +76,23 @@ def models(options: Options, name: str | None, kind: str) -> None:
         run(output, body.model(options, output, name) if name else body.models(options, output, kind))
 
 
+@main.command()
+@click.argument("model", required=False)
+@click.option("--type", "kind", type=click.Choice(["image", "video"]), default="image", show_default=True)
+@service_options
+def prices(options: Options, model: str | None, kind: Literal["image", "video"]) -> None:
+    """List this key's prices in USD, of all models or of MODEL. They change, and are no quote.
+
+    \b
+      toapis prices gpt-image-2
+      toapis prices --type video
+    """
+    with reported(output := options.output()):
+        from toapis_async.cli import models as body
+
+        run(output, body.prices(options, output, model, kind))
+
+
 def _loopback(_: click.Context, __: click.Parameter, host: str) -> str:
     try:
         if host == "localhost" or ipaddress.ip_address(host).is_loopback:

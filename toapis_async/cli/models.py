@@ -1,9 +1,11 @@
-"""`toapis models`: what the service offers, and what one model takes."""
+"""`toapis models` and `prices`: what the service offers and charges, and what one model takes."""
 
 from __future__ import annotations
 
 import difflib
 from typing import TYPE_CHECKING, Any, cast
+
+from attrs import asdict
 
 from toapis_async.cli.account import known_sandbox
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED
@@ -16,7 +18,8 @@ from toapis_async.request.video_models import VIDEO_MODELS
 if TYPE_CHECKING:
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
-    from toapis_async.models import Model
+    from toapis_async.models import Model, Price
+    from toapis_async.request import Kind
     from toapis_async.request.catalogue import KnownModel
 
 _CATALOGUE = {**IMAGE_MODELS, **VIDEO_MODELS}
@@ -60,6 +63,24 @@ async def model(options: Options, out: Output, name: str) -> int:
     near = difflib.get_close_matches(name, {*_CATALOGUE, *(offered or {})}, n=1)
     out.error(f"no model {name} is known{f': did you mean {near[0]}?' if near else '; `toapis models` lists them'}")
     return SOME_FAILED
+
+
+async def prices(options: Options, out: Output, name: str | None, kind: Kind) -> int:
+    """Print the prices of this key, of one model or of all. Returns the exit code."""
+    async with Session(options, out).opened(known_sandbox()) as session:
+        found = await session.client.prices(name, kind)
+    for price, line in zip(found, aligned([_price_line(price) for price in found], right={2}), strict=True):
+        out.result(line)
+        out.record({**asdict(price, filter=lambda a, _: a.name != "raw"), "unit_price": str(price.unit_price)})
+    if not found:
+        out.note(f"the service states no price of {name or f'any model of type {kind}'}")
+    return ALL_DONE
+
+
+def _price_line(price: Price) -> tuple[str, str, str, str]:
+    """The model, what the price holds for, the amount, and of what."""
+    conditions = " ".join(f"{name}={value}" for name, value in price.conditions.items())
+    return price.model, conditions, f"${price.unit_price:f}", f"per {price.unit or price.charge_type}".replace("_", " ")
 
 
 def _field_lines(known: KnownModel) -> list[tuple[str, str, str]]:

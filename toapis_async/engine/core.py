@@ -93,7 +93,7 @@ class Engine:
     ) -> None:
         """`bucket_for` gives the bucket of each category; by default one of this process's own."""
         self._loop = asyncio.get_running_loop()
-        self._settings = settings
+        self.settings = settings
         rng = self._rng = random.Random()
         self.emit = Emitter(settings.on_event, with_prompts=settings.events_with_prompts)
         self.prices = Prices(settings.prices)
@@ -169,7 +169,7 @@ class Engine:
 
     async def retried(self, query: Callable[[], Awaitable[T]]) -> T:
         """What a harmless query gives, tried again while what stands in the way may pass: see `with_retries`."""
-        within_s = self._settings.submit_retry_s
+        within_s = self.settings.submit_retry_s
         return await with_retries(query, within_s=within_s, closed=self.transport.closed, rng=self._rng)
 
     def _task_ended(self, entry: Entry) -> None:
@@ -190,7 +190,7 @@ class Engine:
                 self.journal.ended(business_id, End(state, entry.task_id, answer, len(snapshot.images)))
         elif isinstance(entry.error, TaskNotFound) and not entry.has_snapshot:
             watched_s = self._loop.time() - entry.since_s
-            if watched_s >= self._settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):
+            if watched_s >= self.settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):
                 self.journal.ended(business_id, End(State.WITHDRAWN))
 
     def check_loop(self) -> None:

@@ -1,0 +1,44 @@
+"""Queries about the account: each is asked again while that may help."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Final
+
+from toapis_async.protocol.pricing import PRICES_A_PAGE, PRICING_PATH, decode_prices
+from toapis_async.protocol.refusals import decode_error
+from toapis_async.protocol.retry import retry_after_s
+
+if TYPE_CHECKING:
+    from toapis_async.engine.core import Engine
+    from toapis_async.models import Price
+    from toapis_async.protocol.lenient import Answer
+    from toapis_async.request import Kind
+
+MOST_PRICE_PAGES: Final = 100  #: however many more the service says there are
+
+
+async def query(engine: Engine, kind: str, path: str, params: dict[str, str] | None = None) -> Answer:
+    """The answer to a GET. Raises `ServiceError` for one outside 2xx, and `TransportError`."""
+
+    async def once() -> Answer:
+        answer = await engine.transport.get(kind, path, params=params)
+        if not 200 <= answer.status < 300:
+            wait_s = retry_after_s(answer.headers.get("retry-after"), time.time(), engine.settings.max_retry_after_s)
+            raise decode_error(answer, retry_after_s=wait_s)
+        return answer
+
+    return await engine.retried(once)
+
+
+async def prices(engine: Engine, model: str | None, kind: Kind) -> tuple[Price, ...]:
+    """The prices of one model, or of all of a kind; page by page."""
+    params = {"limit": str(PRICES_A_PAGE), **({"type": kind} if model is None else {"model": model})}
+    found: list[Price] = []
+    for _ in range(MOST_PRICE_PAGES):
+        page = decode_prices(await query(engine, "prices", PRICING_PATH, params))
+        found += page.prices
+        if page.next_after is None:
+            break
+        params["after"] = page.next_after
+    return tuple(found)
