@@ -22,6 +22,7 @@ from benchmarks.optimum import Plan, best_plan, oracle_polls_s
 from benchmarks.policies import BackOff, FixedSpacing, Planned, Policy
 from benchmarks.report import Row, table
 from benchmarks.simulation import Outcome, Simulation, make_jobs, outcome_of
+from benchmarks.steps import step_rows
 from benchmarks.submitting import NETWORK_S, submit
 
 if TYPE_CHECKING:
@@ -234,6 +235,7 @@ def all_rows(*, quick: bool = False, cpu: int | None = None) -> list[Row]:
         partial(saturated_rows, few),
         partial(submit_rows, seeds),
         partial(gap_rows, few),
+        step_rows,
     ]
     with ProcessPoolExecutor(1 if cpu is not None else None, initializer=_pin, initargs=(cpu,)) as pool:
         return [row for rows in pool.map(_listed, parts) for row in rows]

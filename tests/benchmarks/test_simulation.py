@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import TYPE_CHECKING
 
 import pytest
 
@@ -12,7 +13,11 @@ from benchmarks.optimum import best_plan, oracle_polls_s
 from benchmarks.policies import BackOff, FixedSpacing, Planned, Policy
 from benchmarks.simulate import best, rounds
 from benchmarks.simulation import LATENCY_S, Simulation, make_jobs, outcome_of
+from benchmarks.steps import POLLS, Timed, all_due, planned_anew
 from benchmarks.submitting import submit
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 
 def jobs_of(policy: Policy, load: Load, count: int, bucket: Bucket, in_flight: int | None = None) -> list[Job]:
@@ -99,3 +104,10 @@ def test_submitting_keeps_to_the_services_bucket_without_a_429() -> None:
     assert run.least_s == 30.0
     assert 30.0 <= run.took_s < 30.5
     assert run == submit("default", 200)
+
+
+@pytest.mark.parametrize("scenario", [all_due, planned_anew])
+def test_the_steps_that_are_timed_are_many_and_answer_the_polls(scenario: Callable[[int, int], Timed]) -> None:
+    timed = scenario(1_000, 0)
+    assert timed.calls > 2 * POLLS
+    assert timed.longest_s > 0.0
