@@ -77,6 +77,9 @@ async def test_a_certificate_that_nobody_trusts_is_told_with_what_to_do_and_trus
             error = await failure_of(client)
             assert not error.retryable
             assert "SSL_CERT_FILE" in str(error)
+        monkeypatch.setenv("SSL_CERT_FILE", "/nowhere/at-all.pem")
+        async with ToAPIs(KEY, base_url=url, settings=fast()) as client:
+            assert "names no file" in str(await failure_of(client))
         monkeypatch.setenv("SSL_CERT_FILE", str(certificate))
         async with ToAPIs(KEY, base_url=url, settings=fast()) as client:
             assert (await client.status("task_1")).task_id == "task_1"

@@ -76,6 +76,9 @@ def _tls_context(file: str | None, folder: str | None) -> ssl.SSLContext:
 def advice_on(error: BaseException) -> str | None:
     """What to do about a failure that the same host gives every time; None for one that may pass by itself."""
     if isinstance(error, aiohttp.ClientConnectorCertificateError):
+        file = os.environ.get("SSL_CERT_FILE")
+        if file and not os.path.isfile(file):
+            return f"SSL_CERT_FILE={file!r} names no file, so that no certificate is trusted by it"
         return (
             "this machine trusts nobody who vouches for the certificate. Is its clock right? If a proxy or a filter "
             "puts its own certificate in place of the service's, name a file with it in SSL_CERT_FILE"
