@@ -19,6 +19,7 @@ from PIL import Image
 
 from toapis_async import DownloadFailed, GeneratedVideo, LinkExpired, ToAPIs
 from toapis_async.protocol.links import is_local
+from toapis_async.protocol.retry import backoff_s
 
 from .kit import JPEG, KEY, PNG, RawServer, Request, fast, hang_up, raw, reply
 from .test_downloads import BIG, HALF, failing, fetching, generation, left_in
@@ -318,19 +319,19 @@ async def test_a_fresh_link_that_is_refused_is_asked_again(
         assert path.read_bytes() == PNG
 
 
-async def test_and_that_takes_a_minute_or_two(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    bases: list[float] = []
+async def test_and_that_takes_a_minute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    waits: list[float] = []
 
-    def backoff_s(failures: int, *, base_s: float, cap_s: float, rng: object) -> float:
-        bases.append(min(base_s * 2 ** (failures - 1), cap_s))
+    def at_once(failures: int, **how: Any) -> float:
+        waits.append(backoff_s(failures, **how))
         return 0.0
 
-    monkeypatch.setattr("toapis_async.engine.downloads.backoff_s", backoff_s)
+    monkeypatch.setattr("toapis_async.engine.downloads.backoff_s", at_once)
     async with fetching(reply(403, b"", Date=dated(NOW))) as (server, client):
         error = await failing(client, f"{server.url}/a", tmp_path, NOW + timedelta(hours=24))
         assert "tried 8 times" in str(error)
         assert type(error) is DownloadFailed
-    assert (len(bases), sum(bases) * 0.5) == (7, 60.0)
+    assert (len(waits), sum(waits)) == (7, 61.5)
 
 
 @pytest.mark.parametrize(

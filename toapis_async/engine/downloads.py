@@ -48,14 +48,14 @@ _CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
 class _Passing(Exception):
     """An attempt failed in a way that another may not.
 
-    `wait_s` is what the host asked for. `base_s` is the back-off's: with the eight tries of the default, 2.0 makes one
-    to two minutes of it.
+    `wait_s` is what the host asked for; `jitter` the back-off's: without any, the eight tries of the default take a
+    minute.
     """
 
-    def __init__(self, reason: str, wait_s: float | None = None, *, base_s: float = 0.5) -> None:
+    def __init__(self, reason: str, wait_s: float | None = None, *, jitter: float = 0.5) -> None:
         super().__init__(reason)
         self.wait_s = wait_s or 0.0
-        self.base_s = base_s
+        self.jitter = jitter
 
 
 @define
@@ -195,7 +195,7 @@ class Downloads:
                 except _Passing as error:
                     if attempt >= self._settings.download_tries:
                         raise DownloadFailed(f"{error} (tried {attempt} times)", url=file.link) from None
-                    wait_s = backoff_s(attempt, base_s=error.base_s, cap_s=30.0, rng=self._rng)
+                    wait_s = backoff_s(attempt, base_s=0.5, cap_s=30.0, rng=self._rng, jitter=error.jitter)
                     with anyio.move_on_after(max(wait_s, error.wait_s)):
                         await self._transport.closed.wait()  # then there is no next attempt to wait for
                 else:
@@ -235,7 +235,7 @@ class Downloads:
                     url=file.link,
                 )
             if status != 410 and file.is_fresh(answered):
-                raise _Passing(message, base_s=2.0)
+                raise _Passing(message, jitter=0.0)
         if status == 416:
             file.part.restart()
         if status in {404, 408, 416, 425, 429} or status >= 500:

@@ -73,9 +73,10 @@ def retry_after_s(value: str | None, now_unix_s: float, cap_s: float) -> float |
     return min(max(wait_s, 0.0), cap_s)
 
 
-def backoff_s(failures: int, *, base_s: float, cap_s: float, rng: random.Random) -> float:
-    """Exponential back-off after `failures` (1, 2, …) in a row, jittered to 50-100 % so that clients spread out."""
-    return min(base_s * 2.0 ** min(failures - 1, 30), cap_s) * rng.uniform(0.5, 1.0)
+def backoff_s(failures: int, *, base_s: float, cap_s: float, rng: random.Random, jitter: float = 0.5) -> float:
+    """Exponential back-off after `failures` (1, 2, …) in a row, shortened at random by up to `jitter` of itself so that
+    clients spread out."""
+    return min(base_s * 2.0 ** min(failures - 1, 30), cap_s) * rng.uniform(1.0 - jitter, 1.0)
 
 
 _LOOK_UP_GROWTH = 1.6
