@@ -2,17 +2,24 @@
 
 from __future__ import annotations
 
+import asyncio
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import pytest
 
 from toapis_async.cli import account
 from toapis_async.cli.options import Options
 from toapis_async.cli.session import settings_of
+from toapis_async.client import ToAPIs
 from toapis_async.models import Balance, Model
+from toapis_async.settings import Settings
 from toapis_async.task import TaskSnapshot, TaskStatus
 
 from .conftest import IN_A_BLINK, run
+
+if TYPE_CHECKING:
+    from toapis_async.testing.threaded import ThreadedSandbox
 
 
 @pytest.fixture
@@ -87,6 +94,34 @@ def test_fetch_wants_tasks_or_a_journal(arguments: tuple[str, ...]) -> None:
     Path("journal.sqlite").touch()
     ran = run("fetch", *arguments, "--sandbox")
     assert (ran.code, "name tasks, or a journal with --unsaved" in ran.stderr) == (2, True)
+
+
+@pytest.mark.toapis_sandbox(speed=1000, service_time_s=20.0)
+def test_fetch_saves_what_a_journal_knows_as_finished_or_running_and_nobody_saved(
+    toapis_sandbox: ThreadedSandbox,
+) -> None:
+    async def die_with_a_result_in_hand() -> None:
+        settings = Settings(first_poll_s=0.005, min_poll_interval_s=0.005)
+        async with ToAPIs(journal="mine.journal", settings=settings) as client:
+            finished = await client.generate("a kite", client_business_id="finished")
+            saved = await client.generate("a boat", client_business_id="saved")
+            await saved.save("elsewhere")
+            acknowledged = await client.generate("a lamp", client_business_id="acknowledged")
+            acknowledged.acknowledge()
+            assert finished.images
+            await client.submit({"prompt": "a tree", "client_business_id": "running"})
+            await client.batch([{"prompt": "a row"}], run="r").gather()
+
+    asyncio.run(die_with_a_result_in_hand())
+    quick = ("--first-poll-s", "0.005", "--min-poll-interval-s", "0.005")
+    ran = run("fetch", "--unsaved", "mine.journal", "--out", "kites", "--json", *quick)
+    assert (ran.code, ran.stderr) == (0, "")
+    assert [record["client_business_id"] for record in ran.records] == ["finished", "running"]
+    assert all(Path(file).is_file() for record in ran.records for file in record["files"])
+    again = run("fetch", "--unsaved", "mine.journal", "--out", "kites", *quick)
+    assert (again.code, again.stdout) == (0, "")
+    assert again.stderr.startswith("mine.journal holds no plain submission to be saved")
+    assert len(toapis_sandbox.ledger) == 5
 
 
 def test_questions_leave_no_sandbox_behind() -> None:

@@ -77,6 +77,9 @@ REFUSED = {
         "DROP TABLE submission; CREATE TABLE submission (id, run); INSERT INTO submission VALUES (1, '1')"
     ),
     "an unknown state": sql("UPDATE submission SET state = 'melted' WHERE id = 2"),
+    "an unknown kind": sql("UPDATE submission SET kind = 'song' WHERE id = 1"),
+    "text for a number of images": sql("UPDATE submission SET images = 'two' WHERE id = 1"),
+    "text for the time of a loss": sql("UPDATE submission SET lost_at = 'noon' WHERE id = 1"),
     "a state of bytes": sql("UPDATE submission SET state = x'ff00' WHERE id = 2"),
     "bytes that are no text": sql("UPDATE submission SET key = CAST(x'ff' AS TEXT) WHERE id = 1"),
     "bytes for a run": sql("UPDATE submission SET run = x'31'"),

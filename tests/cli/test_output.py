@@ -8,6 +8,7 @@ import json
 import os
 import signal
 import sys
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import click
@@ -26,6 +27,7 @@ from toapis_async.cli.output import (
 from toapis_async.errors import (
     ClientStateError,
     ContentRefused,
+    DownloadFailed,
     InvalidRequest,
     TaskFailed,
     ToAPIsError,
@@ -203,6 +205,14 @@ def test_an_error_is_told_to_machines_with_its_ids(capsys: pytest.CaptureFixture
         "error": {"type": "TaskFailed", "code": "generation_failed", "message": "no luck"},
     }
     assert told.err == "error: task t1 failed: no luck (generation_failed)\n"
+
+
+def test_the_files_that_were_saved_nevertheless_are_told(capsys: pytest.CaptureFixture[str]) -> None:
+    error = DownloadFailed("image 2 of 2: HTTP 404", files=(Path("a-1.png"),), missing=(2,))
+    Output(json=False, quiet=False).failure(error)
+    assert capsys.readouterr() == ("a-1.png\n", "error: image 2 of 2: HTTP 404\n")
+    Output(json=True, quiet=False).failure(error)
+    assert json.loads(capsys.readouterr().out)["files"] == ["a-1.png"]
 
 
 def test_an_error_about_one_of_several_names_it_once(out: Output, capsys: pytest.CaptureFixture[str]) -> None:

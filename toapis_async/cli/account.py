@@ -13,6 +13,7 @@ from toapis_async.cli.output import ALL_DONE, exit_code_of
 from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.errors import ToAPIsError
+from toapis_async.protocol.wording import count
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
@@ -55,12 +56,16 @@ async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Pa
     async with Session(options, out).opened(known_sandbox(), Journal(journal)) as session:
         handles = {handle.task_id: handle for handle in session.client.recovered()}
         if not handles:
-            out.note(f"{journal} knows of nothing that was submitted and not saved")
+            out.note(f"{journal} holds no plain submission to be saved (a batch's rows are saved by its own command)")
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
             return await _saved(handles[task_id], folder)
 
-        return await _each(out, tuple(handles), saved, partial(_show_saved, out))
+        exit_code = await _each(out, tuple(handles), saved, partial(_show_saved, out))
+        further = session.client.statistics().recoverable - len(handles)
+        if further > 0:
+            out.note(f"{count(further, 'older submission')} to be saved: the same command goes on with them")
+        return exit_code
 
 
 async def _saved(handle: TaskHandle, folder: Path) -> tuple[Generation, tuple[Path, ...]]:

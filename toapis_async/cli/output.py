@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
 import click
 
 from toapis_async.cli.terms import in_cli_terms
-from toapis_async.errors import ClientStateError, InvalidRequest, JournalError, ToAPIsError
+from toapis_async.errors import ClientStateError, DownloadFailed, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Generator, Mapping
@@ -78,11 +78,16 @@ class Output:
         self.warn(f"error: {text}")
 
     def failure(self, error: ToAPIsError, name: str | None = None) -> None:
-        """An error of the library, for people and for machines; `name` says which of several it is about."""
+        """An error of the library, for people and for machines, with the files that were saved nevertheless; `name`
+        says which of several it is about."""
         text = in_cli_terms(str(error))
         self.error(f"{name}: {text}" if name and name not in text else text)
         ids = {"task_id": error.task_id, "client_business_id": error.client_business_id}
-        self.record({"ok": False, "asked": name, **ids, "error": error_record(error)})
+        files = [str(file) for file in error.files] if isinstance(error, DownloadFailed) else []
+        for file in files:
+            self.result(file)
+        saved = {"files": files} if files else {}
+        self.record({"ok": False, "asked": name, **ids, **saved, "error": error_record(error)})
 
     def _print(self, stream: TextIO, line: str) -> None:
         if self.live is not None and stream.isatty():
