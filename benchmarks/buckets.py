@@ -43,6 +43,15 @@ class ServiceBucket:
         return True
 
     @property
+    def burst(self) -> int:
+        return int(self._burst)
+
+    @property
+    def remaining(self) -> int:
+        """Whole tokens left, as the header says it."""
+        return int(self._level)
+
+    @property
     def retry_after_s(self) -> int:
         """Whole seconds until there is a token again, at least one, as the header says it."""
         return max(math.ceil((1.0 - self._level) / self._per_s), 1)

@@ -19,6 +19,7 @@ class Reported:
     number: int
     base: str  #: the server's address
     created_at: int  #: Unix seconds, as ToAPIs gives them
+    polls: int = 0  #: so far, so that each answer says something new
     completed_at: int | None = None  #: None also where time is compressed: whole seconds would be far off
 
 
@@ -59,7 +60,7 @@ TOAPIS = Dialect(
     submit=b"/v1/images/generations",
     status_path=b"/v1/images/generations/",
     submitted=lambda task: _toapis(task, "queued", 0),
-    unfinished=lambda task: _toapis(task, "in_progress", 30),
+    unfinished=lambda task: _toapis(task, "in_progress", min(10 + task.polls, 99)),
     finished=_toapis_done,
     number_of=_last_digits,
 )

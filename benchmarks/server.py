@@ -11,10 +11,13 @@ import json
 import os
 import sys
 import time
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from benchmarks.dialects import DIALECTS, FAL, ID_DIGITS, Dialect, Reported
 from benchmarks.tasks import Config, Tasks
+
+if TYPE_CHECKING:
+    from benchmarks.buckets import ServiceBucket
 
 _END = b"\r\n\r\n"
 _MOST_BYTES = 1 << 20
@@ -82,7 +85,7 @@ class Service:
         number = self.tasks.submit(time.monotonic())
         if number is None:
             return _refusal(429, self.tasks.submits.retry_after_s, "async_submit")
-        return _ok(dialect.submitted(self._reported(number, done=False)))
+        return _ok(dialect.submitted(self._reported(number, done=False)), _limits(self.tasks.submits, "async_submit"))
 
     def _poll(self, dialect: Dialect, rest: bytes) -> bytes:
         try:
@@ -97,21 +100,32 @@ class Service:
         done = self.tasks.poll(number, time.monotonic())
         if done is None:
             return _refusal(429, self.tasks.queries.retry_after_s, "async_query")
-        return _ok((dialect.finished if done else dialect.unfinished)(self._reported(number, done=done)))
+        body = (dialect.finished if done else dialect.unfinished)(self._reported(number, done=done))
+        return _ok(body, _limits(self.tasks.queries, "async_query"))
 
     def _reported(self, number: int, *, done: bool) -> Reported:
         tasks = self.tasks
         completed_at = int(self._unix_s + tasks.ends_s[number]) if done and tasks.config.scale == 1.0 else None
-        return Reported(number, self.base, int(self._unix_s + tasks.began_s[number]), completed_at)
+        began_at = int(self._unix_s + tasks.began_s[number])
+        return Reported(number, self.base, began_at, tasks.polls[number], completed_at)
 
     def _control(self, what: bytes) -> str:
         parts = {b"ends": self.tasks.ends_s, b"moments": self.tasks.moments, b"statistics": self.tasks.statistics()}
         return json.dumps(parts[what])
 
 
-def _ok(body: str) -> bytes:
+def _ok(body: str, more: str = "") -> bytes:
     # The bodies are ASCII, so that their length is that of their text.
-    return (f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: {len(body)}\r\n\r\n{body}").encode()
+    head = f"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n{more}Content-Length: {len(body)}"
+    return f"{head}\r\n\r\n{body}".encode()
+
+
+def _limits(bucket: ServiceBucket, category: str) -> str:
+    """The headers that the service sends with every answer."""
+    return (
+        f"X-RateLimit-Limit: {bucket.burst}\r\nX-RateLimit-Remaining: {bucket.remaining}\r\n"
+        f"X-RateLimit-Category: {category}\r\n"
+    )
 
 
 def _refusal(status: int, retry_after_s: int | None = None, category: str = "") -> bytes:

@@ -61,13 +61,22 @@ def test_every_dialects_bodies_are_json_and_its_paths_are_distinct(dialect: obje
     assert dialect in DIALECTS
     for one in DIALECTS:
         for make in (one.submitted, one.unfinished, one.finished):
-            assert f"{7:026d}" in json.dumps(json.loads(make(Reported(7, "http://127.0.0.1:1", 1, 2))))
+            assert f"{7:026d}" in json.dumps(json.loads(make(Reported(7, "http://127.0.0.1:1", 1, 2, 3))))
     service = Service(Config(load=SOON))
     for one in DIALECTS:
         assert service.answer(b"POST " + one.submit + b" HTTP/1.1").startswith(b"HTTP/1.1 200")
     assert service.answer(b"POST /v1/else HTTP/1.1").startswith(b"HTTP/1.1 404")
     assert service.answer(b"GET " + TOAPIS.status_path + b"no-such HTTP/1.1").startswith(b"HTTP/1.1 404")
     assert service.tasks.statistics()["submitted"] == len(DIALECTS)
+
+
+def test_each_poll_is_answered_with_something_new_and_with_the_rate_limit_headers() -> None:
+    service = Service(Config(query=BucketConfig(5, 0.001)))
+    service.answer(b"POST " + TOAPIS.submit + b" HTTP/1.1")
+    get = b"GET " + TOAPIS.status_path + f"{0:026d}".encode() + b" HTTP/1.1"
+    first, second = service.answer(get), service.answer(get)
+    assert first.split(b"\r\n\r\n")[1] != second.split(b"\r\n\r\n")[1]
+    assert b"X-RateLimit-Limit: 5\r\nX-RateLimit-Remaining: 3\r\nX-RateLimit-Category: async_query\r\n" in second
 
 
 def test_a_refusal_says_when_to_come_back() -> None:
