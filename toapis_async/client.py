@@ -5,27 +5,27 @@ from __future__ import annotations
 import asyncio
 import enum
 import warnings
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from toapis_async.batch.batch import Batch
 from toapis_async.engine import account
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
-from toapis_async.engine.recovery import Recovery
+from toapis_async.engine.recovery import Recovery, watch_again
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import (
     ClientStateError,
-    InvalidRequest,
     SessionClosed,
     TaskNotFound,
     WaitTimeout,
 )
 from toapis_async.handle import StoredHandle, TaskHandle
 from toapis_async.protocol.budget import Budget
-from toapis_async.protocol.endpoints import IMAGES
+from toapis_async.protocol.endpoints import endpoints_of
+from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wire import decode_balance, decode_models
-from toapis_async.request import ImageRequest, check_task_id
-from toapis_async.settings import Credentials, Journal, Settings, as_credits
+from toapis_async.request import check_task_id, request_of
+from toapis_async.settings import Credentials, Journal, Settings, checked_budget
 from toapis_async.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
-    from toapis_async.request import Kind
+    from toapis_async.request import ImageFields, Kind, Request
     from toapis_async.task import TaskSnapshot
 
 
@@ -171,18 +171,18 @@ class ToAPIs:
 
     async def generate(
         self,
-        prompt_or_request: ImageRequest | Mapping[str, Any] | str,
+        prompt_or_request: Request | Mapping[str, Any] | str,
         *,
         timeout_s: float | None = None,
-        **fields: Any,
+        **fields: Unpack[ImageFields],
     ) -> Generation:
-        """Submit and wait for the images. `fields` are those of `ImageRequest`.
+        """Submit and wait for the images, or the video of a `VideoRequest`. `fields` are those of `ImageRequest`.
 
         Raises what `submit` and `TaskHandle.result` raise. `WaitTimeout` after `timeout_s` (seconds, all of it
         included) detaches: what was submitted still runs and is still paid for.
         """
         engine = self._open_engine()
-        request = ImageRequest.of(prompt_or_request, **fields)
+        request = request_of(prompt_or_request, **fields)
         business_id = request.given_business_id or mint_business_id()
         handle: TaskHandle | None = None
         patience = asyncio.timeout(timeout_s)
@@ -203,37 +203,44 @@ class ToAPIs:
                 engine.unclaimed.leave(business_id)
             raise
 
-    async def submit(self, request: ImageRequest | Mapping[str, Any] | str) -> TaskHandle:
-        """Submit, and return once the service has taken the task.
+    async def submit(self, request: Request | Mapping[str, Any] | str) -> TaskHandle:
+        """Submit, and return once the service has taken the task. A mapping's member `kind` may say `"video"`.
 
         Raises `InvalidRequest`, the service's refusals (`ServiceError` and below), `TransportError` when it certainly
         was not sent, and `SubmitUncertain` when nobody knows. A caller that is cancelled gets `CancelledError`; a
         submission then under way is finished by the client and listed in `unclaimed()`.
         """
         engine = self._open_engine()
-        request = ImageRequest.of(request)
+        request = request_of(request)
         business_id = request.given_business_id or mint_business_id()
         return _handle(engine, await engine.submitter.submit(request, business_id))
 
-    def attach(self, task_id: str) -> TaskHandle:
-        """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well.
+    def attach(self, task_id: str, kind: Kind | None = None) -> TaskHandle:
+        """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well, and
+        `TaskHandle.token()` best: it tells the kind and the age, too.
 
-        The first look is at once. Waiting raises `TaskNotFound` when the service does not know it.
+        The first poll is at once, for an image unless `kind` says otherwise, and for a video once when no image has
+        that id. Waiting raises `TaskNotFound` when the service does not know it.
         """
         engine = self._open_engine()
+        if (token := decode_token(task_id) if isinstance(task_id, str) else None) is not None:  # pyright: ignore[reportUnnecessaryIsInstance]
+            return _handle(engine, watch_again(engine.tasks, token))
         checked_id = check_task_id(task_id)
-        known = engine.tasks.get(checked_id)
-        return _handle(engine, known or engine.tasks.watch(IMAGES, checked_id, start="unknown"))
+        endpoint, *others = endpoints_of(kind)
+        known = engine.tasks.get(checked_id, (endpoint.kind, *(other.kind for other in others)))
+        fallback = next(iter(others), None)
+        return _handle(engine, known or engine.tasks.watch(endpoint, checked_id, start="unknown", fallback=fallback))
 
-    async def find(self, client_business_id: str) -> TaskHandle | None:
-        """The task submitted with this id, watched from now on; None when the service knows none.
+    async def find(self, client_business_id: str, kind: Kind | None = None) -> TaskHandle | None:
+        """The task submitted with this id, watched from now on; None when the service knows none, neither as an image
+        nor as a video (or, with a `kind`, as such).
 
         None is no proof right after a submission: the service does not say how soon a task can be found.
         """
         engine = self._open_engine()
         business_id = check_task_id(client_business_id, "client_business_id")
         try:
-            snapshot, endpoint = await engine.retried(lambda: engine.queries.find(business_id, (IMAGES,)))
+            snapshot, endpoint = await engine.retried(lambda: engine.queries.find(business_id, endpoints_of(kind)))
         except TaskNotFound:
             return None
         entry = engine.tasks.watch(
@@ -246,10 +253,11 @@ class ToAPIs:
         )
         return _handle(engine, entry)
 
-    async def status(self, task_id: str) -> TaskSnapshot:
-        """One query, no watching. Raises `TaskNotFound`, other `ServiceError`s and `TransportError`."""
+    async def status(self, task_id: str, kind: Kind | None = None) -> TaskSnapshot:
+        """One query, no watching; without a `kind` a second one, for a video, when no image has that id. Raises
+        `TaskNotFound`, other `ServiceError`s and `TransportError`."""
         engine, checked_id = self._open_engine(), check_task_id(task_id)
-        snapshot, _ = await engine.retried(lambda: engine.queries.status(checked_id, (IMAGES,)))
+        snapshot, _ = await engine.retried(lambda: engine.queries.status(checked_id, endpoints_of(kind)))
         return snapshot
 
     def unclaimed(self) -> tuple[str, ...]:
@@ -365,16 +373,6 @@ class ToAPIs:
         return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
 
 
-def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
-    """A cap as an exact decimal, or `InvalidRequest`."""
-    if budget_credits is None:
-        return None
-    amount = as_credits(budget_credits)
-    if amount is None:
-        raise InvalidRequest(f"budget_credits must be credits from 0, not {budget_credits!r}", field="budget_credits")
-    return amount
-
-
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:
     engine.unclaimed.claim(entry.client_business_id or entry.task_id)
     loop = asyncio.get_running_loop()
@@ -391,4 +389,5 @@ def _wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_i
             f"not submitted within {timeout_s:g} s; if its POST was under way it may still be taken and paid for: "
             f"client.find({business_id!r}) tells"
         )
-    return WaitTimeout(what, task_id=handle.task_id if handle else None, client_business_id=business_id)
+    task_id, token = (handle.task_id, handle.token()) if handle is not None else (None, None)
+    return WaitTimeout(what, task_id=task_id, client_business_id=business_id, token=token)

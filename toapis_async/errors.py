@@ -213,12 +213,21 @@ class TaskOverdue(ToAPIsError):
 
 
 class WaitTimeout(ToAPIsError, TimeoutError):
-    """The caller's time-out passed. The service can't cancel a task: it still runs and is still paid for."""
+    """The caller's time-out passed. The service can't cancel a task: it still runs and is still paid for. `token` is
+    what `client.attach` takes, in any process; None when the service had not taken the task yet."""
 
-    def __init__(self, message: str, *, task_id: str | None = None, client_business_id: str | None = None) -> None:
+    def __init__(
+        self,
+        message: str,
+        *,
+        task_id: str | None = None,
+        client_business_id: str | None = None,
+        token: str | None = None,
+    ) -> None:
         super().__init__(message)
         self.task_id = task_id
         self.client_business_id = client_business_id
+        self.token = token
 
 
 class DownloadFailed(ToAPIsError):

@@ -3,16 +3,19 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import ClientStateError, WaitTimeout
 from toapis_async.models import Generation
+from toapis_async.protocol.token import Token
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
 
     from toapis_async.engine.entry import Entry
     from toapis_async.models import Saver
+    from toapis_async.request import Kind
     from toapis_async.task import TaskSnapshot, TaskStatus
 
 
@@ -36,6 +39,25 @@ class TaskHandle:
     @property
     def client_business_id(self) -> str | None:
         return self._entry.client_business_id or (self.snapshot.client_business_id if self.snapshot else None)
+
+    @property
+    def kind(self) -> Kind:
+        """`"image"` or `"video"`; of a task attached without a kind, what it is asked for as until it is found."""
+        return self._entry.endpoint.kind
+
+    def token(self) -> str:
+        """A short text that `client.attach` takes, in any process: it goes on with the right kind and age."""
+        entry = self._entry
+        token = Token(
+            kind=self.kind,
+            task_id=entry.task_id,
+            query_id=entry.query_id,
+            client_business_id=self.client_business_id,
+            request_class=entry.request_class,
+            submitted_at=round(time.time() - (self._loop.time() - entry.since_s), 3),
+            age_factor=entry.endpoint.age_factor,
+        )
+        return str(token)
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
@@ -114,6 +136,7 @@ class TaskHandle:
                 "it still runs and is still paid for: await the handle again, or attach its id later",
                 task_id=self.task_id,
                 client_business_id=self.client_business_id,
+                token=self.token(),
             ) from None
 
     def _check_loop(self) -> None:

@@ -14,7 +14,7 @@ from urllib.parse import urlsplit
 
 from attrs import field, fields, frozen
 
-from toapis_async.errors import ClientStateError
+from toapis_async.errors import ClientStateError, InvalidRequest
 from toapis_async.models import Learned
 from toapis_async.proxies import Proxies, is_proxy_url
 
@@ -126,6 +126,16 @@ def _prices(value: Any) -> dict[str, Decimal]:
             raise ValueError(f"prices: {_short(name)}: {_short(price)} is no price; it must be credits from 0")
         prices[name] = credits_
     return prices
+
+
+def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
+    """A cap as an exact decimal, or `InvalidRequest`."""
+    if budget_credits is None:
+        return None
+    amount = as_credits(budget_credits)
+    if amount is None:
+        raise InvalidRequest(f"budget_credits must be credits from 0, not {budget_credits!r}", field="budget_credits")
+    return amount
 
 
 def as_credits(value: object) -> Decimal | None:

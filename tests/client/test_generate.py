@@ -57,7 +57,7 @@ async def test_a_bad_request_costs_nothing(service: FakeService) -> None:
         with pytest.raises(InvalidRequest, match="prompt"):
             await client.generate("")
         with pytest.raises(InvalidRequest, match="did you mean 'size'"):
-            await client.generate("kite", siez="16:9")
+            await client.generate("kite", siez="16:9")  # type: ignore[call-arg]
     assert service.seen == []
 
 

@@ -163,6 +163,7 @@ async def test_an_unknown_task_is_told_in_every_form_that_was_seen(
     client: ToAPIs, web: aioresponses, status: int, text: str
 ) -> None:
     web.get(QUERY, status=status, body=text, repeat=True)
+    web.get(QUERY.replace("images", "videos"), status=status, body=text, repeat=True)
     with pytest.raises(TaskNotFound) as caught:
         await client.status("task_1")
     assert (caught.value.status, caught.value.task_id) == (status, "task_1")

@@ -44,6 +44,8 @@ class Entry:
     polled_s: float = 0.0
     polls: int = 0
     failures: int = 0  #: polls in a row that got no usable answer
+    claimed: TaskStatus | None = None  #: what the last poll's word claims of its end
+    request_class: str | None = None
     fallback: Endpoint | None = None  #: where else it may be found, for one whose kind nobody told
     on_end: Callable[[Entry], None] | None = None
     _latest: TaskSnapshot | bytes | None = field(default=None, init=False)
@@ -73,7 +75,7 @@ class Entry:
         """The task as it was last seen. Kept as the compressed answer until it is read: a twentieth of the memory."""
         latest = self._latest
         if isinstance(latest, bytes):
-            decoded = decode_task(Answer(200, {}, decompress(latest)), self.task_id)
+            decoded = decode_task(Answer(200, {}, decompress(latest)), self.task_id, kind=self.endpoint.kind)
             self._latest = latest = with_id(decoded, self.task_id, self.client_business_id)
         return latest
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError, UnreadableAnswer
 from toapis_async.log import logger
+from toapis_async.protocol.lifecycle import is_confirmed
 from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.tasks import Tasks
     from toapis_async.protocol.lenient import Answer
     from toapis_async.settings import Settings
+    from toapis_async.task import TaskSnapshot
 
 
 UNREADABLE_POLLS = 3
@@ -68,19 +70,18 @@ class Poller:
             entry.polls += 1
         for entry, answer in zip(entries, await self._port.query_all(entries), strict=True):
             if not entry.ended:  # by an event, while it was queried
-                self._report(entry, answer)
-                self._put_back(entry)
+                self._put_back(entry, at_once=self._report(entry, answer))
 
-    def _report(self, entry: Entry, answer: Answer | ToAPIsError) -> None:
-        """Learn from what a poll was answered."""
+    def _report(self, entry: Entry, answer: Answer | ToAPIsError) -> bool:
+        """Learn from what a poll was answered. True: the task is to be polled again at once, as one of another kind."""
         try:
             if isinstance(answer, ToAPIsError):
                 raise answer
-            if not entry.is_repeated_by(answer.body):
-                self._tasks.saw(entry, decode_task(answer, entry.query_id), answer.body)
+            if entry.claimed is not None or not entry.is_repeated_by(answer.body):
+                self._tasks.saw(entry, _read(entry, answer), answer.body)
         except TaskNotFound as error:
             entry.failures = 1  # nothing was seen, so nothing is to be learned from it
-            self._tasks.missing(entry, error)
+            return self._tasks.missing(entry, error)
         except ToAPIsError as error:
             entry.failures += 1
             if isinstance(error, UnreadableAnswer) and error.is_of_result and entry.failures >= UNREADABLE_POLLS:
@@ -91,12 +92,25 @@ class Poller:
             if entry.failures:
                 entry.failures = 0
                 self._tasks.found(entry)
+        return False
 
-    def _put_back(self, entry: Entry) -> None:
+    def _put_back(self, entry: Entry, *, at_once: bool) -> None:
         """Back on the agenda, unless it ended meanwhile."""
         if entry.ended:
+            return
+        if at_once:
+            self._agenda.add(entry, "unknown")
             return
         if self._tasks.is_too_old(entry):
             self._tasks.overdue(entry)
         else:
             self._agenda.put_back(entry)
+
+
+def _read(entry: Entry, answer: Answer) -> TaskSnapshot:
+    """What an answer shows. Another gateway's word for the end counts when two polls in a row agree on it."""
+    snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind)
+    if is_confirmed(entry.claimed, snapshot):
+        return decode_task(answer, entry.query_id, kind=entry.endpoint.kind, believe=True)
+    entry.claimed = snapshot.claimed_status
+    return snapshot

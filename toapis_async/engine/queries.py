@@ -57,7 +57,7 @@ class Queries:
     async def _status(self, task_id: str, endpoint: Endpoint) -> TaskSnapshot:
         await self.gate.acquire(urgent=True)
         try:
-            return decode_task(await self.query(task_id, endpoint), task_id)
+            return decode_task(await self.query(task_id, endpoint), task_id, kind=endpoint.kind)
         except ToAPIsError as error:
             error.concerning(task_id)
             raise

@@ -2,7 +2,11 @@
 
 from __future__ import annotations
 
+import asyncio
+import time
 from typing import TYPE_CHECKING
+
+from attrs import evolve
 
 from toapis_async.engine.entry import Entry
 from toapis_async.engine.journal.records import State
@@ -16,6 +20,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.tasks import Tasks
+    from toapis_async.protocol.token import Token
 
 
 class Recovery:
@@ -60,3 +65,16 @@ class Recovery:
         if record is None or record.answer is None:
             raise JournalError(f"the journal has no answer of task {entry.task_id} any more").concerning(entry.task_id)
         entry.update(snapshot_of(record))
+
+
+def watch_again(tasks: Tasks, token: Token) -> Entry:
+    """The entry of a task that a token tells of, at the age it has by now."""
+    return tasks.watch(
+        evolve(ENDPOINTS[token.kind], age_factor=token.age_factor),
+        token.task_id,
+        start="unknown",
+        query_id=token.query_id,
+        client_business_id=token.client_business_id,
+        request_class=token.request_class,
+        since_s=asyncio.get_running_loop().time() - max(0.0, time.time() - token.submitted_at),
+    )

@@ -265,7 +265,7 @@ class Submission:
         except UnreadableAnswer as error:
             return self._in_doubt(error)
         try:
-            snapshot = decode_task(answer)
+            snapshot = decode_task(answer, kind=self._endpoint.kind)
         except UnreadableAnswer:  # the id is enough; the rest is seen at the first poll
             snapshot = None
         return self._watch(task_id, task_id, snapshot, answer.body)

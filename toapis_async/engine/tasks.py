@@ -119,6 +119,7 @@ class Tasks:
             endpoint=endpoint,
             since_s=self._loop.time() if since_s is None else since_s,
             forecast=self.forecast_of(request_class),
+            request_class=request_class,
             status=TaskStatus.QUEUED if was_seen else None,
             fallback=fallback,
             on_end=on_end,
@@ -201,18 +202,20 @@ class Tasks:
             if snapshot.task_id not in self._by_id[entry.endpoint.kind]:
                 self._learn_ids(entry, snapshot.task_id)
 
-    def missing(self, entry: Entry, error: TaskNotFound) -> None:
-        """The service says it knows no such task. One whose kind nobody told is asked for as the other kind, too. One
-        that was never seen ends at once; one that was may be on a replica that lags, so its watch ends only when it
-        stays away for `vanish_grace_s`."""
+    def missing(self, entry: Entry, error: TaskNotFound) -> bool:
+        """The service says it knows no such task. One whose kind nobody told is asked for as the other kind, too: True
+        says that this is to be done now. One that was never seen ends at once; one that was may be on a replica that
+        lags, so its watch ends only when it stays away for `vanish_grace_s`."""
         now_s = self._loop.time()
         since_s = self._missing_since_s.setdefault(entry, now_s)
         if entry.fallback is not None and entry.status is None:
             self._unindex(entry)
             entry.endpoint, entry.fallback = entry.fallback, None
             self._index(entry)
-        elif entry.status is None or now_s - since_s >= self._settings.vanish_grace_s:
+            return True
+        if entry.status is None or now_s - since_s >= self._settings.vanish_grace_s:
             self._end(entry, error)
+        return False
 
     def found(self, entry: Entry) -> None:
         """The service knows the task (again)."""

@@ -7,12 +7,13 @@ from urllib.parse import quote
 
 from attrs import evolve, frozen
 
+from toapis_async.errors import InvalidRequest
 from toapis_async.request import IMAGE_MODELS, Kind
 
 if TYPE_CHECKING:
     from toapis_async.request import Request
 
-__all__ = ["ENDPOINTS", "IMAGES", "IMAGE_EDITS", "VIDEOS", "Endpoint", "Kind", "endpoint_of"]
+__all__ = ["ENDPOINTS", "IMAGES", "IMAGE_EDITS", "VIDEOS", "Endpoint", "Kind", "endpoint_of", "endpoints_of"]
 
 
 @frozen
@@ -44,6 +45,15 @@ ENDPOINTS: Final[dict[Kind, Endpoint]] = {"image": IMAGES, "video": VIDEOS}
 OFF_PEAK_AGE_FACTOR: Final = 48
 UPLOAD_PATHS: Final[dict[Kind, str]] = {"image": "/uploads/images", "video": "/uploads/videos"}
 """By the kind of the file that is uploaded, which need not be that of the request."""
+
+
+def endpoints_of(kind: Kind | None) -> tuple[Endpoint, ...]:
+    """Where a task may be asked for: as an image first when nobody says what it is. Raises `InvalidRequest`."""
+    if kind is None:
+        return tuple(ENDPOINTS.values())
+    if kind not in ENDPOINTS:
+        raise InvalidRequest(f"kind is 'image' or 'video', not {str(kind)[:40]!r}", field="kind")
+    return (ENDPOINTS[kind],)
 
 
 def endpoint_of(request: Request) -> Endpoint:

@@ -65,9 +65,9 @@ def claim_of(word: str) -> TaskStatus | None:
     return CLAIMS.get(word.strip().lower())
 
 
-def is_confirmed(before: TaskSnapshot | None, now: TaskSnapshot) -> bool:
-    """Whether a claimed end is to be believed: two polls, which are an interval apart, say the same."""
-    return now.claimed_status is not None and before is not None and before.claimed_status is now.claimed_status
+def is_confirmed(before: TaskStatus | None, now: TaskSnapshot) -> bool:
+    """Whether a claimed end is to be believed: the poll before, an interval ago, claimed the same."""
+    return now.claimed_status is not None and before is now.claimed_status
 
 
 def may_become(now: TaskStatus | None, then: TaskStatus) -> bool:

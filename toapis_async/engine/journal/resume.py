@@ -143,7 +143,8 @@ def error_of(record: Record) -> ToAPIsError | None:
 
 def snapshot_of(record: Record) -> TaskSnapshot:
     """The final state of a task that ended, under the ids it is known by."""
-    snapshot = decode_task(Answer(200, {}, (record.answer or "{}").encode()), record.task_id)
+    answer = Answer(200, {}, (record.answer or "{}").encode())
+    snapshot = decode_task(answer, record.task_id, kind=record.intent.kind)
     return with_id(snapshot, record.task_id or snapshot.task_id, record.intent.client_business_id)
 
 

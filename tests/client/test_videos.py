@@ -1,0 +1,171 @@
+"""Videos from the request to the file, both kinds side by side, tokens, and prices, over real sockets."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from decimal import Decimal
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from toapis_async import (
+    ImageRequest,
+    InvalidRequest,
+    Settings,
+    TaskNotFound,
+    ToAPIs,
+    VideoRequest,
+    WaitTimeout,
+)
+from toapis_async.protocol.token import PREFIX, decode_token
+
+from ..engine.kit import KEY, FakeService, answer, served, task
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+BOAT: dict[str, Any] = {"model": "seedance-2", "prompt": "a paper boat in the rain", "duration": 5}
+LINK = "https://files.toapis.com/a.png"
+
+
+async def test_a_video_is_made_and_saved(tmp_path: Path) -> None:
+    async with served({"pictures": True}) as (sandbox, client):
+        generation = await client.generate(VideoRequest(**BOAT))
+        (video,) = generation.videos
+        assert generation.images == ()
+        assert generation.files == (video,)
+        assert generation.model == "seedance-2"
+        (file,) = await generation.save(tmp_path)
+        assert file.suffix == ".mp4"
+        assert b"ftyp" in file.read_bytes()[:16]
+        assert not sandbox.ledger.paid_twice()
+
+
+async def test_local_files_of_a_video_are_uploaded_where_they_stand() -> None:
+    picture = b"\x89PNG\r\n\x1a\n" + b"\0" * 64
+    request = VideoRequest(**BOAT, image_with_roles=[{"url": picture, "role": "first_frame"}])
+    async with served() as (sandbox, client):
+        await client.generate(request)
+        (entry,) = sandbox.ledger.entries
+        assert entry.kind == "video"
+        (sent,) = cast("list[dict[str, str]]", entry.request["image_with_roles"])
+        assert sent["role"] == "first_frame"
+        assert entry.references == (sent["url"],)
+        assert sent["url"].startswith("http")
+
+
+async def test_either_kind_is_found_without_saying_which() -> None:
+    async with served() as (_, client):
+        image = await client.submit({"prompt": "a kite", "client_business_id": "the-kite"})
+        video = await client.submit({"kind": "video", **BOAT, "client_business_id": "the-boat"})
+        assert (image.kind, video.kind) == ("image", "video")
+        await asyncio.gather(image, video)
+        for name, kind in (("the-kite", "image"), ("the-boat", "video")):
+            found = await client.find(name)
+            assert found is not None
+            assert found.kind == kind
+            snapshot = await client.status(name)
+            assert (len(snapshot.images), len(snapshot.videos)) == ((1, 0) if kind == "image" else (0, 1))
+        assert await client.find("the-boat", "image") is None
+        assert len((await client.attach(video.task_id)).videos) == 1
+        assert len((await client.attach(video.task_id, "video")).videos) == 1
+        with pytest.raises(TaskNotFound):
+            await client.attach(video.task_id, "image")
+        with pytest.raises(TaskNotFound):
+            await client.attach("nobody's")
+
+
+@pytest.mark.parametrize("ask", ["attach", "find", "status"])
+async def test_another_kind_is_refused(ask: str) -> None:
+    kind: Any = "sound"
+    async with served() as (_, client):
+        with pytest.raises(InvalidRequest, match="kind is 'image' or 'video', not 'sound'"):
+            await getattr(client, ask)("an-id", kind)
+
+
+async def test_a_token_goes_on_in_another_client_with_its_kind_and_its_age() -> None:
+    async with served() as (sandbox, client):
+        handle = await client.submit(VideoRequest(**BOAT, client_business_id="the-boat"))
+        text = handle.token()
+        token = decode_token(text)
+        assert token is not None
+        assert (token.kind, token.task_id, token.client_business_id) == ("video", handle.task_id, "the-boat")
+        assert (token.request_class, token.age_factor) == ("seedance-2  5", 2)
+        assert token.submitted_at == pytest.approx(time.time(), abs=30)
+        async with ToAPIs(KEY, base_url=sandbox.base_url, settings=Settings(min_poll_interval_s=0.02)) as other:
+            again = other.attach(text)
+            assert (again.kind, again.task_id) == ("video", handle.task_id)
+            assert len((await again).videos) == 1
+            assert decode_token(again.token()) is not None
+
+
+def test_a_damaged_token_is_refused_and_an_id_is_none() -> None:
+    assert decode_token("task_1") is None
+    for text in (PREFIX, PREFIX + "!!", PREFIX + "e30", PREFIX + "WzFd", PREFIX + "é", PREFIX + "A" * 9_999):
+        with pytest.raises(InvalidRequest, match="cut or changed"):
+            decode_token(text)
+
+
+@pytest.mark.looptime
+async def test_a_time_out_hands_out_the_token(service: FakeService) -> None:
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        with pytest.raises(WaitTimeout) as caught:
+            await client.generate("a kite", timeout_s=1)
+        assert caught.value.token is not None
+        token = decode_token(caught.value.token)
+        assert token is not None
+        assert token.task_id == caught.value.task_id
+
+
+# ------------------------------------------------------------------------------------------------ others' words
+
+
+@pytest.mark.looptime
+async def test_another_gateways_end_is_believed_at_the_second_poll(service: FakeService) -> None:
+    ended = task("task_1", "SUCCESS", result={"data": [{"url": LINK}]})
+    service.on_query.extend(answer(200, ended) for _ in range(2))
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        generation = await client.generate("a kite")
+    assert [image.url for image in generation.images] == [LINK]
+    assert len(service.queries("task_1")) == 2
+
+
+@pytest.mark.looptime
+async def test_a_claim_that_is_taken_back_is_none(service: FakeService) -> None:
+    service.service_time_s = 60.0
+    claim = task("task_1", "error", error={"code": "x", "message": "no"})
+    service.on_query.extend([answer(200, claim), answer(200, task("task_1", "in_progress")), answer(200, claim)])
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        generation = await client.generate("a kite")
+    assert generation.images
+
+
+# ------------------------------------------------------------------------------------------------ prices
+
+
+async def test_prices_are_those_of_the_key() -> None:
+    async with served() as (_, client):
+        images, videos = await client.prices(), await client.prices(type="video")
+        assert {price.type for price in images} == {"image"}
+        assert {price.type for price in videos} == {"video"}
+        of_one = await client.prices("gpt-image-2-vip")
+        assert of_one
+        assert {price.model for price in of_one} == {"gpt-image-2-vip"}
+        assert all(isinstance(price.unit_price, Decimal) for price in of_one)
+
+
+@pytest.mark.looptime
+async def test_a_cursor_that_never_ends_is_not_followed_for_ever(service: FakeService) -> None:
+    page = {"data": [], "has_more": True}
+    service.on_query.extend(answer(200, {**page, "next_after": str(number)}) for number in range(110))
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        assert await client.prices() == ()
+    assert len(service.of("prices")) == 100
+
+
+async def test_a_typo_in_a_closed_field_is_seen_by_type_checkers() -> None:
+    async with served() as (_, client):
+        with pytest.raises(InvalidRequest, match="quality='hihg'"):
+            await client.generate("a kite", quality="hihg")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+        assert (await client.generate(ImageRequest("a kite"), quality="high")).images
