@@ -38,24 +38,24 @@ def anyone(session: aiohttp.ClientSession, sandbox: Sandbox) -> Caller:
     return Caller(session, sandbox, key=None)
 
 
-async def act(anyone: Caller, path: str, **asked: object) -> Reply:
-    return await anyone.call("POST", f"/_sandbox/{path}", json=asked)
+async def act(anyone: Caller, path: str, **parameters: object) -> Reply:
+    return await anyone.call("POST", f"/_sandbox/{path}", json=parameters)
 
 
-async def told(anyone: Caller, path: str) -> dict[str, Any]:
+async def read(anyone: Caller, path: str) -> dict[str, Any]:
     return (await anyone.call("GET", f"/_sandbox/{path}")).body
 
 
 # ------------------------------------------------------------------------------------------------ what it does
 
 
-async def test_the_state_tells_tasks_charges_requests_and_events(
+async def test_the_state_has_tasks_charges_requests_and_events(
     sandbox: Sandbox, caller: Caller, anyone: Caller
 ) -> None:
     kite, ship = await caller.task("a kite"), await caller.task("a ship")
     sandbox.finish(kite)
     sandbox.fail(ship)
-    state = await told(anyone, "state")
+    state = await read(anyone, "state")
     assert state["tasks"] == {"queued": 0, "in_progress": 0, "completed": 1, "failed": 1}
     assert [(task["prompt"], task["status"]) for task in state["latest"]] == [
         ("a ship", "failed"),
@@ -67,18 +67,18 @@ async def test_the_state_tells_tasks_charges_requests_and_events(
     assert state["events"] == []
 
 
-async def test_ledger_and_requests_are_told_without_the_key(caller: Caller, anyone: Caller) -> None:
+async def test_ledger_and_requests_are_listed_without_the_key(caller: Caller, anyone: Caller) -> None:
     task_id = await caller.task("a kite", client_business_id="kite-1", metadata={"shelf": 3})
     await caller.query(task_id)
-    [entry] = (await told(anyone, "ledger"))["entries"]
+    [entry] = (await read(anyone, "ledger"))["entries"]
     assert (entry["task_id"], entry["client_business_id"]) == (task_id, "kite-1")
     assert (entry["kind"], entry["references"]) == ("image", 0)
     assert entry["request"]["metadata"] == {"shelf": 3}
-    requests = await told(anyone, "requests")
+    requests = await read(anyone, "requests")
     assert [request["kind"] for request in requests["log"]] == ["submit", "query"]
     assert requests["log"][1]["task_id"] == task_id
     assert {"kind": "query", "status": 200, "times": 1} in requests["statuses"]
-    everything = json.dumps([await told(anyone, path) for path in ("state", "ledger", "requests")])
+    everything = json.dumps([await read(anyone, path) for path in ("state", "ledger", "requests")])
     assert "sk-one" not in everything
 
 
@@ -91,15 +91,15 @@ async def test_faults_are_scripted_and_drawn_and_cleared(sandbox: Sandbox, calle
         ("query", "kite-1", (None, Fault.ERROR_500, Fault.RATE_LIMITED.lasting(7), slow)),
     )
     assert sandbox.faults.chances == (("submit", Fault.LOST_ANSWER, 0.25),)
-    faults = (await told(anyone, "state"))["faults"]
+    faults = (await read(anyone, "state"))["faults"]
     assert faults["scripts"] == [{"kind": "query", "about": "kite-1", "steps": steps}]
     assert faults["chances"] == [{"kind": "submit", "fault": "lost_answer", "probability": 0.25}]
     await act(anyone, "faults/clear")
-    faults = (await told(anyone, "state"))["faults"]
+    faults = (await read(anyone, "state"))["faults"]
     assert (faults["scripts"], faults["chances"]) == ([], [])
     await act(anyone, "faults/script", kind="balance", steps=["error_500"])
     assert (await caller.call("GET", "/v1/balance")).status == 500
-    assert (await told(anyone, "state"))["faults"]["happened"] == [
+    assert (await read(anyone, "state"))["faults"]["happened"] == [
         {"kind": "balance", "fault": "error_500", "times": 1}
     ]
 
@@ -164,7 +164,7 @@ async def test_a_kept_sandbox_is_not_reset(session: aiohttp.ClientSession, tmp_p
 
 
 @pytest.mark.parametrize(
-    ("path", "asked", "words"),
+    ("path", "parameters", "expected"),
     [
         ("faults/script", {"kind": "query"}, "steps must be a list"),
         ("faults/script", {"kind": "query", "steps": ["lost_anser"]}, "'lost_anser' is not a valid Fault"),
@@ -185,10 +185,12 @@ async def test_a_kept_sandbox_is_not_reset(session: aiohttp.ClientSession, tmp_p
         ("faults/script", {"kind": "query", "steps": [{"fault": "slow", "lasting_s": 10**400}]}, "of at most"),
     ],
 )
-async def test_nonsense_is_told_as_such(anyone: Caller, path: str, asked: dict[str, object], words: str) -> None:
-    refused = await act(anyone, path, **asked)
+async def test_a_wrong_command_is_refused_with_its_reason(
+    anyone: Caller, path: str, parameters: dict[str, object], expected: str
+) -> None:
+    refused = await act(anyone, path, **parameters)
     assert refused.status == 400
-    assert words in refused.body["error"]
+    assert expected in refused.body["error"]
 
 
 # ------------------------------------------------------------------------------------------------ for whom
@@ -303,11 +305,11 @@ DOCUMENTED = re.findall(r"^control \$AT/(\S+) -d '(.*)'$", DOCS.read_text(), re.
 
 @pytest.mark.parametrize(("path", "body"), DOCUMENTED)
 async def test_what_is_documented_is_obeyed(caller: Caller, path: str, body: str) -> None:
-    asked = json.loads(body)
-    if "task_id" in asked:
-        asked["task_id"] = await caller.task()
+    parameters = json.loads(body)
+    if "task_id" in parameters:
+        parameters["task_id"] = await caller.task()
     timeout = aiohttp.ClientTimeout()  # as above: the clock jumps
-    assert (await caller.call("POST", f"/_sandbox/{path}", json=asked, timeout=timeout)).body == {"ok": True}
+    assert (await caller.call("POST", f"/_sandbox/{path}", json=parameters, timeout=timeout)).body == {"ok": True}
 
 
 def test_every_command_is_documented() -> None:

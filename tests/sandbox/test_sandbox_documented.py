@@ -32,7 +32,7 @@ class Stage:
         self.sandbox.faults.script("submit", tuple(faults))
         return await self.caller.call("POST", "/v1/images/generations", json={**SEED, **fields})
 
-    async def asked(self, *faults: Fault, after_s: float = 10, **fields: Any) -> Reply:
+    async def polled(self, *faults: Fault, after_s: float = 10, **fields: Any) -> Reply:
         """A task with these traits, asked for so long after its submission."""
         body = (await self.submitted(*faults, **fields)).body
         self._clock.advance(after_s)
@@ -56,7 +56,7 @@ class Stage:
         self.sandbox.faults.script("pricing", tuple(faults))
         return await self.caller.call("GET", f"/v1/pricing?{query}")
 
-    async def asked_for(self, wanted: str, *faults: Fault) -> Reply:
+    async def polled_for(self, wanted: str, *faults: Fault) -> Reply:
         self.sandbox.faults.script("query", tuple(faults))
         return await self.caller.query(wanted)
 
@@ -66,30 +66,32 @@ class Stage:
 
 
 REQUESTED = {"request", "edit", "videoRequest"}
-TOLD: dict[str, Callable[[Stage], Awaitable[Reply]]] = {
+REPLIES: dict[str, Callable[[Stage], Awaitable[Reply]]] = {
     "the answer to it [seed]": lambda s: s.submitted(),
-    "the answer to a submission that has begun already, without metadata [docs]": lambda s: s.asked(
+    "the answer to a submission that has begun already, without metadata [docs]": lambda s: s.polled(
         Fault.WITHOUT_METADATA, after_s=5
     ),
     "the answer to a submission that names task_id and is pending [field]": lambda s: s.submitted(
         Fault.TASK_ID_FOR_ID, Fault.STATUS_PENDING
     ),
-    "a completed task [docs]": lambda s: s.asked(client_business_id="order-1"),
-    "a completed task with a top-level url and a settled billing [docs, field]": lambda s: s.asked(
+    "a completed task [docs]": lambda s: s.polled(client_business_id="order-1"),
+    "a completed task with a top-level url and a settled billing [docs, field]": lambda s: s.polled(
         Fault.RESULT_TOP_URL
     ),
-    "a completed task whose result has more items and fields [docs]": lambda s: s.asked(Fault.RESULT_EXTRA_FIELDS, n=2),
-    "a failed task [docs]": lambda s: s.asked(Fault.TASK_FAILS),
-    "a failed task with a fail_reason and a refund [field]": lambda s: s.asked(Fault.TASK_FAILS_FAIL_REASON),
+    "a completed task whose result has more items and fields [docs]": lambda s: s.polled(
+        Fault.RESULT_EXTRA_FIELDS, n=2
+    ),
+    "a failed task [docs]": lambda s: s.polled(Fault.TASK_FAILS),
+    "a failed task with a fail_reason and a refund [field]": lambda s: s.polled(Fault.TASK_FAILS_FAIL_REASON),
     "too fast [docs]": lambda s: s.submitted(Fault.RATE_LIMITED),
     "too fast, the code as a number [field]": lambda s: s.submitted(Fault.RATE_LIMITED, Fault.NUMERIC_CODES),
     "the limiter is down [docs]": lambda s: s.submitted(Fault.LIMITER_DOWN),
     "no channel for the model [field]": lambda s: s.submitted(model="nobody-has-it"),
     "a bad request [docs]": lambda s: s.submitted(size="auto"),
     "webhooks are off [docs]": lambda s: s.submitted(callback_url=HOOK),
-    "an unknown task [field]": lambda s: s.asked_for("x", Fault.NOT_EXIST),
-    "an unknown task [docs]": lambda s: s.asked_for("x"),
-    "an unknown task, the code as a number [field]": lambda s: s.asked_for("x", Fault.NUMERIC_CODES),
+    "an unknown task [field]": lambda s: s.polled_for("x", Fault.NOT_EXIST),
+    "an unknown task [docs]": lambda s: s.polled_for("x"),
+    "an unknown task, the code as a number [field]": lambda s: s.polled_for("x", Fault.NUMERIC_CODES),
     "a bad key [docs]": lambda s: s.stranger.submit(),
     "a bad key [field]": lambda s: s.submitted(Fault.UNAUTHORIZED),
     "balance too low [docs]": lambda s: s.submitted(n=50, quality="high", resolution="4k"),
@@ -110,13 +112,13 @@ TOLD: dict[str, Callable[[Stage], Awaitable[Reply]]] = {
     ),
     "a completed video that used a tool [docs]": lambda s: s.finished_video(tools=[{"type": "web_search"}]),
     "the answer to a remix [docs]": lambda s: s.remix(),
-    "a failed task whose bill is pending [docs]": lambda s: s.asked(Fault.TASK_FAILS, Fault.BILL_PENDING),
-    "a failed task that is refunded [docs]": lambda s: s.asked(Fault.TASK_FAILS),
-    "a failed task at progress 100 with an upstream's code [docs]": lambda s: s.asked(Fault.TASK_FAILS_AT_100),
-    "a completed task with its usage [docs]": lambda s: s.asked(
+    "a failed task whose bill is pending [docs]": lambda s: s.polled(Fault.TASK_FAILS, Fault.BILL_PENDING),
+    "a failed task that is refunded [docs]": lambda s: s.polled(Fault.TASK_FAILS),
+    "a failed task at progress 100 with an upstream's code [docs]": lambda s: s.polled(Fault.TASK_FAILS_AT_100),
+    "a completed task with its usage [docs]": lambda s: s.polled(
         model="gpt-image-2.5-flare-vip", size="1024x1024", quality="high"
     ),
-    "a completed task in layers [docs]": lambda s: s.asked(model="doubao-seedream-5-0-pro", layer_decomposition=True),
+    "a completed task in layers [docs]": lambda s: s.polled(model="doubao-seedream-5-0-pro", layer_decomposition=True),
     "balance too low, as a 403 [field]": lambda s: s.submitted(Fault.QUOTA_403),
     "a model that the key may not use [field]": lambda s: s.submitted(Fault.MODEL_FORBIDDEN),
     "a real person in a reference [field]": lambda s: s.submitted(Fault.FAIL_TO_FETCH),
@@ -147,48 +149,48 @@ async def session() -> Any:
         yield session
 
 
-def assert_tells(body: Any, documented: Any, place: str = "$") -> None:
+def assert_has_fields(body: Any, documented: Any, place: str = "$") -> None:
     """Every documented field is there, with a value of the same JSON type, all the way down."""
     assert type(body) is type(documented) or {type(body), type(documented)} == {int, float}, place
     if isinstance(documented, dict):
         for name, value in documented.items():
             assert name in body, f"{place}.{name}"
-            assert_tells(body[name], value, f"{place}.{name}")
+            assert_has_fields(body[name], value, f"{place}.{name}")
     elif isinstance(documented, list):
         assert len(body) == len(documented) or place.endswith(".prices"), place
         for index, value in enumerate(documented):
-            assert_tells(body[index], value, f"{place}[{index}]")
+            assert_has_fields(body[index], value, f"{place}[{index}]")
 
 
-WORDS = {"status", "object", "model", "code", "type", "mime_type", "credits_per_usd", "api_version", "task_type"}
+FIXED = {"status", "object", "model", "code", "type", "mime_type", "credits_per_usd", "api_version", "task_type"}
 """Fields whose very value is documented."""
 
 
-def words_of(body: Any, inside: str = "") -> set[tuple[str, Any]]:
+def fixed_values_of(body: Any, inside: str = "") -> set[tuple[str, Any]]:
     if isinstance(body, list):
-        return {word for member in body for word in words_of(member, inside)}
+        return {word for member in body for word in fixed_values_of(member, inside)}
     if not isinstance(body, dict):
-        return {(inside, body)} if inside in WORDS else set()
-    return {word for name, member in body.items() for word in words_of(member, name)}
+        return {(inside, body)} if inside in FIXED else set()
+    return {word for name, member in body.items() for word in fixed_values_of(member, name)}
 
 
 def test_the_sandbox_is_asked_for_every_documented_answer() -> None:
     answers_ = {one["what"] for one in DOCUMENTED if one["is"] not in REQUESTED | {"webhookEvent"}}
-    assert TOLD.keys() == answers_
+    assert REPLIES.keys() == answers_
 
 
-@pytest.mark.parametrize("one", [one for one in DOCUMENTED if one["what"] in TOLD], ids=lambda one: one["what"])
-async def test_the_sandbox_tells_every_documented_field(one: dict[str, Any], stage: Stage) -> None:
-    reply = await TOLD[one["what"]](stage)
+@pytest.mark.parametrize("one", [one for one in DOCUMENTED if one["what"] in REPLIES], ids=lambda one: one["what"])
+async def test_the_sandbox_has_every_documented_field(one: dict[str, Any], stage: Stage) -> None:
+    reply = await REPLIES[one["what"]](stage)
     assert reply.status == one.get("status", 200)
     assert complaints(reply.body, one["is"]) == []
-    assert_tells(reply.body, one["body"])
-    missing = words_of(one["body"]) - words_of(reply.body)
+    assert_has_fields(reply.body, one["body"])
+    missing = fixed_values_of(one["body"]) - fixed_values_of(reply.body)
     assert missing <= {("model", "gpt-image-2-official"), ("code", "upstream_timeout")}
 
 
 @pytest.mark.parametrize("one", [one for one in DOCUMENTED if one["is"] == "webhookEvent"], ids=lambda one: one["what"])
-async def test_the_sandboxs_events_tell_every_documented_field(one: dict[str, Any], stage: Stage, clock: Clock) -> None:
+async def test_the_sandboxs_events_have_every_documented_field(one: dict[str, Any], stage: Stage, clock: Clock) -> None:
     if one["body"]["type"] == "endpoint.test":
         body = answers.test_event("evt_1", 5)
     else:
@@ -200,8 +202,8 @@ async def test_the_sandboxs_events_tell_every_documented_field(one: dict[str, An
         task.end(clock(), None if one["body"]["type"] == "generation.completed" else Failure())
         body = answers.event(task, "evt_1", clock(), stage.sandbox._links(task), "always")
     assert complaints(body, "webhookEvent") == []
-    assert_tells(body, one["body"])
-    assert words_of(one["body"]) <= words_of(body)
+    assert_has_fields(body, one["body"])
+    assert fixed_values_of(one["body"]) <= fixed_values_of(body)
 
 
 @pytest.mark.parametrize("billing", ["always", "refunds", "never"])
@@ -214,7 +216,7 @@ async def test_every_form_of_a_task_fits_the_schema(
         stage = Stage(session, sandbox, clock)
         for fault in shapes:
             for after_s in (0, 5, 10):
-                body = (await stage.asked(fault, Fault.NUMERIC_CODES, after_s=after_s, n=2)).body
+                body = (await stage.polled(fault, Fault.NUMERIC_CODES, after_s=after_s, n=2)).body
                 assert complaints(body, "task") == [], fault
 
 

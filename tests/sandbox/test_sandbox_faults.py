@@ -217,7 +217,7 @@ async def test_the_401_of_the_field_has_an_empty_code(sandbox: Sandbox, caller: 
         (Fault.STATUS_UNKNOWN, "rendering"),
     ],
 )
-async def test_odd_status_words_stand_for_unfinished_tasks_only(
+async def test_odd_statuses_stand_for_unfinished_tasks_only(
     sandbox: Sandbox, caller: Caller, clock: Clock, fault: Fault, word: str
 ) -> None:
     plain = await caller.task()
@@ -279,7 +279,7 @@ async def test_a_task_id_may_stand_for_the_id_and_metadata_be_absent(sandbox: Sa
         (Fault.TASK_FAILS_MESSAGE, "message"),
     ],
 )
-async def test_a_task_fails_and_tells_it_in_every_way_that_was_seen(
+async def test_a_task_fails_in_every_form_that_was_seen(
     sandbox: Sandbox, caller: Caller, clock: Clock, fault: Fault, where: str
 ) -> None:
     at_once, later = await caller.task("at once"), None

@@ -12,6 +12,7 @@ import sqlite3
 import subprocess
 import sys
 import time
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
@@ -235,6 +236,15 @@ async def test_a_file_of_another_version_is_refused(tmp_path: Path) -> None:
         ours.execute("PRAGMA user_version = 99")
     ours.close()
     with pytest.raises(StateDirError, match="another version"):
+        await Sandbox(state_dir=tmp_path, pictures=False).start()
+
+
+async def test_a_task_that_is_refused_by_now_is_no_traceback(tmp_path: Path, session: aiohttp.ClientSession) -> None:
+    async with Sandbox(state_dir=tmp_path, pictures=False) as sandbox:
+        await Caller(session, sandbox).task()
+    with closing(sqlite3.connect(tmp_path / "sandbox.sqlite3")) as ours, ours:
+        ours.execute("UPDATE task SET doc = replace(doc, ?, 'gone')", (VIP,))
+    with pytest.raises(StateDirError, match="holds a task that this version of the sandbox refuses"):
         await Sandbox(state_dir=tmp_path, pictures=False).start()
 
 

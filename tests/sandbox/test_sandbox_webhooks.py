@@ -31,7 +31,7 @@ def quick_retries(monkeypatch: pytest.MonkeyPatch) -> None:
 # ------------------------------------------------------------------------------------------------ the event
 
 
-async def test_a_completed_task_is_told_in_the_documented_words(
+async def test_a_completed_task_is_sent_as_documented(
     pushing: Sandbox, receiver: Receiver, caller: Caller, clock: Clock
 ) -> None:
     task_id = await caller.task("kite", client_business_id="mine", n=2)
@@ -70,7 +70,7 @@ async def test_a_completed_task_is_told_in_the_documented_words(
     assert body["id"].startswith("evt_")
 
 
-async def test_a_failed_task_is_told_with_its_reason(pushing: Sandbox, receiver: Receiver, caller: Caller) -> None:
+async def test_a_failed_task_is_sent_with_its_reason(pushing: Sandbox, receiver: Receiver, caller: Caller) -> None:
     task_id = await caller.task("kite")
     pushing.fail(task_id, "generation_failed", "no luck")
     await until(lambda: receiver.seen)
@@ -103,9 +103,7 @@ async def test_an_event_of_a_failure_comes_after_the_refund_and_both_kinds_carry
     assert failed["billing"] == {"status": "refunded", "credits": "0", "cost_usd": "0"}
 
 
-async def test_a_task_is_told_at_its_appointed_time_without_anybody_asking(
-    receiver: Receiver, session: aiohttp.ClientSession
-) -> None:
+async def test_an_event_is_sent_in_time_without_any_query(receiver: Receiver, session: aiohttp.ClientSession) -> None:
     async with Sandbox(service_time_s=0.02, pictures=False, webhook_url=receiver.url, webhook_secret=SECRET) as sandbox:
         task_id = await Caller(session, sandbox).task("kite")
         await until(lambda: receiver.seen)

@@ -17,6 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeVar, cast
 
 from toapis_async.sandbox.faults import Fault
+from toapis_async.sandbox.jobs import RefusedError
 from toapis_async.sandbox.tasks import Failure, Task
 from toapis_async.sandbox.validation import GENERATIONS
 from toapis_async.sandbox.video_validation import understand
@@ -174,7 +175,7 @@ class FolderStore:
             (self._folder / "uploads").mkdir(mode=0o700, parents=True, exist_ok=True)
             self._connection = self._connected()
             return self._known()
-        except sqlite3.DatabaseError as error:
+        except (sqlite3.DatabaseError, RefusedError) as error:
             if self._connection is not None:
                 self._connection.close()
                 self._connection = None
@@ -247,7 +248,9 @@ def _pragma(connection: sqlite3.Connection, name: str) -> int:
     return cast("int", connection.execute(f"PRAGMA {name}").fetchone()[0])
 
 
-def _description(error: sqlite3.DatabaseError, folder: Path) -> str:
+def _description(error: sqlite3.DatabaseError | RefusedError, folder: Path) -> str:
+    if isinstance(error, RefusedError):
+        return f"{folder / _FILE} holds a task that this version of the sandbox refuses: {error}"
     if "locked" in str(error):
         return f"another sandbox has {folder} open"
     return f"{folder / _FILE} can't be read: {error}"

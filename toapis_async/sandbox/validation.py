@@ -37,10 +37,7 @@ def understand_image(body: object, path: str = GENERATIONS) -> ImageJob:
     fields = object_of(body)
     model = _model(fields, path)
     metadata = metadata_of(fields)
-    check_types(fields, _TEXTS, str)
-    check_types(fields, ("seed", "output_compression"), int)
-    check_types(fields, ("layer_decomposition",), bool)
-    check_types(metadata, _METADATA_FLAGS, bool, "metadata.")
+    _check_types(fields, metadata)
     references = _references(model, fields, path)
     resolution, quality = _resolution(model, fields, metadata), _quality(model, fields, references)
     size, (width, height) = _size(model, fields, resolution)
@@ -100,6 +97,13 @@ def _model(fields: JsonObject, path: str) -> ImageModel:
     if path == GENERATIONS and model.only_edits:
         raise invalid(f"model {name} is only available on {EDITS}", "model")
     return model
+
+
+def _check_types(fields: JsonObject, metadata: JsonObject) -> None:
+    check_types(fields, _TEXTS, str)
+    check_types(fields, ("seed", "output_compression"), int)
+    check_types(fields, ("layer_decomposition",), bool)
+    check_types(metadata, _METADATA_FLAGS, bool, "metadata.")
 
 
 def _resolution(model: ImageModel, fields: JsonObject, metadata: JsonObject) -> str:

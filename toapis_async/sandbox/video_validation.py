@@ -45,10 +45,7 @@ def understand_video(body: object, path: str = VIDEOS) -> VideoJob:
     fields = object_of(body)
     model, source_id = _model(fields, path)
     metadata = metadata_of(fields)
-    check_types(fields, ("callback_url", "negative_prompt", "trace_id"), str)
-    check_types(fields, ("seed",), int)
-    check_types(fields, _FLAGS, bool)
-    check_types(metadata, ("off_peak", "enable_gif"), bool, "metadata.")
+    _check_types(fields, metadata)
     inputs = _inputs(model, fields, metadata)
     _check_inputs(model, fields, inputs, remixed=source_id is not None)
     prompt = prompt_of(fields, model.prompt_limit, optional=any(inputs.values()))
@@ -102,6 +99,13 @@ def _model(fields: JsonObject, path: str) -> tuple[VideoModel, str | None]:
     if not (model.remixes if match[2] == "remix" else model.extends):
         raise invalid(f"model {name} can't {match[2]} a video", "model")
     return model, match[1]
+
+
+def _check_types(fields: JsonObject, metadata: JsonObject) -> None:
+    check_types(fields, ("callback_url", "negative_prompt", "trace_id"), str)
+    check_types(fields, ("seed",), int)
+    check_types(fields, _FLAGS, bool)
+    check_types(metadata, ("off_peak", "enable_gif"), bool, "metadata.")
 
 
 def _duration_s(model: VideoModel, fields: JsonObject, resolution: str) -> int:

@@ -30,7 +30,7 @@ class Scenario:
 
 
 SECOND_POLL_FAILS: Final = Scenario({"query": (None, Fault.ERROR_500)}, {"service_time_s": 60.0})
-"""The first look at a task sees it at work, the second is answered 500, a later one sees it completed."""
+"""The first poll of a task finds it at work, the second is answered 500, a later one finds it completed."""
 ANSWER_LOST: Final = Scenario({"submit": (Fault.LOST_ANSWER,)})
 """The first submission is accepted and charged, and its answer never comes: the client finds the task by its id."""
 NOT_SENT: Final = Scenario({"submit": (Fault.DROPPED,)})
@@ -42,7 +42,7 @@ OUT_OF_CREDITS: Final = Scenario(options={"credits": 0.0})
 TASK_FAILS: Final = Scenario({"submit": (Fault.TASK_FAILS,)})
 """The first task fails and is refunded: `TaskFailed`."""
 TASK_VANISHES: Final = Scenario({"query": (Fault.TASK_VANISHES,)})
-"""The first task that is looked at is unknown to the service from then on: `TaskNotFound`, after a while."""
+"""The first task that is polled is unknown to the service from then on: `TaskNotFound`, after a while."""
 EXPIRES_BEFORE_DOWNLOAD: Final = Scenario({"submit": (Fault.FILES_EXPIRE,)})
 """The first task completes, and its files are gone before they can be fetched: `LinkExpired`."""
 NEVER_ENDS: Final = Scenario(options={"service_time_s": float("inf")})
