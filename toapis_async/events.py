@@ -113,6 +113,16 @@ class TaskPolled:
 
 
 @frozen
+class UnknownStatus:
+    """A task has a status that nobody knows; it is taken for unfinished. Told once for each word."""
+
+    at_s: float
+    task_id: str
+    client_business_id: str | None
+    raw_status: str
+
+
+@frozen
 class TaskEnded:
     """Watching a task ended: with `status` the service's final state, or None and the `reason` otherwise."""
 
@@ -156,6 +166,7 @@ Event: TypeAlias = (
     | SubmitLost
     | TaskAccepted
     | TaskPolled
+    | UnknownStatus
     | TaskEnded
     | Throttled
     | FileSaved

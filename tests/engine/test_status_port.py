@@ -54,7 +54,7 @@ async def test_tasks_due_together_are_asked_for_together_and_each_hears_its_own(
     port, emit = ManyAtOnce(), Emitter(())
     agenda = Agenda(Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1)))
     tasks = Tasks(agenda, settings, emit)
-    poller = Poller(port=port, agenda=agenda, tasks=tasks, settings=settings)
+    poller = Poller(port=port, agenda=agenda, tasks=tasks, settings=settings, emit=emit)
     names = [f"task_{number}" for number in range(149)] + ["lost"]
     entries = [tasks.watch(IMAGES, name, start="new") for name in names]
     polling = asyncio.create_task(poller.run())

@@ -136,7 +136,7 @@ class Engine:
             )
         )
         self.transport.open()
-        poller = Poller(port=self.queries, agenda=agenda, tasks=self.tasks, settings=settings)
+        poller = Poller(port=self.queries, agenda=agenda, tasks=self.tasks, settings=settings, emit=self.emit)
         self._polling = self._loop.create_task(poller.run(), name="toapis-poller")
         self._polling.add_done_callback(self._poller_ended)
 

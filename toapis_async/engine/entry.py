@@ -46,6 +46,7 @@ class Entry:
     failures: int = 0  #: polls in a row that got no usable answer
     claimed: TaskStatus | None = None  #: what the last poll's word claims of its end
     request_class: str | None = None
+    without_files: int = 0  #: reports that it is completed, but named no file
     fallback: Endpoint | None = None  #: where else it may be found, for one whose kind nobody told
     on_end: Callable[[Entry], None] | None = None
     _latest: TaskSnapshot | bytes | None = field(default=None, init=False)
@@ -91,7 +92,7 @@ class Entry:
 
     def update(self, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
         """This is how the task stands; `body` is the answer that said so."""
-        self.status, self.progress = snapshot.status, snapshot.progress
+        self.status, self.progress, self.claimed = snapshot.status, snapshot.progress, snapshot.claimed_status
         if body is None or snapshot.status.is_final:
             self._latest = with_id(snapshot, self.task_id, self.client_business_id)
         else:

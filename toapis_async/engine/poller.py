@@ -5,27 +5,31 @@ from __future__ import annotations
 import asyncio
 import logging
 from itertools import islice
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
-from toapis_async.errors import ServiceError, TaskNotFound, ToAPIsError, UnreadableAnswer
+from toapis_async.errors import AuthenticationFailed, ServiceError, TaskNotFound, ToAPIsError, UnreadableAnswer
+from toapis_async.events import UnknownStatus
 from toapis_async.log import logger
-from toapis_async.protocol.lifecycle import is_confirmed
+from toapis_async.protocol.lenient import shorten
+from toapis_async.protocol.lifecycle import is_confirmed, is_unknown
 from toapis_async.protocol.wire import decode_task
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
     from toapis_async.engine.agenda import Agenda
+    from toapis_async.engine.emitter import Emitter
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.queries import StatusPort
     from toapis_async.engine.tasks import Tasks
     from toapis_async.protocol.lenient import Answer
     from toapis_async.settings import Settings
-    from toapis_async.task import TaskSnapshot
 
 
-UNREADABLE_POLLS = 3
-"""A task that is completed, but whose result can't be read in this many polls, is given to its waiters as such."""
+MOST_FAILURES: Final = 3
+"""Polls in a row that lead to nothing, before the watch ends."""
+MOST_UNKNOWN: Final = 100
+"""Unknown status words that are told, each once."""
 
 
 class Poller:
@@ -35,12 +39,15 @@ class Poller:
     is back on the agenda only after its poll has ended.
     """
 
-    def __init__(self, *, port: StatusPort, agenda: Agenda, tasks: Tasks, settings: Settings) -> None:
+    def __init__(self, *, port: StatusPort, agenda: Agenda, tasks: Tasks, settings: Settings, emit: Emitter) -> None:
         self._port = port
         self._agenda = agenda
         self._tasks = tasks
         self._settings = settings
+        self._emit = emit
         self._loop = asyncio.get_running_loop()
+        self._refused: tuple[float, int] | None = None  # since when, and how many polls in a row, of whichever task
+        self._unknown: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled. An unexpected error here is a bug of ours; the client then ends every watch with it."""
@@ -77,22 +84,59 @@ class Poller:
         try:
             if isinstance(answer, ToAPIsError):
                 raise answer
-            if entry.claimed is not None or not entry.is_repeated_by(answer.body):
-                self._tasks.saw(entry, _read(entry, answer), answer.body)
+            self._refused = None
+            self._read(entry, answer)
         except TaskNotFound as error:
             entry.failures = 1  # nothing was seen, so nothing is to be learned from it
             return self._tasks.missing(entry, error)
         except ToAPIsError as error:
             entry.failures += 1
-            if isinstance(error, UnreadableAnswer) and error.is_of_result and entry.failures >= UNREADABLE_POLLS:
-                self._tasks.unreadable(entry, error)
             level = logging.WARNING if isinstance(error, ServiceError) and error.status < 500 else logging.DEBUG
             logger.log(level, "poll of task %s failed (%d in a row): %s", entry.task_id, entry.failures, error)
+            self._give_up(entry, error)
         else:
             if entry.failures:
                 entry.failures = 0
                 self._tasks.found(entry)
         return False
+
+    def _read(self, entry: Entry, answer: Answer) -> None:
+        """Report what an answer shows. Another gateway's word for the end is believed when two polls agree."""
+        if entry.claimed is None and entry.is_repeated_by(answer.body):
+            return
+        snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind)
+        if is_confirmed(entry.claimed, snapshot):
+            snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind, believe=True)
+        elif is_unknown(snapshot.raw_status) and len(self._unknown) < MOST_UNKNOWN:
+            self._note_unknown(entry, shorten(snapshot.raw_status, 60))
+        self._tasks.saw(entry, snapshot, answer.body)
+
+    def _note_unknown(self, entry: Entry, word: str) -> None:
+        if word not in self._unknown:
+            self._unknown.add(word)
+            logger.warning("task %s has a status nobody knows, %r: taken for unfinished", entry.task_id, word)
+            self._emit(UnknownStatus, entry.task_id, entry.client_business_id, word)
+
+    def _give_up(self, entry: Entry, error: ToAPIsError) -> None:
+        """End the watch of a task whose polls lead to nothing: of one whose result can't be read, or whose queries are
+        answered 200 with an error, after three in a row; of one that is refused (401, 403) alone likewise. When polls
+        are refused three times in a row, whichever tasks they are of, and for two intervals at least, the key is no
+        good any more, and every watch ends."""
+        if isinstance(error, AuthenticationFailed):
+            now_s = self._loop.time()
+            since_s, count = self._refused or (now_s, 0)
+            self._refused = since_s, count + 1
+            if count + 1 < MOST_FAILURES:
+                if entry.failures >= MOST_FAILURES:
+                    self._tasks.give_up(entry, error)
+            elif now_s - since_s >= 2 * self._settings.min_poll_interval_s:
+                self._refused = None
+                self._tasks.give_up_all(error)
+        elif isinstance(error, UnreadableAnswer):
+            if error.is_of_result and entry.failures >= MOST_FAILURES:
+                self._tasks.give_up(entry, error)
+        elif isinstance(error, ServiceError) and error.status < 300 and entry.failures >= MOST_FAILURES:
+            self._tasks.give_up(entry, error)
 
     def _put_back(self, entry: Entry, *, at_once: bool) -> None:
         """Back on the agenda, unless it ended meanwhile."""
@@ -105,12 +149,3 @@ class Poller:
             self._tasks.overdue(entry)
         else:
             self._agenda.put_back(entry)
-
-
-def _read(entry: Entry, answer: Answer) -> TaskSnapshot:
-    """What an answer shows. Another gateway's word for the end counts when two polls in a row agree on it."""
-    snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind)
-    if is_confirmed(entry.claimed, snapshot):
-        return decode_task(answer, entry.query_id, kind=entry.endpoint.kind, believe=True)
-    entry.claimed = snapshot.claimed_status
-    return snapshot

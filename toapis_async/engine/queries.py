@@ -6,6 +6,7 @@ import asyncio
 from typing import TYPE_CHECKING, Protocol
 
 from toapis_async.errors import ClientStateError, TaskNotFound, ToAPIsError, TransportError
+from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import look_up_gaps_s
 from toapis_async.protocol.wire import decode_task, with_id
 
@@ -128,6 +129,7 @@ class Queries:
             self._pacer.abandoned()
             raise
         refusal = self._pacer.answered(answer, loop.time() - started_s)
+        refusal = refusal or refusal_in(answer, about_task=True)
         if refusal is not None:
             raise refusal.concerning(task_id)
         return answer

@@ -36,6 +36,7 @@ from toapis_async.events import (
 )
 from toapis_async.protocol.budget import PriceClass, images_of
 from toapis_async.protocol.endpoints import endpoint_of
+from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
 
@@ -95,6 +96,7 @@ class Submission:
         self._has_left = False
         self._is_reserved = False
         self._doubt: SubmitUncertain | None = None  # why nobody knows whether a POST was accepted
+        self._reason: ServiceError | None = None  # the error that a 2xx held: believed when no task is found
         self._posts = 0
         self._failures = 0
         self._failing_since_s: float | None = None
@@ -184,12 +186,10 @@ class Submission:
     def _hold_back(self, error: ToAPIsError) -> None:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
         pacer, settings = self._parts.pacer, self._parts.settings
-        if isinstance(error, TransportError):
-            wait_s = pacer.back_off(self._failures)
-        elif isinstance(error, ServiceError) and refusal_kind(error) is RefusalKind.RETRYABLE:
-            wait_s = pacer.gate.statistics().paused_for_s or pacer.back_off(self._failures)
-        else:
+        if not isinstance(error, TransportError | ServiceError) or refusal_kind(error) is not RefusalKind.RETRYABLE:
             raise error
+        asked_s = pacer.gate.statistics().paused_for_s if isinstance(error, ServiceError) else 0.0
+        wait_s = asked_s or pacer.back_off(self._failures)
         if self._failing_since_s is None:  # waiting for the first turn is not retrying
             self._failing_since_s = self._loop.time()
         if self._loop.time() + wait_s > self._failing_since_s + settings.submit_retry_s:
@@ -243,9 +243,10 @@ class Submission:
             self._in_doubt(_closed())
             raise
         refusal = pacer.answered(answer, self._loop.time() - started_s, self._request.model)
-        if refusal is None:
+        if refusal is None and (refusal := refusal_in(answer, model=self._request.model)) is None:
             return self._accepted(answer)
         if refusal_kind(refusal) is RefusalKind.UNCERTAIN:
+            self._reason = refusal if answer.status < 300 else None
             return self._in_doubt(refusal)
         return self._refused(refusal)
 
@@ -299,7 +300,7 @@ class Submission:
         """Look it up and, when there certainly was no task through the whole window, send it again.
 
         A refusal of a submission that is sent again may just mean that the first was accepted, so it is believed only
-        after another window.
+        after another window. So is the error that a 2xx holds in place of a task, and nothing is sent again then.
         """
         parts, business_id = self._parts, self._business_id
         outcome: Entry | ToAPIsError = doubt
@@ -313,6 +314,8 @@ class Submission:
                 return self._watch(found.task_id, business_id, found)
             if isinstance(outcome, ServiceError) and refusal_kind(outcome) is RefusalKind.FINAL:
                 return outcome
+            if self._reason is not None:
+                return self._refused(self._reason)
             if times == RESUBMISSIONS or parts.settings.uncertain_submits == "raise":
                 doubt.add_note(f"sent {times + 1} times, each time not to be found for {window_s:g} s")
                 return doubt

@@ -10,6 +10,7 @@ happens in single steps of the loop, so a report is handled whole or not at all.
 from __future__ import annotations
 
 import asyncio
+import copy
 from typing import TYPE_CHECKING, Final, TypeVar
 
 from toapis_async.engine.entry import Entry
@@ -35,6 +36,8 @@ MOST_REMEMBERED: Final = 10_000
 """Ids of handled events, of ended tasks and of submissions under way that are kept, each; the oldest go first."""
 MOST_KEPT: Final = 1_000
 """Events kept for submissions that are not answered yet."""
+MOST_WITHOUT_FILES: Final = 6
+"""Reports that a task is completed which name no file, before that is taken for its end."""
 KEPT_S: Final = 600.0
 """How long an event, or a submission whose answer was lost, is kept: ten times the longest wait for an answer by
 default."""
@@ -177,6 +180,10 @@ class Tasks:
         self.found(entry)
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
+        if snapshot.status is TaskStatus.COMPLETED and not snapshot.files:
+            entry.without_files += 1
+            if entry.without_files < MOST_WITHOUT_FILES:  # they may come a moment later
+                return
         self._learn_own_id(entry, snapshot)
         before = (entry.status, entry.progress) if entry.has_snapshot else None
         entry.update(snapshot, body)
@@ -221,9 +228,15 @@ class Tasks:
         """The service knows the task (again)."""
         self._missing_since_s.pop(entry, None)
 
-    def unreadable(self, entry: Entry, error: ToAPIsError) -> None:
-        """The task is completed, but nobody can read where its images are."""
+    def give_up(self, entry: Entry, error: ToAPIsError) -> None:
+        """End a watch that leads to nothing: of a result that nobody can read, or a query that is refused. That is no
+        outcome; the task can be attached again."""
         self._end(entry, error)
+
+    def give_up_all(self, error: ToAPIsError) -> None:
+        """The same for every watch, each with an error of its own."""
+        for entry in tuple(self):
+            self._end(entry, copy.copy(error))
 
     def is_too_old(self, entry: Entry) -> bool:
         """Whether its time is over; `overdue` then ends the watch."""

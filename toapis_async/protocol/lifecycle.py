@@ -2,7 +2,7 @@
 
 Other gateways of the same family end their tasks with words of their own [field]. Such a word alone ends nothing: the
 body must bear it out (files for a success; an error and no files for a failure), which `claimed_status` of a snapshot
-says, and a second poll must say the same (`is_confirmed`). The poller then decodes the answer with `believe=True`.
+says, and a second poll must say the same. The poller then decodes the answer with `believe=True`.
 """
 
 from __future__ import annotations
@@ -12,9 +12,6 @@ from typing import TYPE_CHECKING
 
 from toapis_async.errors import TaskFailed
 from toapis_async.task import TaskError, TaskStatus
-
-if TYPE_CHECKING:
-    from toapis_async.task import TaskSnapshot
 
 if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
@@ -68,6 +65,12 @@ def claim_of(word: str) -> TaskStatus | None:
 def is_confirmed(before: TaskStatus | None, now: TaskSnapshot) -> bool:
     """Whether a claimed end is to be believed: the poll before, an interval ago, claimed the same."""
     return now.claimed_status is not None and before is now.claimed_status
+
+
+def is_unknown(word: str) -> bool:
+    """Whether nobody knows what a status word means."""
+    known = word.strip().lower()
+    return known not in WORDS and known not in CLAIMS
 
 
 def may_become(now: TaskStatus | None, then: TaskStatus) -> bool:
