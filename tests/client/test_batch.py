@@ -3,14 +3,18 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import gc
 import logging
+import weakref
 from pathlib import Path
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from toapis_async import (
+    Batch,
     BatchItem,
     ClientStateError,
     ContentRefused,
@@ -306,18 +310,99 @@ async def test_leaving_during_the_posts_loses_no_task(service: FakeService) -> N
 
 
 @pytest.mark.looptime
-async def test_a_bare_break_stops_at_the_buffer_and_is_reported_at_closing(
-    service: FakeService, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+@pytest.mark.parametrize("way", ["break", "error", "cancelled loop", "cancelled gather", "dropped iterator"])
+async def test_a_consumer_that_leaves_pays_only_for_what_is_on_its_way_and_finds_it_unclaimed(
+    service: FakeService, caplog: pytest.LogCaptureFixture, way: str
+) -> None:
+    source = Source()
+
+    async def consume(batch: Batch) -> None:
+        if way == "cancelled gather":
+            await batch.gather()
+        if way == "dropped iterator":
+            items = aiter(batch)
+            await anext(items)
+            return
+        async for _ in batch:
+            if way == "break":
+                break
+            if way == "error":
+                raise LookupError
+
+    async with client_of(service, max_in_flight=5) as client:
+        batch = client.batch(source)
+        left = weakref.ref(batch)
+        consuming = asyncio.create_task(consume(batch))
+        del batch
+        while not service.tasks:  # noqa: ASYNC110  (virtual time)
+            await asyncio.sleep(0.5)
+        await asyncio.sleep(25)
+        if way.startswith("cancelled"):
+            consuming.cancel()
+        with contextlib.suppress(LookupError, asyncio.CancelledError):
+            await consuming
+        del consuming
+        await turns(20)
+        paid = len(service.tasks)
+        await asyncio.sleep(1_000)
+        assert len(service.tasks) == paid <= source.taken
+        assert "left with" in caplog.text
+        assert len(client.unclaimed()) >= 5
+        gc.collect()
+        assert left() is None
+
+
+@pytest.mark.looptime
+async def test_a_time_out_of_one_item_is_no_leaving(service: FakeService) -> None:
+    async with client_of(service) as client:
+        items = aiter(client.batch(prompts(3)))
+        with pytest.raises(TimeoutError):
+            async with asyncio.timeout(0.001):
+                await anext(items)
+        assert [item.ok async for item in items] == [True] * 3
+
+
+@pytest.mark.looptime
+async def test_while_nobody_asks_only_a_buffer_of_rows_is_admitted(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("toapis_async.batch.batch.BUFFER_ITEMS", 3)
+    service.service_time_s = 500
     source = Source()
-    async with client_of(service, max_in_flight=2) as client:
-        async for _ in client.batch(source):
-            break
-        await asyncio.sleep(1_000)
-        assert source.taken <= 1 + 3 + 2
-        assert "left with" not in caplog.text
-    assert "left with" in caplog.text
+    async with client_of(service) as client:
+        batch = client.batch(source)
+        aiter(batch)
+        await asyncio.sleep(100)
+        assert source.taken == 3
+        assert (await anext(batch)).ok
+        await batch.aclose()
+
+
+@pytest.mark.looptime
+async def test_the_clock_of_a_batch_stops_at_its_end(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
+    async with client_of(service) as client:
+        batch = client.batch(prompts(3))
+        await batch.gather()
+        ended = batch.statistics()
+        monkeypatch.setattr("toapis_async.batch.batch.time", SimpleNamespace(monotonic=lambda: 1e9))
+        assert batch.statistics() == ended
+
+
+class Unspeakable:
+    def __repr__(self) -> str:
+        raise RuntimeError("no words")
+
+    __str__ = __repr__
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("value", [10**5000, Unspeakable(), {"a": Unspeakable()}], ids=["huge", "mute", "mute inside"])
+async def test_a_row_whose_reading_raises_is_an_item_and_no_end_of_the_batch(service: FakeService, value: Any) -> None:
+    rows: list[Any] = [{"prompt": "kite", "n": value}, {"prompt": "kite", "metadata": value}, "kite"]
+    async with client_of(service) as client:
+        items = await client.batch(rows).gather()
+    assert [item.ok for item in items] == [False, False, True]
+    assert all(isinstance(item.error, InvalidRequest) for item in items[:2])
 
 
 @pytest.mark.looptime
@@ -572,7 +657,8 @@ async def test_a_held_post_does_not_hold_the_other_rows(service: FakeService) ->
     service.on_submit.append(hold)
     async with client_of(service) as client:
         batch = client.batch(prompts(3))
-        got = [await anext(aiter(batch)), await anext(batch)]
+        items = aiter(batch)
+        got = [await anext(items), await anext(batch)]
         assert sorted(item.index for item in got) == [1, 2]
         hold.answer(answer(200, task("late", "completed")))
         assert (await anext(batch)).task_id == "late"
@@ -623,9 +709,10 @@ async def test_a_source_that_is_cancelled_from_within_fails_after_its_items(serv
 
     async with client_of(service) as client:
         batch = client.batch(source())
-        assert (await anext(aiter(batch))).ok
+        items = aiter(batch)
+        assert (await anext(items)).ok
         with pytest.raises(ClientStateError, match="cancelled from within"):
-            await anext(batch)
+            await anext(items)
 
 
 async def test_an_unexpected_error_of_one_row_is_its_own(

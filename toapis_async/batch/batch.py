@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import frozen
 
+from toapis_async.batch.cells import rows_of_frame
 from toapis_async.batch.item import BatchItem
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run
@@ -38,8 +39,8 @@ if TYPE_CHECKING:
     from toapis_async.protocol.budget import Budget
 
 BUFFER_ITEMS: Final = 100
-"""Finished items that may wait for a slow consumer before no more rows are taken from the source; a consumer that
-breaks out of its loop goes on paying for as many."""
+"""Finished items that may wait for a slow consumer before no more rows are taken from the source; and rows that are
+admitted while no consumer waits for an item, since a frame or a traceback may keep the iterator of one that left."""
 SUBMITTING_ROWS: Final = 64
 """Rows that may be on their way to the service at once. More would only lengthen the queue for the submit bucket,
 in which a single `generate` beside the batch has to wait its turn."""
@@ -84,6 +85,7 @@ class Batch:
         save_to: str | PathLike[str] | None,
         max_in_flight: int,
     ) -> None:
+        source = rows_of_frame(source)
         if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest("a batch takes an iterable of requests, mappings or prompts, not a single one")
         if type(max_in_flight) is not int or max_in_flight < 1:
@@ -106,7 +108,9 @@ class Batch:
         self._feeder: asyncio.Task[None] | None = None
         self._source_error: Exception | None = None
         self._main: asyncio.Task[None] | None = None
-        self._started_s = 0.0
+        self._started_s = self._ended_s = 0.0
+        self._waiting = 0  # consumers that wait for an item
+        self._admitted_unasked = 0  # rows admitted since one last asked for an item
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
 
     # -------------------------------------------------------------------------------------- consuming
@@ -121,25 +125,37 @@ class Batch:
         self._main = asyncio.get_running_loop().create_task(self._run(), name="toapis-batch")
         self._engine.dependents.add(self)
         self._main.add_done_callback(self._ended)
-        return self
+        return _Items(self)
 
     async def __anext__(self) -> BatchItem:
+        """The next item to end. Raises `StopAsyncIteration` after the last, and what the source raised."""
         if self._main is None:
             raise ClientStateError("iterate over a batch with `async for item in batch`")
-        while not self._finished:
-            if self._main.cancelled():
-                raise SessionClosed("the batch was closed while it ran")
-            if self._main.done():
-                self._main.result()  # raises what the source raised
-                raise StopAsyncIteration
-            self._news.clear()
-            await self._news.wait()
+        self._waiting += 1
+        self._admitted_unasked = 0
+        self._room.set()
+        try:
+            while not self._finished:
+                if self._main.cancelled():
+                    raise SessionClosed("the batch was closed while it ran")
+                if self._main.done():
+                    self._main.result()  # raises what the source raised
+                    raise StopAsyncIteration
+                self._news.clear()
+                await self._news.wait()
+        finally:
+            self._waiting -= 1
         self._room.set()
         return self._finished.popleft()
 
     async def gather(self) -> list[BatchItem]:
-        """All items, in the order of the source."""
-        return sorted([item async for item in self], key=lambda item: item.index)
+        """All items, in the order of the source. When it is cancelled, the batch is left as by `aclose`."""
+        items = aiter(self)
+        try:
+            return sorted([item async for item in items], key=lambda item: item.index)
+        except BaseException:
+            self.leave()
+            raise
 
     async def __aenter__(self) -> Self:
         return self
@@ -169,12 +185,21 @@ class Batch:
             self._feeder.cancel()
 
     async def aclose(self) -> None:
-        """Leave at once. What the service works on stays watched, and paid for; its ids are in the client's
-        `unclaimed()`."""
-        left = self._left
+        """Leave at once: rows that wait for a turn are withdrawn. What the service works on, or has been sent, stays
+        watched and paid for; its ids are in the client's `unclaimed()`. Leaving the iteration in any other way
+        (`break`, an error, cancellation) does the same."""
+        self.leave()
+        if self._main is not None:
+            await asyncio.wait([self._main])
+
+    def leave(self) -> None:
+        """The same without waiting for the end."""
         self.stop()
-        main, self._left = self._main, True
-        if main is None or left:
+        if self._main is None or self._left:
+            return
+        self._left = True
+        if self._main.done():
+            self._leave_behind()
             return
         if self._open or self._finished:
             logger.warning(
@@ -182,14 +207,17 @@ class Batch:
                 len(self._open),
                 len(self._finished),
             )
-        main.cancel()
-        await asyncio.wait([main])
-        self._leave_behind()
+        self._main.cancel()
+
+    def leave_unless_awaited(self) -> None:
+        """The same, unless another consumer waits for an item."""
+        if not self._waiting:
+            self.leave()
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
         ended = self._done + self._failed
-        elapsed_s = time.monotonic() - self._started_s if self._started_s else 0.0
+        elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
         rows_per_s = ended / elapsed_s if elapsed_s else 0.0
         total = len(self._source) if isinstance(self._source, Sized) else None
         return BatchStatistics(
@@ -247,6 +275,7 @@ class Batch:
                 return
             row = await self._reader.read(raw)
             self._taken += 1
+            self._admitted_unasked += 1
             self._in_flight += 1
             self._open[row.index] = row
             group.create_task(self._process(row))
@@ -256,7 +285,8 @@ class Batch:
         await self._permits.acquire()
         await self._submitting.acquire()
         while not self._stopped:
-            if len(self._finished) + self._saving >= BUFFER_ITEMS:
+            is_unasked = not self._waiting and self._admitted_unasked >= BUFFER_ITEMS
+            if is_unasked or len(self._finished) + self._saving >= BUFFER_ITEMS:
                 self._room.clear()
                 await self._room.wait()
             elif not self._running.is_set():
@@ -311,7 +341,10 @@ class Batch:
             self._permits.release()
 
     def _ended(self, main: asyncio.Task[None]) -> None:
+        self._ended_s = time.monotonic()
         self._engine.dependents.discard(self)
+        if self._left:
+            self._leave_behind()
         self._of_run.end()
         self._reader.close()
         self._news.set()
@@ -325,6 +358,24 @@ class Batch:
         for business_id in (*running, *unread):
             if business_id is not None:
                 self._engine.unclaimed.leave(business_id)
+
+
+class _Items(AsyncIterator[BatchItem]):
+    """A batch's iterator. When it was used and is dropped before the end (`break`, an error in the loop's body, a
+    cancelled consumer), the batch is left; a time-out around one `anext` leaves nothing."""
+
+    def __init__(self, batch: Batch) -> None:
+        self._batch = batch
+        self._loop = asyncio.get_running_loop()
+        self._was_used = False
+
+    async def __anext__(self) -> BatchItem:
+        self._was_used = True
+        return await self._batch.__anext__()
+
+    def __del__(self) -> None:
+        if self._was_used and not self._loop.is_closed():  # perhaps in another thread, or in the middle of anything
+            self._loop.call_soon_threadsafe(self._batch.leave_unless_awaited)
 
 
 def _item(

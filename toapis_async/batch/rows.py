@@ -77,6 +77,8 @@ class RowReader:
                 self._check_new(given_key)
         except InvalidRequest as error:
             return Row(index, key, "", error=error)
+        except Exception as error:  # of the row's own (a value whose repr raises, a number of 10,000 digits)
+            return Row(index, key, "", error=_unreadable(error))
         self._met.add_key(key, index)
         return Row(index, key, self._stem(key), request, identity=identity, given_key=given_key, occurrence=occurrence)
 
@@ -156,6 +158,16 @@ class _Met:
     def add_stem(self, stem: str) -> bool:
         """Whether it is new."""
         return self._db.execute("INSERT OR IGNORE INTO stem VALUES (?)", (stem,)).rowcount == 1
+
+
+def _unreadable(error: Exception) -> InvalidRequest:
+    try:
+        reason = shorten(str(error), 100)
+    except Exception:  # its text raises, too
+        reason = "no reason can be told"
+    unreadable = InvalidRequest(f"the row can't be read: {type(error).__name__}: {reason}")
+    unreadable.__cause__ = error
+    return unreadable
 
 
 def _checked_key(given: object) -> str:
