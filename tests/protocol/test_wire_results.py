@@ -14,7 +14,7 @@ from hypothesis import strategies as st
 from tests.protocol.kit import json_values
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.protocol.lenient import Answer
-from toapis_async.protocol.lifecycle import CLAIMS
+from toapis_async.protocol.lifecycle import CLAIMS, is_confirmed
 from toapis_async.protocol.wire import decode_task, decode_task_id
 from toapis_async.task import (
     Billing,
