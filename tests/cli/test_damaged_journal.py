@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.cli.run_status import JOURNAL
+from toapis_async.engine.journal.file import APPLICATION_ID, MIGRATIONS
 
 from .conftest import IN_A_BLINK, run
 
@@ -154,3 +155,21 @@ def test_what_can_be_borne_is_and_what_cannot_is_one_line(journal: Path, damage:
         ran = run(*command)
         assert ran.code in {0, 1, 2}, ran.stderr
         assert ran.code != 2 or ran.stderr.splitlines()[-1].startswith("error: ")
+
+
+def test_an_earlier_versions_journal_is_brought_up_to_date_by_its_batch(journal: Path) -> None:
+    old = journal.with_name("old.sqlite")
+    with closing(sqlite3.connect(journal)) as new, closing(sqlite3.connect(old, isolation_level=None)) as db:
+        new.execute("PRAGMA journal_mode = DELETE")
+        db.executescript(f"{MIGRATIONS[0]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+        for table in ("fact", "file", "submission"):
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+            for row in new.execute(f"SELECT {columns} FROM {table}"):  # noqa: S608
+                db.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+    old.replace(journal)
+    for name in ("status", "report", "dry run"):
+        ran = run(*COMMANDS[name])
+        assert (ran.code, "run its batch again" in ran.stderr) == (2, True)
+    ran = run(*COMMANDS["batch"])
+    assert "going on with 3 rows: 1 done, 1 failed, 1 refused" in ran.stderr
+    assert run(*COMMANDS["status"]).stdout.startswith("3 rows sent: 1 done, 1 failed, 1 refused")

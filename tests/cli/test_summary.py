@@ -125,7 +125,7 @@ def test_errors_speak_the_terms_of_the_command_line() -> None:
     assert in_cli_terms(str(doubt)) == "ask `toapis status ta-1` before sending it again"
     with pytest.raises(BudgetExceeded) as caught:
         Budget(Prices({}), most_credits=Decimal(1)).reserve(PriceClass("m", "1k"), 1)
-    assert in_cli_terms(str(caught.value)).endswith("state it in credits an image with --price m/1k=…")
+    assert in_cli_terms(str(caught.value)).endswith("state it in credits apiece with --price m/1k=…")
 
 
 def test_rows_with_fewer_images_than_asked_for_are_named() -> None:

@@ -51,15 +51,14 @@ async def batch(
     session = Session(options, out, caps.prices)
     results = Results(folder)
     run = _Run(rows, folder, name, caps, retry_failed=how.retry_failed)
-    if journal.exists():
-        earlier = run_status(journal, name)
-        note_earlier_passes(out, earlier)
-        run.ended_earlier = earlier.saved + earlier.failed + earlier.refused
     try:
         with results.opened():
             try:
                 async with session.opened(folder / SANDBOX_FOLDER, Journal(journal, same_account=how.same_account)):
                     _clear_parts(folder)
+                    earlier = run_status(journal, name)  # not before: opening it may bring it up to date
+                    note_earlier_passes(out, earlier)
+                    run.ended_earlier = earlier.saved + earlier.failed + earlier.refused
                     await run.send(session, prompts, results)
             finally:
                 await run.leave(session, results)

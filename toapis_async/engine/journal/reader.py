@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.engine.journal.file import check_ours, explained
+from toapis_async.engine.journal.file import MIGRATIONS, check_ours, explained
 from toapis_async.engine.journal.records import SAVED, SELECT, Record, State, record_of, record_of_id, record_of_row
 from toapis_async.engine.journal.soundness import check_values
 from toapis_async.errors import JournalError
@@ -43,14 +43,20 @@ class RunStatus:
 
 
 @contextlib.contextmanager
-def _looking(path: Path) -> Generator[sqlite3.Connection | None]:
+def _looking(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3.Connection | None]:
     """The database, None when nothing was ever written into it."""
     if not path.is_file():
-        raise JournalError(f"there is no journal {path}")
+        raise JournalError(f"there is no journal {path}{', but a folder of that name' if path.is_dir() else ''}")
     with explained(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
         db.execute("PRAGMA query_only = ON")  # mode=ro would leave sqlite's side files behind
         check_ours(db, path)
-        yield db if db.execute("PRAGMA user_version").fetchone()[0] else None
+        version = db.execute("PRAGMA user_version").fetchone()[0]
+        if 0 < version < len(MIGRATIONS) and not of_any_version:
+            raise JournalError(
+                f"{path} was written by an earlier version of this library: run its batch again, or open a client with "
+                "it, which brings it up to date"
+            )
+        yield db if version else None
 
 
 def records(path: Path, run: str) -> Generator[Record]:
@@ -112,9 +118,9 @@ def run_status(path: Path, run: str) -> RunStatus:
 
 def latest_run(path: Path) -> str | None:
     """The run that was begun last; None when there is none, or no journal."""
-    if not path.is_file():
+    if not path.exists():
         return None
-    with _looking(path) as db:
+    with _looking(path, of_any_version=True) as db:
         if db is None:
             return None
         found = db.execute("SELECT run FROM submission WHERE run IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()
