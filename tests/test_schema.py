@@ -11,6 +11,7 @@ from jsonschema import Draft202012Validator  # type: ignore[import-untyped]
 
 from toapis_async import ImageRequest, RateLimits, Settings, ToAPIs, ToAPIsError, VideoRequest, errors
 from toapis_async.protocol.lenient import Answer
+from toapis_async.protocol.pricing import decode_prices
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.webhook import decode_event
 from toapis_async.protocol.wire import decode_balance, decode_task, decode_upload
@@ -99,8 +100,8 @@ def test_the_schema_refuses_what_is_wrong(kind: str, changes: dict[str, Any]) ->
 # ------------------------------------------------------------------------------------------------ the client
 
 
-UNDECODED = {"the parts of an edit as a form [docs]", "a page of prices [docs]"}
-"""What the client only sends, or does not read yet."""
+UNDECODED = {"the parts of an edit as a form [docs]"}
+"""What the client only sends."""
 
 
 def decoded(one: dict[str, Any]) -> object:
@@ -114,6 +115,7 @@ def decoded(one: dict[str, Any]) -> object:
         "request": lambda: ImageRequest.of(one["body"]),
         "videoRequest": lambda: VideoRequest.of(one["body"]),
         "edit": lambda: ImageRequest.of(one["body"]),
+        "prices": lambda: decode_prices(answer),
         "task": lambda: decode_task(answer),
         "upload": lambda: decode_upload(answer),
         "balance": lambda: decode_balance(answer),
@@ -170,17 +172,23 @@ VIDEO_REQUESTS: tuple[dict[str, Any], ...] = (
     BOAT,
     {"model": "veo3.1-fast", "prompt": "a", "duration": 8, "metadata": {"resolution": "4k"}},
     {"model": "grok-video-1.5", "prompt": "a", "image": "https://a.example/1.png"},
-    {"model": "MiniMax-Hailuo-02", "prompt": "a", "duration": 6, "image_urls": [URL]},
+    {"model": "MiniMax-Hailuo-02", "prompt": "a", "duration": 6, "image_urls": [PNG]},
     {"model": "kling-v2-6", "prompt": "a", "mode": "pro", "reference_images": ["https://a.example/1.png"]},
 )
 
 
 @pytest.mark.parametrize("request_", VIDEO_REQUESTS, ids=lambda request: str(request)[:40])
-def test_the_clients_video_requests_fit_the_schema_and_the_sandbox_reads_their_inputs(request_: dict[str, Any]) -> None:
-    body = json.loads(json.dumps(VideoRequest.of(request_).body()))
-    assert complaints(body, "videoRequest") == []
-    given = [name for name in (*NAMES, "image_with_roles") if name in request_]
-    assert len(understand(body, "/v1/videos/generations").references) == len(given)
+async def test_the_clients_video_requests_fit_the_schema_and_their_inputs_are_read(request_: dict[str, Any]) -> None:
+    plenty = RateLimits(submit_per_s=1e4, submit_burst=1e4, query_per_s=1e4, query_burst=1e4)
+    async with (
+        Sandbox(pictures=False, service_time_s=1e9) as sandbox,
+        ToAPIs("sk-any", base_url=sandbox.base_url, settings=Settings(limits=plenty, close_grace_s=0)) as client,
+    ):
+        await client.submit(VideoRequest.of(request_))
+        (entry,) = sandbox.ledger.entries
+    assert complaints(json.loads(json.dumps(dict(entry.request))), "videoRequest") == []
+    assert entry.kind == "video"
+    assert len(entry.references) == sum(name in request_ for name in (*NAMES, "image_with_roles"))
 
 
 REQUESTS: tuple[dict[str, Any], ...] = (
