@@ -23,7 +23,7 @@ from toapis_async import (
     WebhookRejected,
     Webhooks,
 )
-from toapis_async.engine import tasks
+from toapis_async.engine import early_events
 from toapis_async.events import TaskEnded
 
 from ..engine.kit import KEY, FakeService, Hold, answer, lost, refusal, task, turns
@@ -110,7 +110,7 @@ async def test_an_event_that_comes_again_is_a_duplicate_whatever_came_between(se
 async def test_handled_ids_are_remembered_up_to_a_bound_the_oldest_go_first(
     service: FakeService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(tasks, "MOST_REMEMBERED", 3)
+    monkeypatch.setattr(early_events, "MOST_REMEMBERED", 3)
     async with client_of(service) as client:
         told = [event((await client.submit("kite")).task_id) for _ in range(4)]
         for one in told:
@@ -273,8 +273,8 @@ async def test_without_a_submission_under_way_strangers_are_not_kept(service: Fa
 
 @pytest.mark.looptime
 async def test_what_is_kept_is_bounded_in_number_and_age(service: FakeService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(tasks, "MOST_KEPT", 2)
-    monkeypatch.setattr(tasks, "KEPT_S", 100)
+    monkeypatch.setattr(early_events, "MOST_KEPT", 2)
+    monkeypatch.setattr(early_events, "KEPT_S", 100)
     service.on_submit.extend([lost(), *(answer(200, task(f"task_{number}")) for number in range(8))])
     async with client_of(service, uncertain_submits="raise", reconcile_window_s=1) as client:
         with pytest.raises(SubmitUncertain):

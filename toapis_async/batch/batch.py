@@ -5,15 +5,15 @@ from __future__ import annotations
 import asyncio
 import time
 from collections import deque
-from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sized
+from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import frozen
 
-from toapis_async.batch.cells import rows_of_frame
 from toapis_async.batch.item import BatchItem
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run
+from toapis_async.batch.source import cancellations, next_of, rows_of_frame
 from toapis_async.errors import (
     AuthenticationFailed,
     ClientStateError,
@@ -262,7 +262,7 @@ class Batch:
         rows = aiter(self._source) if isinstance(self._source, AsyncIterable) else iter(self._source)
         while await self._may_admit():
             try:
-                raw = await _next_of(rows)
+                raw = await next_of(rows)
             except StopAsyncIteration:
                 return
             except asyncio.CancelledError:
@@ -397,18 +397,3 @@ def _item(
         task_id=row.handle.task_id if row.handle else error.task_id if error else None,
         client_business_id=row.client_business_id,
     )
-
-
-async def _next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:
-    if isinstance(rows, AsyncIterator):
-        return await anext(rows)
-    try:
-        return next(rows)
-    except StopIteration:
-        raise StopAsyncIteration from None
-
-
-def cancellations() -> int:
-    """How many cancellations of the running task are not answered yet."""
-    task = asyncio.current_task()
-    return task.cancelling() if task is not None else 0

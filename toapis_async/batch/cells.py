@@ -4,7 +4,6 @@ nothing, UUIDs and dates as values, ratios that a spreadsheet took for times of 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
 from datetime import date, time
 from math import isnan
 from typing import TYPE_CHECKING, Any, cast
@@ -14,7 +13,7 @@ from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.lenient import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Iterator
+    from collections.abc import Collection, Mapping
 
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?\s*(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _NAMELESS = re.compile(r"\s*(?:unnamed: \d+)?", re.IGNORECASE)
@@ -72,34 +71,3 @@ def size_of_time(size: object) -> object:
     if half:
         width = width % 12 + (12 if half == "p" else 0)
     return f"{width}:{height}"
-
-
-class _Frame:
-    """A data frame's rows as mappings, made as they are read."""
-
-    def __init__(self, frame: Any, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
-        self._frame = frame
-        self._rows = rows
-
-    def __len__(self) -> int:
-        return len(self._frame)
-
-    def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows())
-
-
-def rows_of_frame(source: Any) -> Any:
-    """The rows of a data frame (pandas, Polars, PyArrow and those like them), which by itself gives its columns' names;
-    any other source as it is."""
-    if isinstance(source, (Mapping, type)):
-        return cast("Any", source)
-    if hasattr(source, "iter_rows") and hasattr(source, "columns"):  # Polars
-        return _Frame(source, lambda: source.iter_rows(named=True))
-    if hasattr(source, "itertuples") and hasattr(source, "columns"):  # pandas
-        names = [str(name) for name in source.columns]
-        return _Frame(
-            source, lambda: (dict(zip(names, row, strict=True)) for row in source.itertuples(index=False, name=None))
-        )
-    if hasattr(source, "to_batches") and hasattr(source, "column_names"):  # PyArrow
-        return _Frame(source, lambda: (row for batch in source.to_batches() for row in batch.to_pylist()))
-    return source

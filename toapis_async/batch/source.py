@@ -1,0 +1,57 @@
+"""What a batch reads its rows from."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator, Mapping
+from typing import TYPE_CHECKING, Any, cast
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
+
+
+class _Frame:
+    """A data frame's rows as mappings, made as they are read."""
+
+    def __init__(self, frame: Any, rows: Callable[[], Iterable[Mapping[str, Any]]]) -> None:
+        self._frame = frame
+        self._rows = rows
+
+    def __len__(self) -> int:
+        return len(self._frame)
+
+    def __iter__(self) -> Iterator[Mapping[str, Any]]:
+        return iter(self._rows())
+
+
+def rows_of_frame(source: Any) -> Any:
+    """The rows of a data frame (pandas, Polars, PyArrow and those like them), which by itself gives its columns' names;
+    any other source as it is."""
+    if isinstance(source, (Mapping, type)):
+        return cast("Any", source)
+    if hasattr(source, "iter_rows") and hasattr(source, "columns"):  # Polars
+        return _Frame(source, lambda: source.iter_rows(named=True))
+    if hasattr(source, "itertuples") and hasattr(source, "columns"):  # pandas
+        names = [str(name) for name in source.columns]
+        return _Frame(
+            source, lambda: (dict(zip(names, row, strict=True)) for row in source.itertuples(index=False, name=None))
+        )
+    if hasattr(source, "to_batches") and hasattr(source, "column_names"):  # PyArrow
+        return _Frame(source, lambda: (row for batch in source.to_batches() for row in batch.to_pylist()))
+    return source
+
+
+async def next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:
+    """The next row. Raises `StopAsyncIteration` after the last, whichever kind of iterator it is."""
+    if isinstance(rows, AsyncIterator):
+        return await anext(rows)
+    try:
+        return next(rows)
+    except StopIteration:
+        raise StopAsyncIteration from None
+
+
+def cancellations() -> int:
+    """How many cancellations of the running task are not answered yet."""
+    task = asyncio.current_task()
+    return task.cancelling() if task is not None else 0
