@@ -318,10 +318,12 @@ class ToAPIs:
         run: str | None = None,
         max_images: int | None = None,
         retry_failed: bool = False,
+        kind: Kind = "image",
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
-        `key` names the rows: a function of the row, or the name of its column (default: its `key` column if any).
+        `kind` is what rows are that don't say so themselves (in a member `kind`). `key` names the rows: a function of
+        the row, or the name of its column (default: its `key` column if any).
         With `save_to`, an item is done when its files are on disk.
 
         `run` names this batch in the client's journal: the same run again, by this process or a later one, takes up
@@ -339,6 +341,7 @@ class ToAPIs:
             run=run,
             retry_failed=retry_failed,
             key=key,
+            kind=kind,
             save_to=save_to,
             max_in_flight=self._settings.max_in_flight if max_in_flight is None else max_in_flight,
         )

@@ -56,7 +56,7 @@ async def test_rows_at_the_end_of_a_long_source_are_watched_before_new_ones_are_
             order: list[str] = []
             async for item in client.batch(rows, save_to=tmp_path, run="r", max_in_flight=1):
                 assert item.request is not None
-                order.append(item.request.prompt)
+                order.append(str(item.request.prompt))
                 if len(order) == 4:
                     assert images(tmp_path, "early")
             assert set(order) == set(rows)

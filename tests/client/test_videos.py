@@ -19,8 +19,9 @@ from toapis_async import (
     WaitTimeout,
 )
 from toapis_async.protocol.token import PREFIX, decode_token
+from toapis_async.sandbox import Sandbox
 
-from ..engine.kit import KEY, FakeService, answer, served, task
+from ..engine.kit import KEY, FakeService, answer, fast, served, task
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -169,3 +170,40 @@ async def test_a_typo_in_a_closed_field_is_seen_by_type_checkers() -> None:
         with pytest.raises(InvalidRequest, match="quality='hihg'"):
             await client.generate("a kite", quality="hihg")  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
         assert (await client.generate(ImageRequest("a kite"), quality="high")).images
+
+
+# ------------------------------------------------------------------------------------------------ batches
+
+
+async def test_a_batch_has_rows_of_either_kind(tmp_path: Path) -> None:
+    rows: list[Any] = [
+        {"kind": "video", **BOAT, "aspect_ratio": "16:9", "key": "boat"},
+        {"prompt": "a kite", "key": "kite", "duration": None},
+        VideoRequest(model="viduq3", image_urls=[LINK]),
+        {"kind": "sound", "prompt": "a song"},
+        {"kind": "image", "prompt": "a kite", "duration": 5},
+    ]
+    async with served({"pictures": True}) as (sandbox, client):
+        items = await client.batch(rows, save_to=tmp_path).gather()
+        assert [item.ok for item in items] == [True, True, True, False, False]
+        assert [file.suffix for item in items for file in item.files] == [".mp4", ".png", ".mp4"]
+        assert items[0].files[0].name == "boat.mp4"
+        assert items[2].key.startswith("viduq3~")
+        assert "kind is 'image' or 'video'" in str(items[3].error)
+        assert "unknown field 'duration'" in str(items[4].error)
+        (video,) = await client.batch([BOAT], kind="video").gather()
+        assert video.ok
+        assert sorted(entry.kind for entry in sandbox.ledger.entries) == ["image", "video", "video", "video"]
+
+
+async def test_a_run_takes_up_its_videos(tmp_path: Path) -> None:
+    rows: list[Any] = [{"kind": "video", **BOAT, "key": "boat"}, {"prompt": "a kite", "key": "kite"}]
+    async with Sandbox(service_time_s=0.02) as sandbox:
+        for _ in range(2):
+            async with ToAPIs(
+                KEY, base_url=sandbox.base_url, journal=tmp_path / "journal.db", settings=fast()
+            ) as client:
+                items = await client.batch(rows, save_to=tmp_path / "out", run="films").gather()
+                assert [item.ok for item in items] == [True, True]
+                assert [file.suffix for item in items for file in item.files] == [".mp4", ".png"]
+        assert len(sandbox.ledger.entries) == 2

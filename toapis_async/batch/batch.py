@@ -37,6 +37,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.core import Engine
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
+    from toapis_async.request import Kind
 
 BUFFER_ITEMS: Final = 100
 """Finished items that may wait for a slow consumer before no more rows are taken from the source; and rows that are
@@ -84,6 +85,7 @@ class Batch:
         key: Callable[[Any], str] | str | None,
         save_to: str | PathLike[str] | None,
         max_in_flight: int,
+        kind: Kind = "image",
     ) -> None:
         source = rows_of_frame(source)
         if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
@@ -93,7 +95,7 @@ class Batch:
         self._engine = engine
         self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, save_to=save_to)
         self._source = source
-        self._reader = RowReader(key)
+        self._reader = RowReader(key, kind)
         self._permits = asyncio.Semaphore(max_in_flight)
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()

@@ -15,6 +15,7 @@ from toapis_async.protocol.lenient import shorten
 if TYPE_CHECKING:
     from collections.abc import Collection, Mapping
 
+RATIO_FIELDS = frozenset({"size", "aspect_ratio", "ratio"})
 _TIME_OF_DAY = re.compile(r"(\d{1,2}):(\d{2})(?::00)?\s*(?:([ap])\.?m\.?)?", re.IGNORECASE)
 _NAMELESS = re.compile(r"\s*(?:unnamed: \d+)?", re.IGNORECASE)
 
@@ -43,7 +44,7 @@ def plain_fields(row: Mapping[str, Any], known: Collection[str]) -> dict[str, An
             raise InvalidRequest(f"the row has {shorten(name, 40)!r} twice, in different letter cases", field=name)
         if value is None and is_nameless(name):
             continue
-        fields[name] = size_of_time(value) if name == "size" else value
+        fields[name] = size_of_time(value) if name in RATIO_FIELDS else value
     return fields
 
 

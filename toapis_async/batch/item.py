@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 
     from toapis_async.errors import ToAPIsError
     from toapis_async.models import Generation
-    from toapis_async.request import ImageRequest
+    from toapis_async.request import Request
 
 
 def _told(error: ToAPIsError | None) -> object:
@@ -25,7 +25,7 @@ class BatchItem:
 
     index: int  #: the row's place in the source, from 0
     key: str
-    request: ImageRequest | None = field(repr=False)  #: None when the row never became a request
+    request: Request | None = field(repr=False)  #: None when the row never became a request
     ok: bool
     generation: Generation | None = field(default=None, repr=False)
     files: tuple[Path, ...] = ()

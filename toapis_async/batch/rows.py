@@ -14,16 +14,15 @@ from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.lenient import shorten
 from toapis_async.protocol.naming import file_stem, hashed_stem, row_key
-from toapis_async.request import FIELD_NAMES, ImageRequest
+from toapis_async.request import ROW_FIELDS, Request, request_of
 
 if TYPE_CHECKING:
     from toapis_async.engine.fingerprint import Fingerprint
     from toapis_async.engine.journal.records import Record
     from toapis_async.handle import TaskHandle
+    from toapis_async.request import Kind
 
-Source: TypeAlias = (
-    Iterable[ImageRequest | Mapping[str, Any] | str] | AsyncIterable[ImageRequest | Mapping[str, Any] | str]
-)
+Source: TypeAlias = Iterable[Request | Mapping[str, Any] | str] | AsyncIterable[Request | Mapping[str, Any] | str]
 KEY_COLUMN = "key"
 
 
@@ -34,7 +33,7 @@ class Row:
     index: int
     key: str
     stem: str
-    request: ImageRequest | None = None
+    request: Request | None = None
     error: InvalidRequest | None = None  #: why it never became a request
     identity: Fingerprint | None = None  #: of the request
     given_key: str | None = None  #: the key, if it was given
@@ -48,8 +47,9 @@ class Row:
 class RowReader:
     """Reads rows in order: equal rows without a key are told apart by their occurrence, and keys must be unique."""
 
-    def __init__(self, key: Callable[[Any], str] | str | None) -> None:
+    def __init__(self, key: Callable[[Any], str] | str | None, kind: Kind = "image") -> None:
         self._key = key
+        self._kind: Kind = kind  #: of rows that don't say
         self._index = 0
 
     @cached_property
@@ -67,7 +67,7 @@ class RowReader:
         try:
             fields, given_key = self._split(raw)
             key = given_key or key
-            request = ImageRequest.of(fields)
+            request = request_of(fields, self._kind)
             identity = await fingerprint(request)
             occurrence = 1
             if given_key is None:
@@ -97,16 +97,16 @@ class RowReader:
             if self._key is not None:
                 raise InvalidRequest(f"a row that is no mapping has no column {column!r}", field=column)
             return raw, None
-        fields = plain_fields(cast("Mapping[str, Any]", raw), (column, *FIELD_NAMES))
+        fields = plain_fields(cast("Mapping[str, Any]", raw), (column, *ROW_FIELDS))
         if self._key is not None and column not in fields:
             raise InvalidRequest(f"the row has no column {column!r}", field=column)
         # A column that is a field of the request as well (`client_business_id`) is left to it.
-        given: object = fields.get(column) if column in FIELD_NAMES else fields.pop(column, None)
+        given: object = fields.get(column) if column in ROW_FIELDS else fields.pop(column, None)
         return fields, None if given is None or given == "" else _checked_key(given)
 
-    def _made_key(self, request: ImageRequest, digest: str, occurrence: int) -> str:
+    def _made_key(self, request: Request, digest: str, occurrence: int) -> str:
         # Eight of its digits, so that names stay short; in a large batch two digests may well begin alike.
-        while self._met.place_of(key := row_key(request.prompt, digest[:8], occurrence)) is not None:
+        while self._met.place_of(key := row_key(request.prompt or request.model, digest[:8], occurrence)) is not None:
             occurrence += 1
         return key
 

@@ -151,7 +151,7 @@ def _last(progress: BatchProgress) -> Table:
         table.add_column(ratio=1, no_wrap=True, overflow="ellipsis")
     table.add_column(justify="right", no_wrap=True, min_width=7)
     for item in progress.last:
-        prompt = item.request.prompt if item.request else item.key
+        prompt = (item.request and item.request.prompt) or item.key
         took_s = service_s(item.generation)
         cells = [
             Text("done", "green") if item.ok else Text("failed", "red"),

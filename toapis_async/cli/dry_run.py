@@ -90,7 +90,7 @@ class Plan:
             costs.rows += 1
             costs.images += images_of(fields)
             if len(self.prompts) < MOST_PROMPTS_SHOWN:
-                self.prompts.append((row.key, str(fields["prompt"])))
+                self.prompts.append((row.key, str(fields.get("prompt", ""))))
 
 
 async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOptions, caps: Caps) -> int:
@@ -140,7 +140,7 @@ def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) 
         "index": row.index,
         "key": row.key,
         "would": outcome,
-        "prompt": fields["prompt"],
+        "prompt": fields.get("prompt"),
         "class": str(kind),
         "images": images_of(fields),
         "credits": None if price is None else str(price * images_of(fields)),

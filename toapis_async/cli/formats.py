@@ -13,13 +13,13 @@ from typing import IO, TYPE_CHECKING, Final, Literal, cast
 from toapis_async.batch.rows import KEY_COLUMN
 from toapis_async.cli.output import CliError
 from toapis_async.protocol.lenient import shorten
-from toapis_async.request import FIELD_NAMES
+from toapis_async.request import ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
 Format = Literal["jsonl", "txt", "csv"]
-COLUMNS: Final = (KEY_COLUMN, *FIELD_NAMES)
+COLUMNS: Final = (KEY_COLUMN, *ROW_FIELDS)
 _BY_SUFFIX: Final[dict[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".csv": "csv"}
 _SEPARATORS: Final = {"\t": "tabs", ";": "semicolons"}
 _LOOKED_AT_BYTES: Final = 1_024

@@ -16,6 +16,7 @@ import sys
 import tempfile
 from collections import Counter
 from contextlib import closing, contextmanager, nullcontext
+from functools import partial
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, cast
 
@@ -29,18 +30,19 @@ from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
 from toapis_async.protocol.lenient import shorten
-from toapis_async.request import ImageRequest
+from toapis_async.request import LINK_LISTS, ImageRequest, VideoRequest, map_links
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
 
+    from toapis_async.request import Request
+
 
 MOST_SHOWN: Final = 50
-_LISTS: Final = ("reference_images", "image_urls")
-_REFERENCES: Final = {*_LISTS, "mask_url"}
-_OBJECTS: Final = ("metadata", "extra")
-_NUMBERS: Final = {a.name for a in fields(ImageRequest) if str(a.type) == "int | None"}
-_FLAGS: Final = {a.name for a in fields(ImageRequest) if str(a.type) == "bool | None"}
+_OBJECTS: Final = ("metadata", "extra", "tools")
+_FIELDS: Final = (*fields(ImageRequest), *fields(VideoRequest))
+_NUMBERS: Final = {a.name for a in _FIELDS if str(a.type) == "int | None"}
+_FLAGS: Final = {a.name for a in _FIELDS if str(a.type).startswith("bool |")}
 _WHOLE: Final = re.compile(r"([0-9]{1,18})(?:\.0*)?")  #: also as data frames write it: 1.0
 MOST_NAME_CHARACTERS: Final = 100  #: of a file, in messages
 
@@ -108,18 +110,23 @@ class PromptFile:
                     await asyncio.sleep(0)  # lets Ctrl-C in
         return Checked(rows, tuple(problems), bad, classes)
 
-    async def _read(self, reader: RowReader, row: Any) -> tuple[str | None, ImageRequest | None]:
+    async def _read(self, reader: RowReader, row: Any) -> tuple[str | None, Request | None]:
         """What is wrong with a row, and its request."""
         read = await reader.read(row)
         if read.error is not None:
             return in_cli_terms(str(read.error)), None
         assert read.request is not None
-        references = {f"reference_images[{i}]": item for i, item in enumerate(read.request.reference_images)}
-        for where, item in (references | {"mask_url": read.request.mask_url}).items():
+        missing: list[str] = []
+
+        def note(where: str, item: Any) -> Any:
             if isinstance(item, Path) and not item.is_file():
-                hint = ' (a name with blanks is written ["my kite.png"])' if self.format == "csv" else ""
-                name = shorten(str(item), MOST_NAME_CHARACTERS)
-                return f"{where}: there is no file {name}, nor is it an http(s) URL{hint}", None
+                missing.append(f"{where}: there is no file {shorten(str(item), MOST_NAME_CHARACTERS)}")
+            return item
+
+        map_links(read.request.as_named(), note)
+        if missing:
+            hint = ' (a name with blanks is written ["my kite.png"])' if self.format == "csv" else ""
+            return f"{missing[0]}, nor is it an http(s) URL{hint}", None
         return None, read.request
 
 
@@ -248,9 +255,9 @@ def _value(name: str, cell: str, folder: Path) -> Any:
         return int(number[1])
     if name in _FLAGS and cell.lower() in {"true", "false"}:
         return cell.lower() == "true"
-    if name in _OBJECTS or (name in _LISTS and cell.startswith("[")):
+    if name in _OBJECTS or (name in LINK_LISTS and cell.startswith("[")):
         return json.loads(cell)
-    if name in _LISTS:
+    if name in LINK_LISTS:
         return [cell] if _is_file(folder / cell) else cell.split()
     return cell
 
@@ -268,15 +275,17 @@ def _with_files(line: Line, folder: Path) -> Line:
     row = line.row
     if isinstance(row, str):
         return line
-    for name in _REFERENCES & row.keys():
-        try:
-            many = isinstance(row[name], list)
-            found = [_inside(reference(item, folder), folder) for item in (row[name] if many else [row[name]])]
-        except InvalidRequest as error:
-            return Line(line.number, problem=f"{name}: {error}")
-        if many or name == "mask_url":
-            row[name] = found if many else found[0]
-    return line
+    try:
+        return Line(line.number, map_links(row, partial(_file_inside, folder)))
+    except InvalidRequest as error:
+        return Line(line.number, problem=str(error))
+
+
+def _file_inside(folder: Path, where: str, text: Any) -> Any:
+    try:
+        return _inside(reference(text, folder), folder)
+    except InvalidRequest as error:
+        raise InvalidRequest(f"{where.partition('[')[0]}: {error}") from None
 
 
 def _inside(found: Any, folder: Path) -> Any:

@@ -17,7 +17,7 @@ from toapis_async.request.base import (
 )
 from toapis_async.request.image import DEFAULT_MODEL, FIELD_NAMES, ImageFields, ImageReference, ImageRequest
 from toapis_async.request.image_models import IMAGE_MODELS, QUALITIES, RATIOS, RESOLUTIONS
-from toapis_async.request.kinds import REQUESTS, request_of
+from toapis_async.request.kinds import REQUESTS, ROW_FIELDS, request_of
 from toapis_async.request.video import VideoRequest
 from toapis_async.request.video_models import VIDEO_MODELS
 
@@ -31,6 +31,7 @@ __all__ = [
     "RATIOS",
     "REQUESTS",
     "RESOLUTIONS",
+    "ROW_FIELDS",
     "VIDEO_MODELS",
     "ImageFields",
     "ImageReference",

@@ -173,7 +173,7 @@ def map_links(fields: Mapping[str, Any], change: Callable[[str, Any], Any]) -> d
         if mapped.get(name) is not None:
             mapped[name] = change(name, mapped[name])
     for name in LINK_LISTS:
-        if isinstance(mapped.get(name), list):
+        if isinstance(mapped.get(name), list | tuple):
             mapped[name] = [_mapped(f"{name}[{place}]", item, change) for place, item in enumerate(mapped[name])]
     return mapped
 

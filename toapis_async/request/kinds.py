@@ -14,6 +14,10 @@ from toapis_async.request.video import VideoRequest
 REQUESTS: Final[Mapping[Kind, type[Request]]] = MappingProxyType({"image": ImageRequest, "video": VideoRequest})
 
 
+ROW_FIELDS: Final = tuple(dict.fromkeys(("kind", *ImageRequest.field_names, *VideoRequest.field_names)))
+"""What a row of a file may hold, of either kind."""
+
+
 def request_of(source: Request | Mapping[str, Any] | str, kind: Kind = "image", **changes: Any) -> Request:
     """A request from a prompt, a mapping of fields, or another request; `changes` go over it.
 
@@ -28,4 +32,8 @@ def request_of(source: Request | Mapping[str, Any] | str, kind: Kind = "image", 
         source = fields
     if not isinstance(kind, str) or kind not in REQUESTS:  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest(f"kind is 'image' or 'video', not {short(kind)}", field="kind")
-    return REQUESTS[kind].of(source, **changes)
+    made = REQUESTS[kind]
+    if isinstance(source, Mapping):  # an empty cell in a column of the other kind's is none
+        others = set(ROW_FIELDS).difference(made.field_names)
+        source = {name: value for name, value in source.items() if value is not None or name not in others}
+    return made.of(source, **changes)
