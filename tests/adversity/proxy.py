@@ -1,8 +1,7 @@
 """A bad network: a TCP proxy that cuts, stalls, trickles and garbles, as its seed says.
 
-It garbles answers only, and only where HTTP or what it carries shows it (the first bytes of a chunk, or of the JSON in
-it; of files, only the head): over TLS, which the service speaks, any changed byte ends the connection, so that silent
-changes can't be met.
+It garbles answers only, and only where HTTP or what it carries shows it (the first bytes of a chunk, or of the body in
+it): over TLS, which the service speaks, any changed byte ends the connection, so that silent changes can't be met.
 """
 
 from __future__ import annotations
@@ -42,14 +41,11 @@ class Proxy:
     """Listens on a port of its own; `to` tells the port behind it. What a client sent goes on to the service, also
     after a stall in which that client died."""
 
-    def __init__(
-        self, rng: random.Random, to: Callable[[], int], harmed: float, *, carries_files: bool = False
-    ) -> None:
+    def __init__(self, rng: random.Random, to: Callable[[], int], harmed: float) -> None:
         self.harmed = harmed  #: the share of connections that something befalls
         self.done: Counter[How] = Counter()  #: what befell connections, counted
         self._rng = rng
         self._to = to
-        self._carries_files = carries_files
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -111,7 +107,9 @@ class Proxy:
 
     async def _harm(self, sink: asyncio.StreamWriter, data: bytes, place: int, harm: Harm) -> None:
         if harm.how == "garble":
-            await _send(sink, self._garbled(data, in_body=harm.at_byte % 2 == 1))
+            head = data.find(b"\r\n\r\n") + 4
+            start = head if head >= 4 and harm.at_byte % 2 and head < len(data) else 0
+            await _send(sink, data[:start] + GARBAGE + data[start + len(GARBAGE) :])
             return
         await _send(sink, data[:place])
         if harm.how == "stall":
@@ -121,13 +119,6 @@ class Proxy:
         if harm.how == "reset":
             sink.transport.abort()
         raise _CutError
-
-    def _garbled(self, data: bytes, *, in_body: bool) -> bytes:
-        if self._carries_files and not data.startswith(b"HTTP/"):
-            return data
-        head = data.find(b"\r\n\r\n") + 4
-        start = head if in_body and 4 <= head < len(data) and not self._carries_files else 0
-        return data[:start] + GARBAGE + data[start + len(GARBAGE) :]
 
     async def _trickle(self, sink: asyncio.StreamWriter, data: bytes, piece_bytes: int) -> None:
         for place in range(0, min(len(data), TRICKLED_BYTES), piece_bytes):
