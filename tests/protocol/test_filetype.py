@@ -186,7 +186,7 @@ def test_a_video_looks_whole_when_its_boxes_are_there_to_their_ends(content: byt
     [
         ("image/heif", b"\1\2\3", ".heif"),
         ("image/vnd.microsoft.icon", b"\0\0\1\0", ".ico"),
-        ("image/png", b"\1\2\3", ".png"),
+        ("image/png", b"\1\2\3", None),
         ("image/x-../../evil", b"\1\2\3", ".bin"),
         ("video/x-matroska", b"\x1aE\xdf\xa3", ".mkv"),
         ("video/x-new", b"\1\2\3", ".bin"),
