@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import enum
 import warnings
+from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from toapis_async.batch.batch import Batch
@@ -104,6 +105,7 @@ class ToAPIs:
         if self._state is not ClientState.OPENING:
             await engine.aclose()
             raise SessionClosed("the client was closed while it was being opened")
+        engine.spending.load_prices = partial(account.service_prices, engine)
         self._engine = engine
         self._state = ClientState.OPEN
         return self

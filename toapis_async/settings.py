@@ -258,8 +258,9 @@ class Settings:
     on_event: tuple[Callable[[Event], None], ...] = field(default=(), converter=_listeners)
     """Called on the loop with each record of `toapis_async.events`; must return at once. One callable, or several."""
     prices: Mapping[str, Decimal] = field(factory=dict[str, Decimal], converter=_prices, hash=False)
-    """What an image costs in credits, for budgets: by `model/resolution/quality`, `model/resolution`, `model`, or `*`
-    for all others; the most exact counts. The service publishes no reliable prices: state yours."""
+    """What an image or a video costs in credits, for budgets: by `model/resolution/quality` (of a video its length:
+    `seedance-2/720p/5s`), `model/resolution`, `model`, or `*` for all others; the most exact counts. Where you state
+    none, the service's own are asked for."""
     events_with_prompts: bool = False
     """Put prompts into events and log lines; off, since prompts are user data."""
 

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import time
+from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.protocol.pricing import PRICES_A_PAGE, PRICING_PATH, decode_prices
+from toapis_async.errors import ServiceError, TransportError
+from toapis_async.log import logger
+from toapis_async.protocol.pricing import PRICES_A_PAGE, PRICING_PATH, ServicePrices, decode_prices
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import retry_after_s
+from toapis_async.protocol.wire import decode_balance
 
 if TYPE_CHECKING:
     from toapis_async.engine.core import Engine
@@ -42,3 +46,16 @@ async def prices(engine: Engine, model: str | None, kind: Kind) -> tuple[Price, 
             break
         params["after"] = page.next_after
     return tuple(found)
+
+
+async def service_prices(engine: Engine) -> ServicePrices:
+    """What images and videos cost by the service's prices, for budgets. None at all when it does not tell them: what
+    has no price of the user's own is then refused under a budget."""
+    try:
+        found = [*await prices(engine, None, "image"), *await prices(engine, None, "video")]
+        balance = decode_balance(await query(engine, "balance", "/balance"))
+    except (ServiceError, TransportError) as error:
+        logger.warning("the service's prices are not to be had (%s): state yours in Settings(prices=…)", error)
+        return ServicePrices(())
+    per_usd = balance.credits_per_usd
+    return ServicePrices(found, Decimal(str(per_usd)) if per_usd and per_usd > 0 else None)

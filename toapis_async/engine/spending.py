@@ -9,11 +9,12 @@ from toapis_async.errors import BudgetExceeded
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Awaitable, Callable, Sequence
     from decimal import Decimal
 
     from toapis_async.engine.entry import Entry
     from toapis_async.protocol.budget import Budget, PriceClass, Reservation
+    from toapis_async.protocol.pricing import ServicePrices
     from toapis_async.task import Billing
 
 
@@ -22,6 +23,9 @@ class Spending:
 
     def __init__(self, budget: Budget | None) -> None:
         self._budget = budget  #: the client's own
+        self.load_prices: Callable[[], Awaitable[ServicePrices]] | None = None
+        """Asks the service for its prices: once, when a budget first meets what the user stated no price for."""
+        self._loading = asyncio.Lock()
         self._held: dict[str, list[tuple[Budget, Reservation]]] = {}
         self._waiting: list[asyncio.Future[None]] = []
 
@@ -31,6 +35,8 @@ class Spending:
         """Set aside what a request may cost in the client's budget and in a batch's. A batch's row waits while what
         runs may still come to nothing and be given back; raises `BudgetExceeded` when that can't help."""
         budgets = [each for each in (self._budget, budget) if each is not None]
+        for each in budgets:
+            await self._learn_price(each, price_class)
         while True:
             try:
                 self._reserve(client_business_id, price_class, images, budgets)
@@ -40,6 +46,13 @@ class Spending:
                 await self._change()
             else:
                 return
+
+    async def _learn_price(self, budget: Budget, price_class: PriceClass) -> None:
+        if self.load_prices is None or not budget.asks_service_for(price_class):
+            return
+        async with self._loading:
+            if budget.prices.service is None:
+                budget.prices.service = await self.load_prices()
 
     def _reserve(
         self, client_business_id: str, price_class: PriceClass, images: int, budgets: Sequence[Budget]

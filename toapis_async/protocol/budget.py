@@ -89,6 +89,10 @@ class Budget:
         """Whether there is anything it refuses."""
         return self.most_credits is not None or self.most_images is not None
 
+    def asks_service_for(self, price_class: PriceClass) -> bool:
+        """Whether only the service's prices, which were not asked for yet, may let such a request through."""
+        return self.most_credits is not None and self.prices.service is None and self.prices.of(price_class) is None
+
     def reserve(self, price_class: PriceClass, images: int, *, forced: bool = False) -> Reservation:
         """Set aside what a request may cost. Raises `BudgetExceeded` when that could pass a cap, or when there is a cap
         on credits and no price; not when `forced`, for what was paid already."""
