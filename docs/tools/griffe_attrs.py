@@ -35,7 +35,9 @@ class AttrsFields(griffe.Extension):
         """Called by Griffe when the members of a class are complete."""
         if cls.docstring is None or not any(d.callable_path in ATTRS_CLASS for d in cls.decorators):
             return
-        fields = [a for a in cls.attributes.values() if a.annotation is not None and "property" not in a.labels]
+        own = [member for member in cls.members.values() if isinstance(member, griffe.Attribute)]  # none of its bases
+        # Neither properties nor class variables.
+        fields = [a for a in own if a.annotation is not None and "instance-attribute" in a.labels]
         for field in fields:
             cls.del_member(field.name)
         shown = [field for field in fields if not field.name.startswith("_")]

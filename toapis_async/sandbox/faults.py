@@ -14,6 +14,7 @@ from enum import StrEnum
 from typing import Final, Literal, get_args
 
 Kind = Literal["submit", "query", "upload", "balance", "models", "pricing", "file", "event", "unknown"]
+"""What a request is for: an endpoint of the API, a `file`, an `event` on its way to a receiver, or none of these."""
 KINDS: Final[tuple[Kind, ...]] = get_args(Kind)
 
 

@@ -11,6 +11,7 @@ from dataclasses import dataclass, replace
 from typing import Final, Literal
 
 Tier = Literal["default", "vip", "svip"]
+"""An account's tier by its documented name [docs]."""
 Category = Literal["async_submit", "async_query"]
 ResetUnit = Literal["unix", "seconds"]
 
@@ -43,6 +44,7 @@ TIERS: Final[dict[str, Limits]] = {
     "vip": Limits(1_000 / 60, 167, 10_000 / 60, 1_667),
     "svip": Limits(2_000 / 60, 334, 30_000 / 60, 5_000),
 }
+"""The documented limits of each tier [docs]."""
 
 
 class TokenBucket:

@@ -42,7 +42,7 @@ _SHUTDOWN_S = 0.05
 
 
 class PillowMissingError(ImportError):
-    """Pictures are wanted, and what draws them is not installed."""
+    """Raised by `Sandbox.start` when pictures are to be drawn and Pillow is not installed."""
 
 
 class Sandbox:

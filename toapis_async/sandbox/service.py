@@ -22,6 +22,7 @@ from toapis_async.sandbox.jobs import FAIL_MARKER, Job, RefusedError, TaskKind
 from toapis_async.sandbox.tasks import Failure, Task, queued_s
 
 DuplicateIds = Literal["run_again", "refuse", "replay"]
+"""What a submission under a used `client_business_id` gets: a second task, a refusal (400), or the first answer."""
 ServiceTime = float | Callable[[Job], float] | None
 
 _SPREAD = 0.35
