@@ -146,6 +146,8 @@ class FakeService:
     querying: int = 0
     most_querying: int = 0
     closed: bool = False
+    bill: Callable[[str, float], Mapping[str, object] | None] = lambda prompt, since_end_s: None
+    """A finished task's `billing`, by its prompt and the seconds since its end."""
 
     def transport(self, credentials: Credentials, settings: Settings, emit: Callable[[Event], None]) -> FakeTransport:
         return FakeTransport(self)
@@ -169,9 +171,11 @@ class FakeService:
         if not found:
             return refusal(404, "task_not_found", "task not found")
         made = found[-1]
-        more = {"client_business_id": made.client_business_id}
+        more: dict[str, Any] = {"client_business_id": made.client_business_id}
         if _now_s() - made.accepted_s < self.service_time_s - 1e-9:
             return answer(200, task(made.task_id, "in_progress", progress=50, **more))
+        if (bill := self.bill(made.prompt, _now_s() - made.accepted_s - self.service_time_s)) is not None:
+            more["billing"] = bill
         if "[fail]" in made.prompt:
             return answer(200, task(made.task_id, "failed", error={"code": "bad", "message": "no luck"}, **more))
         return answer(200, task(made.task_id, "completed", progress=100, **more))

@@ -83,10 +83,13 @@ class Run:
         if self._name is None or not self.budget.is_capped:
             return
         assert self._engine.journal is not None
+        spending = self._engine.spending
         async for record in self._engine.journal.paid(self._name):
             reservation = charge(self.budget, record)
-            if reservation is not None:
-                self._engine.spending.hold(record.intent.client_business_id, self.budget, reservation)
+            if reservation is not None and record.state is State.FAILED:
+                spending.ended_earlier(self._engine.submitter.ended(record), self.budget, reservation)
+            elif reservation is not None:
+                spending.hold(record.intent.client_business_id, self.budget, reservation)
 
     async def fetch_ahead(self) -> None:
         """See to what an earlier pass left running or unfetched. Its rows may come late in a long source, or be gone

@@ -16,8 +16,7 @@ from toapis_async.cli.summary import service_s
 from toapis_async.engine.journal.reader import latest_run, records
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import Done, Refused, Send, decide, snapshot_of
-from toapis_async.engine.spending import billed_credits
-from toapis_async.protocol.budget import PriceClass, Prices, images_of
+from toapis_async.protocol.budget import PriceClass, Prices, charge_of, images_of
 from toapis_async.report import ReportRow, RowError, write_report
 from toapis_async.request import body_of
 
@@ -128,7 +127,7 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
     cost = None
     if status == "done":
         price = prices.of(PriceClass.of(fields))
-        cost = billed_credits(task.billing if task else None)
+        cost = charge_of(task.status, task.billing).credits if task else None
         cost = price * images_of(fields) if cost is None and price is not None else cost
     return ReportRow(
         index=record.intent.place or 0,

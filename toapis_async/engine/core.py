@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 from attrs import asdict, frozen
 
 from toapis_async.engine.agenda import Agenda
+from toapis_async.engine.bills import Bills
 from toapis_async.engine.downloads import Downloads
 from toapis_async.engine.emitter import Emitter
 from toapis_async.engine.journal.records import End, State
@@ -98,7 +99,6 @@ class Engine:
         self.emit = Emitter(settings.on_event, with_prompts=settings.events_with_prompts)
         self.prices = Prices(settings.prices)
         budget = None if budget_credits is None else Budget(self.prices, most_credits=budget_credits)
-        self.spending = Spending(budget)
         self.journal = journal
         self.recovery = recovery
         self.runs: set[str] = set()  #: of batches that run
@@ -110,6 +110,8 @@ class Engine:
         self._polls = Pacer("query", bucket_for("query"), settings, rng, self.emit)
         self._permits = Gate(Permits(settings.max_in_flight))
         self.queries = Queries(self.transport, self._polls)
+        self.bills = Bills(self.queries, journal)
+        self.spending = Spending(budget, self.bills)
         self.uploads = Uploads(self.transport, settings, rng)
         self.downloads = Downloads(self.transport, settings, rng, self.emit)
         self.saving = Saving(self.downloads, journal)
@@ -147,6 +149,7 @@ class Engine:
             self._permits.close()
             for dependent in tuple(self.dependents):
                 await dependent.aclose()
+            await self.bills.aclose()
             await self.submitter.aclose()
             self._polling.cancel()
             await asyncio.wait([self._polling])
@@ -163,6 +166,7 @@ class Engine:
         """The client was dropped unclosed: stop polling and tell whoever still waits. May run in any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._polling.cancel)
+            self._loop.call_soon_threadsafe(self.bills.close)
             self._loop.call_soon_threadsafe(self.tasks.close)
         if self.journal is not None:
             self.journal.forget()

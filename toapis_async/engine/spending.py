@@ -6,23 +6,23 @@ import asyncio
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import BudgetExceeded
-from toapis_async.task import TaskStatus
+from toapis_async.protocol.budget import charge_of
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Sequence
-    from decimal import Decimal
 
+    from toapis_async.engine.bills import Bills
     from toapis_async.engine.entry import Entry
-    from toapis_async.protocol.budget import Budget, PriceClass, Reservation
+    from toapis_async.protocol.budget import Budget, Charge, PriceClass, Reservation
     from toapis_async.protocol.pricing import ServicePrices
-    from toapis_async.task import Billing
 
 
 class Spending:
     """What every request under way may cost, by its client_business_id."""
 
-    def __init__(self, budget: Budget | None) -> None:
+    def __init__(self, budget: Budget | None, bills: Bills) -> None:
         self._budget = budget  #: the client's own
+        self._bills = bills
         self.load_prices: Callable[[], Awaitable[ServicePrices]] | None = None
         """Asks the service for its prices: once, when a budget first meets what the user stated no price for."""
         self._loading = asyncio.Lock()
@@ -92,12 +92,6 @@ class Spending:
         for budget, reservation in self._held.get(client_business_id, ()):
             budget.seen_to(reservation)
 
-    def give_back(self, client_business_id: str) -> None:
-        """Nothing was paid: they failed."""
-        for budget, reservation in self._held.pop(client_business_id, ()):
-            budget.give_back(reservation)
-        self._changed()
-
     def give_back_latest(self, client_business_id: str) -> None:
         """Nothing was paid: it was not accepted. Another under the same id may have been, and stays reserved."""
         latest = dict(self._held.get(client_business_id, ()))
@@ -108,22 +102,35 @@ class Spending:
             self._held.pop(client_business_id, None)
         self._changed()
 
-    def settle(self, client_business_id: str, billed: Decimal | None = None) -> None:
-        """It was paid, or has to be taken for paid."""
+    def settle(self, client_business_id: str) -> None:
+        """Nobody knows whether it was paid: it has to be taken for paid."""
         for budget, reservation in self._held.pop(client_business_id, ()):
-            budget.settle(reservation, billed)
+            budget.settle(reservation)
         self._changed()
 
     def ended(self, entry: Entry) -> None:
-        """A task is no longer watched. Only a failure is free; what nobody knows is taken for paid."""
-        if entry.client_business_id not in self._held:
+        """A task is no longer watched. What nobody knows is taken for paid."""
+        held = self._held.pop(entry.client_business_id or "", None)
+        if held is None:
             return
         snapshot = entry.snapshot if entry.status and entry.status.is_final else None
-        billing = snapshot.billing if snapshot else None
-        if entry.status is TaskStatus.FAILED and not (billing and billing.status == "settled"):
-            self.give_back(entry.client_business_id)
-        else:
-            self.settle(entry.client_business_id, billed_credits(billing))
+        charge = charge_of(entry.status, snapshot.billing) if snapshot else charge_of(None, None)
+        self._charge(held, charge)
+        if charge.is_pending and any(budget.is_capped for budget, _ in held):
+            bill = self._bills.ask(entry)
+            bill.add_done_callback(lambda bill: self._charge(held, bill.result()))
+
+    def ended_earlier(self, entry: Entry, budget: Budget, reservation: Reservation) -> None:
+        """A task failed in an earlier session, and its bill was pending: ask for it once and at once. Rows that don't
+        fit wait for this answer, or the same run would never come to know it."""
+        budget.seen_to(reservation)
+        bill = self._bills.ask(entry, after_s=(0.0,))
+        bill.add_done_callback(lambda bill: self._charge([(budget, reservation)], bill.result()))
+
+    def _charge(self, held: Sequence[tuple[Budget, Reservation]], charge: Charge) -> None:
+        for budget, reservation in held:
+            budget.charge(reservation, charge)
+        self._changed()
 
     async def _change(self) -> None:
         waiter: asyncio.Future[None] = asyncio.get_running_loop().create_future()
@@ -136,9 +143,3 @@ class Spending:
         for waiter in waiting:
             if not waiter.done():
                 waiter.set_result(None)
-
-
-def billed_credits(billing: Billing | None) -> Decimal | None:
-    """What a task cost by the service's own word; None when it did not say, or nothing that can be."""
-    credits_ = billing.credits if billing is not None and billing.status == "settled" else None
-    return credits_ if credits_ is not None and credits_ >= 0 else None

@@ -109,6 +109,10 @@ class Submitter:
         if record.task_id is None:
             assert isinstance(verdict, Refused)
             raise verdict.error
+        return self.ended(record)
+
+    def ended(self, record: Record) -> Entry:
+        """The entry of a task whose end an earlier process saw."""
         return Entry.settled(snapshot_of(record), ENDPOINTS[record.intent.kind], self._parts.tasks.forecast_of(None))
 
     async def _watch_again(self, record: Record) -> Entry:

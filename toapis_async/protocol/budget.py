@@ -9,18 +9,20 @@ from __future__ import annotations
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
-from attrs import define
+from attrs import define, frozen
 
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.pricing import ANY, PriceClass, given_in
 from toapis_async.request import DEFAULT_MODEL
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from toapis_async.protocol.pricing import ServicePrices
+    from toapis_async.task import Billing
 
-__all__ = ["ANY", "Budget", "PriceClass", "Prices", "Reservation", "images_of"]
+__all__ = ["ANY", "Budget", "Charge", "PriceClass", "Prices", "Reservation", "charge_of", "images_of"]
 
 
 def images_of(body: Mapping[str, object]) -> int:
@@ -30,6 +32,38 @@ def images_of(body: Mapping[str, object]) -> int:
     if isinstance(number, str) and not is_vip and number.isdecimal() and len(number) < 4:
         number = int(number)
     return number if isinstance(number, int) and number > 0 else 1
+
+
+@frozen
+class Charge:
+    """What a task came to."""
+
+    credits: Decimal | None = None  #: None: nobody has said, which is never free
+    is_pending: bool = False  #: the service has not decided yet; it may be asked again
+    has_failed: bool = False
+
+    @property
+    def is_free_failure(self) -> bool:
+        """Whether there is no image, and certainly nothing was paid."""
+        return self.has_failed and not self.is_pending and self.credits == 0
+
+
+def charge_of(status: TaskStatus | None, billing: Billing | None) -> Charge:
+    """What a task came to by its end and its bill. `status` is None when nobody saw the end.
+
+    A refund is 0, and so is a failure without any bill. A bill that is not decided, or of an amount that can't be,
+    says nothing.
+    """
+    has_failed = status is TaskStatus.FAILED
+    if billing is None:
+        return Charge(Decimal(0) if has_failed else None, has_failed=has_failed)
+    word = billing.status.strip().lower()
+    if word == "refunded":
+        return Charge(Decimal(0), has_failed=has_failed)
+    if word == "settled":
+        known = billing.credits is not None and billing.credits >= 0
+        return Charge(billing.credits if known else None, has_failed=has_failed)
+    return Charge(is_pending=True, has_failed=has_failed)
 
 
 class Prices:
@@ -68,7 +102,8 @@ class Reservation:
     price_class: PriceClass
     images: int
     credits: Decimal
-    is_idle: bool = False  #: an earlier session's, which nobody sees to yet: it may never be settled
+    is_idle: bool = False  #: it may never be settled, so that no other request may wait for it
+    charged: Decimal | None = None  #: once it is settled
 
 
 class Budget:
@@ -130,21 +165,35 @@ class Budget:
         return priced and self.reserved_images > self._idle_images
 
     def idle(self, reservation: Reservation) -> None:
-        """Nobody sees to it for now, so that no other request may wait for it."""
-        reservation.is_idle = True
-        self._idle_images += reservation.images
+        """No other request may wait for it."""
+        if not reservation.is_idle:
+            reservation.is_idle = True
+            self._idle_images += reservation.images
 
     def seen_to(self, reservation: Reservation) -> None:
-        """Somebody does."""
+        """Others may wait for it (again)."""
         if reservation.is_idle:
             reservation.is_idle = False
             self._idle_images -= reservation.images
 
+    def charge(self, reservation: Reservation, charge: Charge) -> None:
+        """The task came to this. A failure whose bill is pending stays reserved, and no other request waits for it."""
+        if charge.is_free_failure:
+            self.give_back(reservation)
+        elif charge.has_failed and charge.is_pending:
+            self.idle(reservation)
+        else:
+            self.settle(reservation, charge.credits)
+
     def settle(self, reservation: Reservation, billed: Decimal | None = None) -> None:
-        """The request was paid for: as billed, or else as reserved."""
-        self.give_back(reservation)
-        self.spent += reservation.credits if billed is None else billed
-        self.images += reservation.images
+        """The request was paid for: as billed, or else as reserved. A later bill replaces an earlier one."""
+        if reservation.charged is None:
+            self.give_back(reservation)
+            self.images += reservation.images
+        else:
+            self.spent -= reservation.charged
+        reservation.charged = reservation.credits if billed is None else billed
+        self.spent += reservation.charged
         if billed is not None and reservation.images:
             self.prices.billed(reservation.price_class, reservation.images, billed)
 

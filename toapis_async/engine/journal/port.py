@@ -8,6 +8,7 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from toapis_async.engine.journal.records import End, Intent, Record
+    from toapis_async.task import Billing
 
 
 class JournalPort(Protocol):
@@ -27,6 +28,10 @@ class JournalPort(Protocol):
 
     def ended(self, client_business_id: str, end: End) -> None:
         """Its final state, or that it was not taken."""
+        ...
+
+    def billed(self, client_business_id: str, billing: Billing) -> None:
+        """A newer bill of a task that ended."""
         ...
 
     def saved(self, client_business_id: str, names: Sequence[str | None]) -> None:

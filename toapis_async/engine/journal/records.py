@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+import json
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from toapis_async.protocol.endpoints import Kind
+    from toapis_async.task import Billing
 
 
 class State(enum.StrEnum):
@@ -137,6 +139,19 @@ def put_end(db: sqlite3.Connection, client_business_id: str, end: End, now_s: fl
     only = " AND state = 'intent'" if end.state is State.WITHDRAWN else ""
     values = (end.state.value, end.task_id, end.answer, end.images, now_s, client_business_id)
     db.execute(statement + only, values)
+
+
+def put_bill(db: sqlite3.Connection, client_business_id: str, billing: Billing) -> None:
+    """A newer bill of a task that ended replaces the older one in its answer."""
+    found = db.execute(
+        "SELECT answer FROM submission WHERE client_business_id = ? AND state IN ('completed', 'failed')",
+        (client_business_id,),
+    ).fetchone()
+    if found is not None:
+        amounts = {"credits": billing.credits, "cost_usd": billing.cost_usd}
+        known = {name: f"{amount:f}" for name, amount in amounts.items() if amount is not None}
+        answer = json.dumps({**json.loads(found[0] or "{}"), "billing": {"status": billing.status, **known}})
+        db.execute("UPDATE submission SET answer = ? WHERE client_business_id = ?", (answer, client_business_id))
 
 
 def put_files(db: sqlite3.Connection, client_business_id: str, names: Sequence[str | None], now_s: float) -> None:

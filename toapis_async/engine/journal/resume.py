@@ -8,9 +8,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from toapis_async.engine.journal.records import State
-from toapis_async.engine.spending import billed_credits
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
-from toapis_async.protocol.budget import PriceClass, images_of
+from toapis_async.protocol.budget import PriceClass, charge_of, images_of
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import failure_of
 from toapis_async.protocol.refusals import decode_error
@@ -173,17 +172,19 @@ def end_of(error: BaseException) -> tuple[State, str | None]:
 
 
 def charge(budget: Budget, record: Record) -> Reservation | None:
-    """Count in a budget what the service has charged for a record, or may have; a failure only when its bill says so.
+    """Count in a budget what the service has charged for a record, or may have; a failure unless its bill, or the lack
+    of one, says that it was free.
 
-    Returns the reservation of one that is not settled yet, None for any other.
+    Returns the reservation of one that is not charged yet: it is unfinished, or failed and its bill is pending. None
+    for any other.
     """
-    billing = snapshot_of(record).billing if record.state in {State.COMPLETED, State.FAILED} else None
-    is_paid_failure = billing is not None and billing.status == "settled"
-    if record.state not in _MAY_BE_PAID and not (record.state is State.FAILED and is_paid_failure):
+    if record.state not in _MAY_BE_PAID and record.state is not State.FAILED:
         return None
     body = body_of(json.loads(record.intent.request))
     reservation = budget.reserve(PriceClass.of(body), images_of(body), forced=True)
     if record.state in {State.INTENT, State.ACCEPTED}:
         return reservation
-    budget.settle(reservation, billed_credits(billing))
-    return None
+    snapshot = snapshot_of(record)
+    charge = charge_of(snapshot.status, snapshot.billing)
+    budget.charge(reservation, charge)
+    return reservation if reservation.is_idle else None

@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.journal.records import End, Intent, Record
     from toapis_async.settings import Credentials, Journal
+    from toapis_async.task import Billing
 
 T = TypeVar("T")
 MOST_KEPT: Final = 100_000
@@ -97,6 +98,10 @@ class JournalWriter:
         """Its final state, or that it was not taken."""
         now_s = time.time()
         self._note(lambda db: journal_records.put_end(db, client_business_id, end, now_s))
+
+    def billed(self, client_business_id: str, billing: Billing) -> None:
+        """A newer bill of a task that ended."""
+        self._note(lambda db: journal_records.put_bill(db, client_business_id, billing))
 
     def saved(self, client_business_id: str, names: Sequence[str | None]) -> None:
         """Names of its files on disk, in the images' order; None for one that is not there."""
