@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from toapis_async.batch.rows import Source
+    from toapis_async.batch.run import SaveTo
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
@@ -314,7 +315,7 @@ class ToAPIs:
         source: Source,
         *,
         key: Callable[[Any], str] | str | None = None,
-        save_to: str | PathLike[str] | None = None,
+        save_to: SaveTo | None = None,
         max_in_flight: int | None = None,
         budget_credits: float | Decimal | None = None,
         run: str | None = None,
@@ -325,8 +326,8 @@ class ToAPIs:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
         `kind` is what rows are that don't say so themselves (in a member `kind`). `key` names the rows: a function of
-        the row, or the name of its column (default: its `key` column if any).
-        With `save_to`, an item is done when its files are on disk.
+        the row, or the name of its column (default: its `key` column if any). With `save_to`, a folder or one for each
+        kind (`{"image": …, "video": …}`), an item is done when its files are on disk.
 
         `run` names this batch in the client's journal: the same run again, by this process or a later one, takes up
         what is there instead of paying for it again. Rows are known by their key, or by what they ask for; those that

@@ -40,7 +40,9 @@ def test_rows_are_there_at_once_and_in_order_at_the_end(tmp_path: Path) -> None:
             results.add(item(index))
         assert [row["index"] for row in results_of(tmp_path)] == [2, 0, 5, 1]
     assert [row["index"] for row in results_of(tmp_path)] == [0, 1, 2, 5]
-    assert sorted(path.name for path in tmp_path.iterdir()) == ["images", "results.jsonl"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [
+        "results.jsonl"
+    ]  # nothing came into images/ and videos/
 
 
 def test_rows_that_came_in_order_are_left_as_they_are(tmp_path: Path) -> None:

@@ -196,6 +196,17 @@ async def test_a_batch_has_rows_of_either_kind(tmp_path: Path) -> None:
         assert sorted(entry.kind for entry in sandbox.ledger.entries) == ["image", "video", "video", "video"]
 
 
+async def test_a_batch_has_a_folder_for_each_kind(tmp_path: Path) -> None:
+    rows: list[Any] = [{"kind": "video", **BOAT, "key": "boat"}, {"prompt": "a kite", "key": "kite"}]
+    async with served({"pictures": True}) as (_, client):
+        items = await client.batch(rows, save_to={"image": tmp_path / "i", "video": tmp_path / "v"}).gather()
+        assert [file.parent.name for item in items for file in item.files] == ["v", "i"]
+        items = await client.batch(rows, save_to={"video": tmp_path / "v2"}).gather()
+        assert [(item.ok, len(item.files)) for item in items] == [(True, 1), (True, 0)]
+        with pytest.raises(InvalidRequest, match="save_to has a folder for 'movie': kinds are 'image' and 'video'"):
+            client.batch(rows, save_to={"movie": tmp_path})  # type: ignore[dict-item]
+
+
 async def test_a_run_takes_up_its_videos(tmp_path: Path) -> None:
     rows: list[Any] = [{"kind": "video", **BOAT, "key": "boat"}, {"prompt": "a kite", "key": "kite"}]
     async with Sandbox(service_time_s=0.02) as sandbox:

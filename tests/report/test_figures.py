@@ -45,7 +45,7 @@ def test_the_summary_of_a_run() -> None:
         row(3, status="waiting"),
     )
     assert figures == {
-        "Pictures": ("3", "from 4 rows"),
+        "Images": ("3", "from 4 rows"),
         "Images a minute": ("1.5", ""),
         "Wall time": ("2 min 00 s", ""),
         "Service time": ("50 s", "median; slowest 1 min 00 s"),
@@ -55,7 +55,7 @@ def test_the_summary_of_a_run() -> None:
 
 def test_images_that_did_not_come_are_counted_of_rows_that_are_done() -> None:
     rows = [row(0, n=4, files=("a",)), row(1, n=1, files=("b",)), row(2, files=("c",)), row(3, n=2, status="failed")]
-    assert shown(*rows)["Pictures"] == ("3", "from 4 rows; 3 fewer than asked for")
+    assert shown(*rows)["Images"] == ("3", "from 4 rows; 3 fewer than asked for")
 
 
 def test_what_is_not_known_is_not_told_as_nought() -> None:

@@ -12,7 +12,7 @@ from attrs import frozen
 
 from toapis_async.batch.item import BatchItem
 from toapis_async.batch.rows import Row, RowReader
-from toapis_async.batch.run import Run
+from toapis_async.batch.run import Run, SaveTo
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
 from toapis_async.errors import (
     AuthenticationFailed,
@@ -29,7 +29,6 @@ from toapis_async.protocol.results import without_data
 if TYPE_CHECKING:
     from collections.abc import Callable
     from decimal import Decimal
-    from os import PathLike
     from pathlib import Path
     from types import TracebackType
 
@@ -83,7 +82,7 @@ class Batch:
         run: str | None,
         retry_failed: bool,
         key: Callable[[Any], str] | str | None,
-        save_to: str | PathLike[str] | None,
+        save_to: SaveTo | None,
         max_in_flight: int,
         kind: Kind = "image",
     ) -> None:
@@ -249,7 +248,7 @@ class Batch:
     async def _run(self) -> None:
         """Feed rows in while the task group carries them to their ends."""
         await self._of_run.count_earlier()
-        await self._of_run.make_folder()  # now, not after the first task is paid for
+        await self._of_run.make_folders()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as group:
             group.create_task(self._of_run.fetch_ahead())
             self._feeder = group.create_task(self._feed(group))

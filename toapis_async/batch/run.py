@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import secrets
+from collections.abc import Mapping
 from functools import partial
 from pathlib import Path
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, TypeAlias
 
 import anyio.to_thread
 from attrs import evolve
@@ -31,8 +32,10 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.resume import Verdict
     from toapis_async.models import Generation
     from toapis_async.protocol.budget import Budget
-    from toapis_async.request import Request
+    from toapis_async.request import Kind, Request
 
+SaveTo: TypeAlias = "str | PathLike[str] | Mapping[Kind, str | PathLike[str]]"
+"""A folder, or one for each kind: `{"image": …, "video": …}`; files of a kind that is left out are not saved."""
 MOST_AHEAD: Final = 1_000
 """Rows of earlier passes that are seen to at once before they come."""
 
@@ -47,7 +50,7 @@ class Run:
         *,
         budget: Budget,
         retry_failed: bool,
-        save_to: str | PathLike[str] | None,
+        save_to: SaveTo | None,
     ) -> None:
         if name is not None and (engine.journal is None or not name):
             raise InvalidRequest(
@@ -57,7 +60,7 @@ class Run:
         self._engine = engine
         self._name = name
         self._retry = ENDED_BADLY if retry_failed else frozenset[State]()
-        self._folder = Path(save_to) if save_to is not None else None
+        self._folders = _folders(save_to)
         self.budget = budget
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
@@ -73,10 +76,10 @@ class Run:
         """Give the name back."""
         self._engine.runs.discard(self._name or "")
 
-    async def make_folder(self) -> None:
-        """Make the folder for the images, or raise `InvalidRequest`."""
-        if self._folder is not None:
-            await anyio.to_thread.run_sync(_make_folder, self._folder)
+    async def make_folders(self) -> None:
+        """Make the folders for the files, or raise `InvalidRequest`."""
+        for folder in {*self._folders.values()}:
+            await anyio.to_thread.run_sync(_make_folder, folder)
 
     async def count_earlier(self) -> None:
         """What earlier passes of the run paid for, or may have, counts in the budget, too."""
@@ -94,7 +97,7 @@ class Run:
     async def fetch_ahead(self) -> None:
         """See to what an earlier pass left running or unfetched. Its rows may come late in a long source, or be gone
         from it; but it is paid for, and its images live for a day."""
-        if self._name is None or self._folder is None:
+        if self._name is None or not self._folders:
             return
         assert self._engine.journal is not None
         turns = asyncio.Semaphore(MOST_AHEAD)
@@ -105,17 +108,20 @@ class Run:
                 if business_id in self._open:
                     turns.release()
                     continue
-                seeing = self._ahead[business_id] = group.create_task(self._see_to(record, self._folder))
+                seeing = self._ahead[business_id] = group.create_task(self._see_to(record))
                 seeing.add_done_callback(partial(self._seen_to, business_id, turns))
 
     def _seen_to(self, business_id: str, turns: asyncio.Semaphore, _: object) -> None:
         self._ahead.pop(business_id, None)
         turns.release()
 
-    async def _see_to(self, record: Record, folder: Path) -> None:
-        """A record's images onto the disk; when that fails, its row tries again and tells why."""
+    async def _see_to(self, record: Record) -> None:
+        """A record's files onto the disk; when that fails, its row tries again and tells why."""
         business_id, journal = record.intent.client_business_id, self._engine.journal
+        folder = self._folders.get(record.intent.kind)
         assert journal is not None
+        if folder is None:
+            return
         try:
             record = await journal.of_id(business_id) or record  # its row may have come and gone meanwhile
             verdict = decide(record)
@@ -190,10 +196,10 @@ class Run:
             decide, digest=identity.digest, retry=self._retry, known_by="key" if by_key else "client_business_id"
         )
         verdict = judge(await self._as_on_disk(record))
-        if isinstance(verdict, Fetch) and self._retry and self._folder is not None:
+        if isinstance(verdict, Fetch) and self._retry and self._folders.get(record.intent.kind) is not None:
             # Whether its links are dead shows when its files are fetched; only then is it paid for anew.
             if not await self._seen_ahead(row.known_id):
-                await self._see_to(record, self._folder)
+                await self._see_to(record)
             record = await journal.of_id(row.known_id) or record
             verdict = judge(await self._as_on_disk(record))
         row.record = None if isinstance(verdict, Send) else record
@@ -206,9 +212,10 @@ class Run:
 
     async def _as_on_disk(self, record: Record) -> Record:
         """A record without the files that are not there any more."""
-        if self._folder is None or not record.files:
+        folder = self._folders.get(record.intent.kind)
+        if folder is None or not record.files:
             return record
-        return await anyio.to_thread.run_sync(_as_in, self._folder, record)
+        return await anyio.to_thread.run_sync(_as_in, folder, record)
 
     async def _seen_ahead(self, business_id: str) -> bool:
         """Wait for what is seen to ahead of its row; False when there is nothing."""
@@ -222,8 +229,9 @@ class Run:
         self._open.discard(row.known_id or "")
 
     async def save(self, row: Row, generation: Generation) -> tuple[Path, ...]:
-        """Fetch a row's images, unless an earlier pass has; nothing without a folder."""
-        if self._folder is None:
+        """Fetch a row's files, unless an earlier pass has; nothing without a folder."""
+        folder = self._folders.get(row.request.kind) if row.request is not None else None
+        if folder is None:
             return ()
         journal = self._engine.journal
         if journal is not None and row.record is not None:
@@ -231,12 +239,23 @@ class Run:
                 row.record = await journal.of_id(row.record.intent.client_business_id) or row.record
             kept = await self._as_on_disk(row.record)
             if len(kept.files) == len(generation.files):
-                return tuple(self._folder / name for _, name in sorted(kept.files.items()))
-        return await self._engine.saving.save(generation, self._folder, row.stem, record=row.record)
+                return tuple(folder / name for _, name in sorted(kept.files.items()))
+        return await self._engine.saving.save(generation, folder, row.stem, record=row.record)
 
 
 def _as_in(folder: Path, record: Record) -> Record:
     return evolve(record, files={place: name for place, name in record.files.items() if (folder / name).is_file()})
+
+
+def _folders(save_to: SaveTo | None) -> dict[Kind, Path]:
+    """The folder of each kind of file that is saved."""
+    if save_to is None:
+        return {}
+    by_kind = save_to if isinstance(save_to, Mapping) else dict.fromkeys(ENDPOINTS, save_to)
+    for kind in by_kind:
+        if kind not in ENDPOINTS:
+            raise InvalidRequest(f"save_to has a folder for {kind!r}: kinds are 'image' and 'video'", field="save_to")
+    return {kind: Path(folder) for kind, folder in by_kind.items()}
 
 
 def _make_folder(folder: Path) -> None:

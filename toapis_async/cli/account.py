@@ -139,7 +139,7 @@ def known_sandbox() -> Path | None:
 
 def _status_line(snapshot: TaskSnapshot) -> str:
     progress = "" if snapshot.progress is None else f"{snapshot.progress}%"
-    ending = "  ".join(image.url for image in snapshot.images)
+    ending = "  ".join(file.url for file in snapshot.files)
     if snapshot.error is not None:
         ending = f"{snapshot.error.message}{f' ({snapshot.error.code})' if snapshot.error.code else ''}"
     return f"{snapshot.task_id}  {snapshot.status.replace('_', ' '):<11}  {progress:>4}  {ending}".rstrip()
@@ -154,7 +154,7 @@ def _status_record(snapshot: TaskSnapshot) -> dict[str, Any]:
         "raw_status": snapshot.raw_status,
         "progress": snapshot.progress,
         "model": snapshot.model,
-        "urls": [image.url for image in snapshot.images],
+        "urls": [file.url for file in snapshot.files],
         "created_at": time_record(snapshot.created_at),
         "completed_at": time_record(snapshot.completed_at),
         "expires_at": time_record(snapshot.expires_at),

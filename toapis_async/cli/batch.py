@@ -1,10 +1,12 @@
-"""`toapis batch`: a file of prompts, from lines to a folder of images and results.jsonl."""
+"""`toapis batch`: a file of prompts, from lines to a folder of images and videos, and results.jsonl."""
 
 from __future__ import annotations
 
 import asyncio
 import itertools
 import sys
+from collections import Counter
+from pathlib import PurePath
 from typing import TYPE_CHECKING, Final
 
 from toapis_async.cli.batch_view import BatchProgress, batch_view
@@ -13,14 +15,15 @@ from toapis_async.cli.dry_run import dry_run
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED
 from toapis_async.cli.page import make_page
 from toapis_async.cli.progress import refreshing
-from toapis_async.cli.results import IMAGES, NAME, Results
+from toapis_async.cli.results import FOLDERS, NAME, Results
 from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.cli.summary import BatchSummary, balance_line, credits_line, section
 from toapis_async.cli.terms import in_cli_terms
 from toapis_async.engine.journal.reader import run_status
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
-from toapis_async.protocol.wording import count, duration
+from toapis_async.events import FileSaved
+from toapis_async.protocol.wording import count, duration, noun_of
 from toapis_async.report.page import NAME as PAGE
 from toapis_async.report.pictures import THUMBS
 from toapis_async.settings import Journal
@@ -32,8 +35,9 @@ if TYPE_CHECKING:
     from toapis_async.batch.item import BatchItem
     from toapis_async.cli.options import BatchOptions, Caps, Options
     from toapis_async.cli.output import Output
-    from toapis_async.cli.prompts import PromptFile
+    from toapis_async.cli.prompts import Checked, PromptFile
     from toapis_async.client import ToAPIs
+    from toapis_async.events import Event
 
 BALANCE_S: Final = 5.0
 """Time-out of the balance query, which only the summary shows."""
@@ -47,10 +51,10 @@ async def batch(
         return await dry_run(out, prompts, folder, how, caps)
     journal = folder / JOURNAL
     name = run_name(folder, overwrite=how.overwrite)
-    rows = (await checked(out, prompts, caps)).rows
+    found = await checked(out, prompts, caps)
     session = Session(options, out, caps.prices)
     results = Results(folder)
-    run = _Run(rows, folder, name, caps, retry_failed=how.retry_failed)
+    run = _Run(found, folder, name, caps, retry_failed=how.retry_failed)
     try:
         with results.opened():
             try:
@@ -72,10 +76,12 @@ async def batch(
 class _Run:
     """One pass over checked prompts, and its summary at the end."""
 
-    def __init__(self, total: int, folder: Path, name: str, caps: Caps, *, retry_failed: bool) -> None:
-        self.total = total
+    def __init__(self, found: Checked, folder: Path, name: str, caps: Caps, *, retry_failed: bool) -> None:
+        self.total = found.rows
         self.folder = folder
         self.ended_earlier = 0
+        self._noun = noun_of(found.kinds)
+        self._saved_files, self._saved_bytes = Counter[str](), Counter[str]()  #: by the name of their folder
         self._name = name
         self._caps = caps
         self._retry_failed = retry_failed
@@ -93,10 +99,11 @@ class _Run:
     async def send(self, session: Session, prompts: PromptFile, results: Results) -> None:
         """Submit, save, and note each row as it completes."""
         client, out, caps = session.client, session.out, self._caps
+        session.watch = self._note_event
         await self._ask_balance(client, "before")
         async with client.batch(
             prompts.rows(),
-            save_to=self.folder / IMAGES,
+            save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
             run=self._name,
             retry_failed=self._retry_failed,
             budget_credits=caps.budget_credits,
@@ -105,15 +112,22 @@ class _Run:
             self._client, self._batch = client, batch
             self._progress = BatchProgress(
                 total=self.total,
+                noun=self._noun,
                 ended_earlier=self.ended_earlier,
                 budget_credits=caps.budget_credits,
                 statistics=batch.statistics,
-                saved=lambda: client.statistics().saved_files,
+                saved=self._saved_files.total,
             )
             async with refreshing(batch_view(out, self._progress)):
                 async for item in batch:
                     self._note(item, session, results)
         await self._ask_balance(client, "after")
+
+    def _note_event(self, event: Event) -> None:
+        if isinstance(event, FileSaved):
+            folder = PurePath(event.path).parent.name
+            self._saved_files[folder] += 1
+            self._saved_bytes[folder] += event.size_bytes
 
     def _note(self, item: BatchItem, session: Session, results: Results) -> None:
         assert self._batch is not None
@@ -172,7 +186,6 @@ class _Run:
     def _lines(self, client: ToAPIs, results: Results) -> list[str]:
         assert self._batch is not None
         now, counts, summary = self._batch.statistics(), client.statistics(), self._summary
-        size = f"  ({count(counts.saved_files, 'new file')}, {counts.saved_bytes / 1e6:,.1f} MB)"
         throttled = counts.throttled_submits + counts.throttled_queries
         times = "once" if throttled == 1 else f"{throttled:,} times"
         spent = credits_line(now.credits_spent, self._caps.budget_credits)
@@ -186,9 +199,15 @@ class _Run:
             *([f"  the service said 429 (too fast) {times}"] if throttled else []),
             *section("credits", [spent] if now.credits_spent else []),
             *section("balance", self._balances if len(self._balances) == 2 else []),
-            *section("images", [f"{self.folder / IMAGES}{size if counts.saved_files else ''}"]),
+            *(line for name in FOLDERS.values() for line in section(name, self._new_files(name))),
             *section("results", [str(self.folder / NAME)] if results.kept else []),
         ]
+
+    def _new_files(self, name: str) -> list[str]:
+        """One of the folders and what came into it; nothing when it is not there."""
+        folder, new = self.folder / name, self._saved_files[name]
+        size = f"  ({count(new, 'new file')}, {self._saved_bytes[name] / 1e6:,.1f} MB)" if new else ""
+        return [f"{folder}{size}"] if folder.is_dir() else []
 
     def _why_stopped(self) -> list[str]:
         assert self._batch is not None
@@ -218,9 +237,10 @@ class _Run:
 
 
 def _clear_parts(folder: Path) -> None:
-    """Remove the images, thumbnails and pages that a process that was killed left half-written; the journal's lock says
+    """Remove the files, thumbnails and pages that a process that was killed left half-written; the journal's lock says
     that they are no other batch's."""
-    parts = ((folder / IMAGES).glob(".*.part"), (folder / THUMBS).rglob(".*.part"), folder.glob(f".{PAGE}.*.part"))
+    parts = [(folder / name).glob(".*.part") for name in FOLDERS.values()]
+    parts += [(folder / THUMBS).rglob(".*.part"), folder.glob(f".{PAGE}.*.part")]
     for part in itertools.chain(*parts):
         part.unlink(missing_ok=True)
 

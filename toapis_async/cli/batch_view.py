@@ -40,6 +40,7 @@ class BatchProgress:
     total: int
     statistics: Callable[[], BatchStatistics]
     saved: Callable[[], int]  #: files
+    noun: str = "image"  #: what one of the files is called
     ended_earlier: int = 0  #: rows that an earlier pass saw the end of
     budget_credits: Decimal | None = None
     last: deque[BatchItem] = field(factory=lambda: deque(maxlen=LAST_SHOWN))
@@ -61,7 +62,7 @@ class BatchProgress:
             f"{now.done:>{width},}/{self.total:,} done",
             f"{now.failed:>{width},} failed",
             f"{now.in_flight + now.saving:>{width},} in flight",
-            f"{rate:>5} images/min",
+            f"{rate:>5} {self.noun}s/min",
         ]
         left_s = self._left_s(now)
         if left_s is not None:

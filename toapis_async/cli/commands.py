@@ -86,9 +86,9 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
         run(output, body(options, output, given, out, timeout_s))
 
 
-@main.command(short_help="Make images from every row of a file.")
+@main.command(short_help="Make images or videos from every row of a file.")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, readable=True, allow_dash=True))
-@click.option("--out", type=_FOLDER, required=True, help="Folder for images/ and results.jsonl.")
+@click.option("--out", type=_FOLDER, required=True, help="Folder for images/, videos/ and results.jsonl.")
 @click.option(
     "--format",
     "format_",
@@ -99,7 +99,7 @@ def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s
 @click.option("--overwrite", is_flag=True, help="Begin anew over an earlier run's results, and pay for all again.")
 @click.option("--same-account", is_flag=True, help="The key was changed since the run began; it is the same account's.")
 @BUDGET
-@click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images in all.")
+@click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images and videos in all.")
 @PRICE
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent and what it would cost; send nothing.")
 @click.option(
@@ -117,11 +117,12 @@ def batch(
     prices: dict[str, Decimal],
     **how: bool,
 ) -> None:
-    """Make images from every row of FILE (- for stdin).
+    """Make images, or videos, from every row of FILE (- for stdin).
 
     \b
       .jsonl  rows of request fields, or prompts in quotes:
               {"key": "kite", "prompt": "a red kite", "size": "16:9", "n": 2}
+              {"kind": "video", "model": "kling-v3", "prompt": "a red kite", "duration": 5}
       .csv    the same fields as columns, with a header; empty cells are left to the service
       .txt    one prompt a line
 
@@ -129,18 +130,19 @@ def batch(
     CSV, prompt among them; else each line is a prompt. What begins with [ is refused unless --format is given: a JSON
     array must become lines first (jq -c '.[]' FILE).
 
-    Reference images (reference_images: a list) are http(s) URLs or files beside FILE. The optional `key` names the
-    images. All rows are checked before any is sent.
+    References (reference_images: a list) are http(s) URLs or files beside FILE. The optional `key` names what is
+    made. All rows are checked before any is sent.
 
     \b
       toapis batch docs/examples/prompts.jsonl --out out --sandbox
+      toapis batch docs/examples/videos.jsonl --out v --sandbox
       toapis batch prompts.csv --out out --dry-run --price 2 --price gpt-image-2-vip/4k=9
       toapis batch prompts.csv --out out --budget-credits 500 --price 2 --price gpt-image-2-vip/4k=9
       cut -f2 table.tsv | toapis batch - --out out --format txt
 
-    Writes OUT/images/KEY.png (KEY-1.png … for several), OUT/index.html to look at, and OUT/results.jsonl: a row a
-    request with index, key, ok, task_id, client_business_id, files, error and billing, in the order of FILE once the
-    run has ended.
+    Writes OUT/images/KEY.png (KEY-1.png … for several), OUT/videos/KEY.mp4, OUT/index.html to look at, and
+    OUT/results.jsonl: a row a request with index, key, ok, task_id, client_business_id, files, error and billing, in
+    the order of FILE once the run has ended.
 
     A run that was cut short, however, is taken up by the same command: OUT/journal.sqlite knows what was sent and paid
     for. Rows may be added to FILE meanwhile. Ctrl-C stops a run, twice leaves at once; nothing is lost either way.

@@ -30,7 +30,7 @@ from toapis_async.engine.journal.resume import (
 )
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
-from toapis_async.protocol.wording import count
+from toapis_async.protocol.wording import count, noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,6 +42,7 @@ if TYPE_CHECKING:
     from toapis_async.cli.prompts import PromptFile
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
+    from toapis_async.request import Kind
 
 Outcome: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
@@ -72,7 +73,7 @@ class Costs:
     """What the rows of one class come to."""
 
     rows: int = 0
-    images: int = 0
+    files: int = 0  #: images or videos
 
 
 @define
@@ -81,14 +82,17 @@ class Plan:
 
     outcomes: Counter[Outcome] = field(factory=Counter)
     classes: dict[PriceClass, Costs] = field(factory=dict)
+    kinds: set[Kind] = field(factory=set)
     prompts: list[tuple[str, str]] = field(factory=list)  #: key and prompt of the first few
 
     def add(self, row: Row, fields: dict[str, Any], outcome: Outcome) -> None:
+        assert row.request is not None
         self.outcomes[outcome] += 1
+        self.kinds.add(row.request.kind)
         if outcome == "send":
             costs = self.classes.setdefault(PriceClass.of(fields), Costs())
             costs.rows += 1
-            costs.images += images_of(fields)
+            costs.files += images_of(fields)
             if len(self.prompts) < MOST_PROMPTS_SHOWN:
                 self.prompts.append((row.key, str(fields.get("prompt", ""))))
 
@@ -149,17 +153,17 @@ def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) 
 
 def _print_plan(out: Output, plan: Plan, budget: Budget) -> None:
     rows, sent = plan.outcomes.total(), plan.outcomes["send"]
-    images = sum(costs.images for costs in plan.classes.values())
+    noun, files = noun_of(plan.kinds), sum(costs.files for costs in plan.classes.values())
     lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
-    known = [price * costs.images for _, costs, price in lines if price is not None]
+    known = [price * costs.files for _, costs, price in lines if price is not None]
     cost = f", {amount(sum(known, Decimal(0)))} credits" if known else ""
     unknown = " and what has no price" if known and len(known) < len(lines) else ""
-    out.result(f"{sent:,} of {count(rows, 'row')} would be sent: {count(images, 'image')}{cost}{unknown}")
+    out.result(f"{sent:,} of {count(rows, 'row')} would be sent: {count(files, noun)}{cost}{unknown}")
     others = [(f"  {plan.outcomes[outcome]:,}", text) for outcome, text in _TEXTS.items() if plan.outcomes[outcome]]
     for line in aligned(others, right={0}):
         out.result(line)
     if lines:
-        _print_classes(out, lines)
+        _print_classes(out, lines, noun)
         out.result("")
         for line in aligned([(f"  {key}", cut(prompt, PROMPT_COLUMNS)) for key, prompt in plan.prompts]):
             out.result(line)
@@ -168,11 +172,11 @@ def _print_plan(out: Output, plan: Plan, budget: Budget) -> None:
     out.note("a dry run: nothing was sent")
 
 
-def _print_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]]) -> None:
-    table = [["  class", "rows", "images", "each", "credits"]]
+def _print_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]], noun: str) -> None:
+    table = [["  class", "rows", f"{noun}s", "each", "credits"]]
     for kind, costs, price in lines:
-        each, all_ = ("?", "?") if price is None else (amount(price), amount(price * costs.images))
-        table.append([f"  {kind}", f"{costs.rows:,}", f"{costs.images:,}", each, all_])
+        each, all_ = ("?", "?") if price is None else (amount(price), amount(price * costs.files))
+        table.append([f"  {kind}", f"{costs.rows:,}", f"{costs.files:,}", each, all_])
     if all(price is None for *_, price in lines):
         table = [row[:3] for row in table]
     out.result("")

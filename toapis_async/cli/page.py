@@ -10,13 +10,14 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import ALL_DONE, CliError, error_record
-from toapis_async.cli.results import IMAGES, NAME
+from toapis_async.cli.results import FOLDERS, NAME
 from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
 from toapis_async.engine.journal.reader import latest_run, records
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import Done, Refused, Send, decide, snapshot_of
 from toapis_async.protocol.budget import PriceClass, Prices, charge_of, images_of
+from toapis_async.protocol.pricing import given_in
 from toapis_async.report import ReportRow, RowError, write_report
 from toapis_async.request import body_of
 
@@ -34,6 +35,15 @@ TOLD_AFTER_S: Final = 2.0
 _LATE_S: Final = 10.0
 _NOT_REASONS: Final = frozenset({"StillRunning", "BudgetExceeded"})
 """What results.jsonl tells of rows that no page is about: they run, or were never sent."""
+
+
+_SHOWN: Final = {
+    "model": ("model",),
+    "size": ("size", "aspect_ratio", "ratio"),
+    "resolution": ("resolution",),
+    "quality": ("quality", "mode"),
+}
+"""What the page shows, by the fields that may hold it."""
 
 
 class _LeftError(Exception):
@@ -124,7 +134,7 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
     fields = body_of(json.loads(record.intent.request))
     task = _task(record)
     status, error = _status(record, reason)
-    cost = None
+    cost, folder = None, FOLDERS[record.intent.kind]
     if status == "done":
         price = prices.of(PriceClass.of(fields))
         cost = charge_of(task.status, task.billing).credits if task else None
@@ -134,9 +144,11 @@ def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow
         key=record.intent.key or record.intent.stem or record.intent.client_business_id,
         status=status,
         prompt=str(fields.get("prompt", "")),
-        **{name: _text(fields.get(name)) for name in ("model", "size", "resolution", "quality")},
-        n=fields.get("n") if isinstance(fields.get("n"), int) else None,
-        files=tuple(f"{IMAGES}/{name}" for _, name in sorted(record.files.items())),
+        kind=record.intent.kind,
+        **{shown: _first_text(fields, names) for shown, names in _SHOWN.items()},
+        duration_s=_number(fields.get("duration")),
+        n=_number(given_in(fields, "n")),
+        files=tuple(f"{folder}/{name}" for _, name in sorted(record.files.items())),
         task_id=record.task_id,
         client_business_id=record.intent.client_business_id,
         credits=cost,
@@ -178,5 +190,10 @@ def _moment(unix_s: float | None) -> datetime | None:
     return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
 
 
-def _text(value: object) -> str | None:
-    return None if value is None else str(value)
+def _first_text(fields: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+    """The first of these fields that was given, also within `metadata`."""
+    return next((str(value) for name in names if (value := given_in(fields, name)) is not None), None)
+
+
+def _number(value: object) -> int | None:
+    return value if isinstance(value, int) else None

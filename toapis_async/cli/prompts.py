@@ -33,9 +33,9 @@ from toapis_async.protocol.lenient import shorten
 from toapis_async.request import LINK_LISTS, ImageRequest, VideoRequest, map_links
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterator, Mapping
+    from collections.abc import Collection, Generator, Iterator, Mapping
 
-    from toapis_async.request import Request
+    from toapis_async.request import Kind, Request
 
 
 MOST_SHOWN: Final = 50
@@ -64,6 +64,7 @@ class Checked:
     problems: tuple[Line, ...]  #: the first few
     bad: int
     classes: Mapping[PriceClass, int] = field(factory=dict["PriceClass", int])  #: how many rows of each
+    kinds: Collection[Kind] = field(factory=set["Kind"])  #: of the rows
 
 
 @frozen
@@ -96,19 +97,21 @@ class PromptFile:
         """Make a request of every row, send none, and collect what is wrong."""
         problems: list[Line] = []
         classes: Counter[PriceClass] = Counter()
+        kinds: set[Kind] = set()
         rows = bad = 0
         with closing(RowReader(None)) as reader:
             for rows, line in enumerate(self.lines(), 1):
                 problem, request = (line.problem, None) if line.problem else await self._read(reader, line.row)
                 if request is not None:
                     classes[PriceClass.of(request.body())] += 1
+                    kinds.add(request.kind)
                 if problem:
                     bad += 1
                     if bad <= MOST_SHOWN:
                         problems.append(Line(line.number, problem=problem))
                 if rows % 1_000 == 0:
                     await asyncio.sleep(0)  # lets Ctrl-C in
-        return Checked(rows, tuple(problems), bad, classes)
+        return Checked(rows, tuple(problems), bad, classes, kinds)
 
     async def _read(self, reader: RowReader, row: Any) -> tuple[str | None, Request | None]:
         """What is wrong with a row, and its request."""

@@ -11,7 +11,7 @@ import json
 import os
 import tempfile
 from array import array
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import CliError, error_record
@@ -23,10 +23,12 @@ if TYPE_CHECKING:
 
     from toapis_async.batch.item import BatchItem
     from toapis_async.models import Generation
+    from toapis_async.request import Kind
     from toapis_async.task import Billing
 
 NAME: Final = "results.jsonl"
-IMAGES: Final = "images"
+FOLDERS: Final[dict[Kind, str]] = {"image": "images", "video": "videos"}
+"""Where files of each kind are, below the batch's folder."""
 _NOT_YET: Final = -1
 
 
@@ -44,15 +46,17 @@ class Results:
 
     @contextmanager
     def opened(self) -> Generator[None]:
-        """Make the folders; at the end, however it comes, put the rows in order.
+        """Make the folders; at the end, however it comes, put the rows in order, and remove the folders that nothing
+        came into.
 
-        Raises `CliError` when images can't be written.
+        Raises `CliError` when files can't be written.
         """
+        folders = [self._folder / name for name in FOLDERS.values()]
         try:
-            images = self._folder / IMAGES
-            images.mkdir(parents=True, exist_ok=True)
-            with tempfile.TemporaryFile(dir=images):
-                pass
+            for folder in folders:
+                folder.mkdir(parents=True, exist_ok=True)
+                with tempfile.TemporaryFile(dir=folder):
+                    pass
             if self._path.exists():
                 with self._path.open("ab"):  # leaves what is there as it is
                     pass
@@ -62,6 +66,9 @@ class Results:
             yield
         finally:
             self._close()
+            for folder in folders:
+                with suppress(OSError):  # it is not empty
+                    folder.rmdir()
 
     @property
     def kept(self) -> bool:
@@ -129,7 +136,7 @@ def generation_record(generation: Generation, files: tuple[Path, ...]) -> dict[s
         "client_business_id": generation.client_business_id,
         "model": generation.model,
         "files": [file.as_posix() for file in files],
-        "urls": [image.url for image in generation.images],
+        "urls": [file.url for file in generation.files],
         "created_at": time_record(generation.created_at),
         "completed_at": time_record(generation.completed_at),
         "billing": billing_record(generation.billing),

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
 
 def duration(seconds: float, *, whole: bool = False) -> str:
     """Seconds as people read them: `0.4 s` (`whole`: `0 s`), `12 s`, `3 min 05 s`, `2 h 10 min`."""
@@ -19,3 +24,8 @@ def duration(seconds: float, *, whole: bool = False) -> str:
 def count(number: int, noun: str) -> str:
     """`1 image`, `1,200 images`."""
     return f"{number:,} {noun}{'' if number == 1 else 's'}"
+
+
+def noun_of(kinds: Collection[str]) -> str:
+    """What files of these kinds are called: `image`, `video`, or `file` when they are of both."""
+    return next(iter(kinds), "image") if len(kinds) < 2 else "file"

@@ -121,6 +121,8 @@ def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
             "size": row.size,
             "resolution": row.resolution,
             "quality": row.quality,
+            "duration": row.duration,
+            "kind": None if row.kind == "image" else row.kind,
             "n": row.n,
             "credits": None if cost is None else amount(cost),
             "took": None if service_s is None else duration(service_s),

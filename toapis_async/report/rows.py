@@ -10,9 +10,11 @@ if TYPE_CHECKING:
     from datetime import datetime
     from decimal import Decimal
 
+    from toapis_async.request import Kind
+
 RowStatus: TypeAlias = Literal["done", "failed", "running", "waiting"]
 RequestClass: TypeAlias = tuple[str | None, str | None, str | None]
-"""Model, resolution and quality: what decides how long a request takes."""
+"""Model, resolution, and quality or a video's duration: what decides how long a request takes."""
 ROW_STATUSES: Final[tuple[RowStatus, ...]] = get_args(RowStatus)
 
 
@@ -33,15 +35,17 @@ class ReportRow:
     key: str
     status: RowStatus
     prompt: str
+    kind: Kind = "image"
     model: str | None = None
     size: str | None = None
     resolution: str | None = None
     quality: str | None = None
+    duration_s: int | None = None  #: of a video
     n: int | None = None
     files: tuple[str, ...] = ()  #: relative to the batch's folder, with forward slashes
     task_id: str | None = None
     client_business_id: str | None = None
-    credits: Decimal | None = None  #: for all of the row's images
+    credits: Decimal | None = None  #: for all of the row's files
     submitted_at: datetime | None = None  #: this and the next two: aware
     completed_at: datetime | None = None  #: when the service ended the task, also in a failure
     saved_at: datetime | None = None  #: when the last file was whole on disk
@@ -50,4 +54,9 @@ class ReportRow:
 
     @property
     def request_class(self) -> RequestClass:
-        return self.model, self.resolution, self.quality
+        return self.model, self.resolution, " · ".join(filter(None, (self.quality, self.duration))) or None
+
+    @property
+    def duration(self) -> str | None:
+        """The duration that was asked for, with its unit."""
+        return None if self.duration_s is None else f"{self.duration_s} s"

@@ -10,13 +10,14 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field, frozen
 
-from toapis_async.protocol.wording import count, duration
+from toapis_async.protocol.wording import count, duration, noun_of
 from toapis_async.report.figures import amount
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
     from toapis_async.report.rows import ReportRow, RequestClass, RowStatus
+    from toapis_async.request import Kind
 
 _MOST_REASONS: Final = 8
 NOT_KNOWN: Final = "—"
@@ -45,8 +46,8 @@ class RunTotals:
     """What the rows so far come to. Holds a few numbers a row."""
 
     statuses: Counter[RowStatus] = field(factory=Counter)
-    images: int = 0
-    missing: int = 0  #: images that were asked for and did not come, of rows that are done
+    files: Counter[Kind] = field(factory=Counter)
+    missing: int = 0  #: files that were asked for and did not come, of rows that are done
     credits: float = 0.0
     priced: int = 0  #: rows whose credits are known
     starts: array[float] = field(factory=lambda: array("d"))  #: Unix seconds, of rows whose course is known
@@ -60,7 +61,7 @@ class RunTotals:
 
     def add(self, row: ReportRow) -> None:
         self.statuses[row.status] += 1
-        self.images += len(row.files)
+        self.files[row.kind] += len(row.files)
         self.missing += max((row.n or 0) - len(row.files), 0) if row.status == "done" else 0
         price = finite(row.credits)
         if price is not None:
@@ -103,13 +104,14 @@ class RunTotals:
     def figures(self) -> list[Figure]:
         """The summary, in the order it is shown."""
         wall_s = self.wall_s
-        rate = amount(round(60 * self.images / wall_s, 1)) if wall_s and self.images else NOT_KNOWN
+        files, name = self.files.total(), f"{noun_of(self.files).capitalize()}s"
+        rate = amount(round(60 * files / wall_s, 1)) if wall_s and files else NOT_KNOWN
         times = [t for seconds in self.service.values() for t in seconds]
         fewer = f"; {self.missing:,} fewer than asked for" if self.missing else ""
         known = "" if self.priced == self.rows else f"known for {self.priced:,} of {count(self.rows, 'row')}"
         return [
-            Figure("Pictures", f"{self.images:,}", f"from {count(self.rows, 'row')}{fewer}"),
-            Figure("Images a minute", rate),
+            Figure(name, f"{files:,}", f"from {count(self.rows, 'row')}{fewer}"),
+            Figure(f"{name} a minute", rate),
             Figure("Wall time", NOT_KNOWN if wall_s is None else duration(wall_s)),
             Figure(
                 "Service time",

@@ -20,7 +20,7 @@
   const cut = (text, most) => (text.length > most ? `${text.slice(0, most)}…` : text);
   const moment = (ms) => new Date(ms).toLocaleString([], { dateStyle: "medium", timeStyle: "medium" });
   const reason = (error) => [error.message || error.type, error.code && `(${error.code})`].filter(Boolean).join(" ");
-  const asked = (row) => [row.size, row.resolution, row.quality].filter(Boolean);
+  const asked = (row) => [row.size, row.resolution, row.quality, row.duration].filter(Boolean);
 
   // ------------------------------------------------------------------------------------------------------- finding
 
@@ -103,7 +103,7 @@
   };
 
   const fewer = (row) =>
-    row.state === "done" && row.n > row.pictures.length && `${row.pictures.length} of ${row.n} images came`;
+    row.state === "done" && row.n > row.pictures.length && `${row.pictures.length} of ${row.n} ${row.kind ?? "image"}s came`;
 
   const shot = (row, place, i) => {
     const button = make("button", "shot");
@@ -190,7 +190,7 @@
 
   const facts = (row, picture) => [
     ["State", row.state],
-    ["Asked for", [row.model, ...asked(row), row.n > 1 && `${row.n} images`].filter(Boolean).join(" · ")],
+    ["Asked for", [row.model, ...asked(row), row.n > 1 && `${row.n} ${row.kind ?? "image"}s`].filter(Boolean).join(" · ")],
     ["Came", fewer(row)],
     ["Measures", picture?.width && `${picture.width} × ${picture.height}`],
     ["Cost", row.credits && `${row.credits} credits`],
