@@ -380,6 +380,7 @@ class ToAPIs:
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:
+    entry = entry.current
     engine.unclaimed.claim(entry.client_business_id or entry.task_id)
     loop = asyncio.get_running_loop()
     if engine.recovery is not None and entry.ended and not entry.has_snapshot and entry.error is None:

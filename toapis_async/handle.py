@@ -25,12 +25,16 @@ class TaskHandle:
     A handle keeps its task's outcome for as long as it is held, also after the client has let go of the task.
     """
 
-    __slots__ = ("_entry", "_loop", "_saver")
+    __slots__ = ("_begun", "_loop", "_saver")
 
     def __init__(self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop) -> None:
-        self._entry = entry
+        self._begun = entry
         self._saver = saver
         self._loop = loop
+
+    @property
+    def _entry(self) -> Entry:
+        return self._begun.current
 
     @property
     def task_id(self) -> str:

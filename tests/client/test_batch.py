@@ -370,7 +370,7 @@ async def test_while_nobody_asks_only_a_buffer_of_rows_is_admitted(
     service.service_time_s = 500
     source = Source()
     async with client_of(service) as client:
-        batch = client.batch(source)
+        batch = client.batch(source, max_in_flight=50)
         aiter(batch)
         await asyncio.sleep(100)
         assert source.taken == 3

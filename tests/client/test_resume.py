@@ -421,7 +421,7 @@ async def test_a_task_that_is_watched_already_is_shared_and_takes_no_second_perm
             await holding
         handles = [await each for each in resuming]
         assert [handle.task_id for handle in handles] == ["task_1", "task_2"]
-        assert client.statistics().in_flight == 4
+        assert client.statistics().in_flight == 3
         service.service_time_s = 0
         assert {(await handle).task_id for handle in (*handles, *attached)} == {"task_1", "task_2", "task_3"}
         await client.generate("the permit came back")
@@ -464,9 +464,10 @@ async def test_a_completed_task_without_a_link_is_asked_for_again_by_the_next_se
     service: FakeService, path: Path
 ) -> None:
     empty = task("task_1", "completed", result={"data": []})
-    service.on_query.append(answer(200, empty))
+    service.on_query.extend([answer(200, empty)] * 6)
     async with client_of(path) as client:
         assert (await client.generate(ROW)).images == ()
+    assert len(service.of("query")) == 6
     assert state_of(path, "mine") is State.ACCEPTED
     async with client_of(path) as client:
         assert len((await client.generate(ROW)).images) == 1

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
+    from toapis_async.protocol.endpoints import Kind
     from toapis_async.task import TaskSnapshot
 
 MOST_REMEMBERED: Final = 10_000
@@ -27,7 +28,7 @@ class EarlyEvents:
         self._handled: dict[str, None] = {}  # event ids; this and the next are in order of their coming
         self._ended: dict[str, None] = {}  # task ids
         self._unanswered: dict[str, float] = {}  # client_business_id -> when its POST began
-        self._kept: dict[str, tuple[float, TaskSnapshot]] = {}  # by task id and by client_business_id
+        self._kept: dict[str, tuple[float, Kind | None, TaskSnapshot]] = {}  # by task id and by client_business_id
 
     def was_handled(self, event_id: str) -> bool:
         return event_id in self._handled
@@ -48,24 +49,27 @@ class EarlyEvents:
     def answered(self, client_business_id: str) -> None:
         self._unanswered.pop(client_business_id, None)
 
-    def keep(self, snapshot: TaskSnapshot, names: Iterable[str], now_s: float) -> bool:
-        """Keep an event while answers are awaited; whether it is about one of those submissions."""
+    def keep(self, snapshot: TaskSnapshot, kind: Kind | None, names: Iterable[str], now_s: float) -> bool:
+        """Keep an event while answers are awaited; whether it is about one of those submissions. `kind` is the task's,
+        where the event tells it."""
         _drop(self._unanswered, lambda since_s: since_s < now_s - KEPT_S)
         _drop(self._kept, lambda kept: kept[0] < now_s - KEPT_S)
         if self._unanswered:
             for name in names:
-                _remember(self._kept, name, (now_s, snapshot), 2 * MOST_KEPT)
+                _remember(self._kept, name, (now_s, kind, snapshot), 2 * MOST_KEPT)
         return snapshot.client_business_id in self._unanswered
 
-    def of_submission(self, client_business_id: str) -> TaskSnapshot | None:
-        kept = self._kept.get(client_business_id)
-        return None if kept is None else kept[1]
+    def of_submission(self, client_business_id: str, kind: Kind) -> TaskSnapshot | None:
+        _, told_kind, snapshot = self._kept.get(client_business_id, (0.0, None, None))
+        return snapshot if told_kind in {None, kind} else None
 
-    def of_task(self, task_id: str) -> TaskSnapshot | None:
+    def of_task(self, task_id: str, kind: Kind) -> TaskSnapshot | None:
         """The event of a task whose watch begins, which then forgets it. Only by the task's own id: another task of
         the same client_business_id must not lend it its images."""
-        kept = self._kept.pop(task_id, None)
-        return None if kept is None else kept[1]
+        snapshot = self.of_submission(task_id, kind)
+        if snapshot is not None:
+            del self._kept[task_id]
+        return snapshot
 
 
 def _remember(memory: dict[str, V], name: str, value: V, most: int) -> None:

@@ -49,6 +49,7 @@ class Entry:
     without_files: int = 0  #: reports that it is completed, but named no file
     fallback: Endpoint | None = None  #: where else it may be found, for one whose kind nobody told
     on_end: Callable[[Entry], None] | None = None
+    same_as: Entry | None = None  #: goes on for this one: both turned out to be of one task
     _latest: TaskSnapshot | bytes | None = field(default=None, init=False)
     _for_change: Waiters = field(default=None, init=False)
     _for_end: Waiters = field(default=None, init=False)
@@ -70,6 +71,14 @@ class Entry:
         """The same, completed, before its answer was read."""
         status = TaskStatus.COMPLETED
         return cls(task_id, task_id, client_business_id, endpoint, 0.0, forecast, status, ended=True)
+
+    @property
+    def current(self) -> Entry:
+        """The entry that is watched for this task: itself, unless another goes on for it."""
+        entry = self
+        while entry.same_as is not None:
+            entry = entry.same_as
+        return entry
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
@@ -118,6 +127,15 @@ class Entry:
         """This waiter was served, or its task was cancelled."""
         self._for_change = _left(self._for_change, waiter)
         self._for_end = _left(self._for_end, waiter)
+
+    def hand_over(self, successor: Entry) -> None:
+        """Another entry goes on for this one: it ends unnoticed, and those who wait wait for the other."""
+        self.same_as, self.ended = successor, True
+        for waiter in _all(self._for_change):
+            successor._for_change = _joined(successor._for_change, waiter)
+        for waiter in _all(self._for_end):
+            successor._for_end = _joined(successor._for_end, waiter)
+        self._for_change = self._for_end = None
 
     def raise_error(self) -> None:
         """Each waiter gets an exception of its own: one shared object would collect everybody's traceback."""

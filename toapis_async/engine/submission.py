@@ -307,7 +307,7 @@ class Submission:
         times: int = 0
         while True:
             # An event that names it is as good as an answer, also while the service can't find its task yet.
-            early = partial(parts.tasks.early_event, business_id)
+            early = partial(parts.tasks.early_event, business_id, self._endpoint.kind)
             window_s = parts.settings.reconcile_window_s
             found = early() or await parts.queries.find_within(window_s, business_id, self._endpoint) or early()
             if found is not None:

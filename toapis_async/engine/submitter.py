@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import uuid
 from contextlib import asynccontextmanager
+from functools import partial
 from typing import TYPE_CHECKING
 
 from toapis_async.engine.entry import Entry
@@ -119,11 +120,16 @@ class Submitter:
         """The entry of a task whose end the earlier process did not see. It holds a permit; one that is watched already
         is shared, and waits for none."""
         assert record.task_id is not None
-        business_id, tasks, release = record.intent.client_business_id, self._parts.tasks, None
-        self._parts.spending.seen_to(business_id)
-        if tasks.get(record.task_id) is None:
-            await self._parts.permits.acquire()
-            release = self._parts.release
+        parts = self._parts
+        business_id, tasks, permits, release = record.intent.client_business_id, parts.tasks, parts.permits, None
+        parts.spending.seen_to(business_id)
+        is_watched = partial(tasks.get, record.task_id, (record.intent.kind,))
+        if not is_watched():
+            await permits.acquire()
+            release = parts.release
+            if is_watched():  # meanwhile
+                permits.give_back()
+                release = None
         return tasks.watch(
             ENDPOINTS[record.intent.kind],
             record.task_id,

@@ -94,7 +94,7 @@ class Tasks:
         `start` says what is known of its state, `snapshot` (read from `body`) is that state, `since_s` the loop time of
         its submission (now, if left out). `was_seen`: an earlier session knew it, so that one 404 does not end the
         watch. `fallback` is queried once when `endpoint` knows no such task. `on_end` is called once: at the end of the
-        watch, or at once when the task is watched already.
+        watch, or at once when the task is watched already with an `on_end` of its own.
 
         Race: an answer that was on the loop already when the client closed comes here afterwards. Nobody polls its task
         any more, so its watch ends at once.
@@ -102,11 +102,10 @@ class Tasks:
         entry = self._watched_as(endpoint.kind, task_id, client_business_id)
         if entry is not None:
             self._learn_ids(entry, task_id, query_id, client_business_id)
+            _call_at_end(entry, on_end)
             if snapshot is not None:
                 self.saw(entry, snapshot, body)
-            if on_end is not None:
-                on_end(entry)
-            return entry
+            return entry.current
         entry = Entry(
             task_id=task_id,
             query_id=query_id or task_id,
@@ -123,7 +122,7 @@ class Tasks:
         self._index(entry)
         if snapshot is not None:
             self.saw(entry, snapshot, body)
-        early = self._early.of_task(task_id)
+        early = self._early.of_task(task_id, endpoint.kind)
         if early is not None and not entry.ended:
             self.saw(entry, early)
             self._agenda.schedule.backstop.ended(by_event=True)
@@ -149,7 +148,19 @@ class Tasks:
         if entry.task_id != task_id and entry.task_id in {business_id, client_business_id}:
             entry.task_id, entry.query_id = task_id, query_id or entry.query_id
         entry.client_business_id = business_id
+        named = self._by_id[entry.endpoint.kind].get(business_id or "")
+        if named is not None and named is not entry and named.task_id == business_id and not named.has_snapshot:
+            self._merge(named, entry)
         self._index(entry)
+
+    def _merge(self, entry: Entry, successor: Entry) -> None:
+        """Two watches turned out to be of one task: one goes on, for everyone who waits for either."""
+        self._watched -= 1
+        self._unindex(entry)
+        self.found(entry)
+        entry.hand_over(successor)
+        on_end, entry.on_end = entry.on_end, None
+        _call_at_end(successor, on_end)
 
     def _index(self, entry: Entry) -> None:
         """Every id leads to it. Of two tasks under one client_business_id the first keeps that name."""
@@ -177,6 +188,9 @@ class Tasks:
             if entry.without_files < MOST_WITHOUT_FILES:  # they may come a moment later
                 return
         self._learn_own_id(entry, snapshot)
+        if entry.same_as is not None:
+            self.saw(entry.same_as, snapshot, body, by_event=by_event)
+            return
         before = (entry.status, entry.progress) if entry.has_snapshot else None
         entry.update(snapshot, body)
         changed = before != (snapshot.status, snapshot.progress)
@@ -198,8 +212,13 @@ class Tasks:
                 self._learn_ids(entry, entry.task_id, client_business_id=snapshot.client_business_id)
         elif not entry.has_own_id or entry.task_id == snapshot.client_business_id:
             entry.client_business_id = entry.task_id
-            if snapshot.task_id not in self._by_id[entry.endpoint.kind]:
+            known = self._by_id[entry.endpoint.kind].get(snapshot.task_id)
+            if known is None:
                 self._learn_ids(entry, snapshot.task_id)
+            else:
+                known.client_business_id = known.client_business_id or entry.client_business_id
+                self._merge(entry, known)
+                self._index(known)
 
     def missing(self, entry: Entry, error: TaskNotFound) -> bool:
         """The service says it knows no such task. One whose kind nobody told is asked for as the other kind, too: True
@@ -208,13 +227,21 @@ class Tasks:
         now_s = self._loop.time()
         since_s = self._missing_since_s.setdefault(entry, now_s)
         if entry.fallback is not None and entry.status is None:
-            self._unindex(entry)
-            entry.endpoint, entry.fallback = entry.fallback, None
-            self._index(entry)
-            return True
+            self._take_for(entry, entry.fallback)
+            return entry.same_as is None
         if entry.status is None or now_s - since_s >= self._settings.vanish_grace_s:
             self._end(entry, error)
         return False
+
+    def _take_for(self, entry: Entry, endpoint: Endpoint) -> None:
+        """A task whose kind nobody told is one of this kind."""
+        self._unindex(entry)
+        entry.endpoint, entry.fallback = endpoint, None
+        known = self._by_id[endpoint.kind].get(entry.task_id)
+        if known is not None:
+            self._merge(entry, known)
+        else:
+            self._index(entry)
 
     def found(self, entry: Entry) -> None:
         """The service knows the task (again)."""
@@ -262,7 +289,10 @@ class Tasks:
         if entry.ended:
             return
         entry.ended = True
-        entry.error = error.concerning(entry.task_id, entry.client_business_id) if error else None
+        if error is not None:  # a poll's names the id that was asked for
+            error.task_id = entry.task_id
+            error.client_business_id = entry.client_business_id or error.client_business_id
+        entry.error = error
         self._watched -= 1
         self._unindex(entry)
         self.found(entry)
@@ -293,22 +323,26 @@ class Tasks:
             return WebhookOutcome.DUPLICATE
         if event.snapshot is None:
             return WebhookOutcome.IGNORED
-        outcome = self._match(event.snapshot)
+        outcome = self._match(event.snapshot, event.kind)
         if outcome is not WebhookOutcome.UNKNOWN_TASK:
             self._early.handled(event.event_id)
         return outcome
 
-    def _match(self, snapshot: TaskSnapshot) -> WebhookOutcome:
+    def _match(self, snapshot: TaskSnapshot, kind: Kind | None) -> WebhookOutcome:
         task_id, business_id = snapshot.task_id, snapshot.client_business_id
-        entry = next((found for kind in self._by_id if (found := self._watched_as(kind, task_id, business_id))), None)
-        if entry is not None:
-            self.saw(entry, snapshot, by_event=True)
+        found = [entry for each in self._by_id if (entry := self._watched_as(each, task_id, business_id))]
+        of_kind = [entry for entry in found if kind is None or entry.endpoint.kind == kind]
+        of_any = [entry for entry in found if entry.fallback is not None and entry.status is None]
+        if (entry := next(iter(of_kind or of_any), None)) is not None:
+            if entry.fallback is not None and entry.fallback.kind == kind:
+                self._take_for(entry, entry.fallback)
+            self.saw(entry.current, snapshot, by_event=True)
             return WebhookOutcome.RESOLVED
         names = [name for name in (task_id, business_id) if name is not None]
         if self._early.have_ended(names):  # a poll was quicker
             self._agenda.schedule.backstop.ended(by_event=True)
             return WebhookOutcome.DUPLICATE
-        is_early = self._early.keep(snapshot, names, self._loop.time())
+        is_early = self._early.keep(snapshot, kind, names, self._loop.time())
         return WebhookOutcome.EARLY if is_early else WebhookOutcome.UNKNOWN_TASK
 
     def expect(self, client_business_id: str) -> None:
@@ -319,9 +353,17 @@ class Tasks:
         """Whether it was accepted is known now. (While it is not, an event may still tell.)"""
         self._early.answered(client_business_id)
 
-    def early_event(self, client_business_id: str) -> TaskSnapshot | None:
+    def early_event(self, client_business_id: str, kind: Kind) -> TaskSnapshot | None:
         """The task of an early event with this client_business_id."""
-        return self._early.of_submission(client_business_id)
+        return self._early.of_submission(client_business_id, kind)
+
+
+def _call_at_end(entry: Entry, on_end: Callable[[Entry], None] | None) -> None:
+    """Call `on_end` at the end of the watch; at once when that has an `on_end` already."""
+    if on_end is not None and entry.on_end is None and not entry.ended:
+        entry.on_end = on_end
+    elif on_end is not None:
+        on_end(entry)
 
 
 def _service_s(snapshot: TaskSnapshot) -> float | None:
