@@ -139,7 +139,7 @@ async def _served(round_: Round, known: list[Record]) -> dict[str, bytes]:
     """What the service serves, by the names under which it should be on disk."""
     links = {name: f"{record.task_id}-{place}.png" for record in known for place, name in record.files.items()}
     for entry in round_.sandbox.ledger:
-        if entry.prompt.startswith("single "):
+        if entry.prompt.startswith(("single ", "minted ")):
             links[f"{entry.task_id}.png"] = f"{entry.task_id}-0.png"
     served: dict[str, bytes] = {}
     async with aiohttp.ClientSession() as session:

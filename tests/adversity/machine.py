@@ -174,6 +174,8 @@ class Round:
             self._problem("started again when all was done, it failed")
         if len(self.sandbox.ledger) != before:
             self._problem("started again when all was done, it submitted")
+        if self.plan.program and (said := self._output(self._started).read_text("utf-8")) != "recovered 0\n":
+            self._problem(f"started again when all was done, it {said}")
         checks.results(self)
 
     def _heal(self) -> None:
@@ -222,7 +224,8 @@ class Round:
         trouble = asdict(run.trouble or Trouble()) | {"folder": str(self.out)}
         before = self.sandbox.requests.total
         accepted = len(self.sandbox.ledger)
-        out, err = (self.home / f"run-{number}.{kind}" for kind in ("out", "err"))
+        out = self._output(number)
+        err = out.with_suffix(".err")
         process = await self.processes.run(number, trouble, self._arguments(rows), out, err)
         lived = True
         try:
@@ -242,6 +245,9 @@ class Round:
             f"run {number}: code {code}, {len(self.sandbox.ledger)} in the books; {stderr[-200:]!r}"
         )
         return Ended(code, stderr, process.pid, lived)
+
+    def _output(self, number: int) -> Path:
+        return self.home / f"run-{number}.out"
 
     def _arguments(self, rows: Path) -> list[str]:
         if self.plan.program:
@@ -280,6 +286,8 @@ class Round:
             wanted[row["prompt"]] = (times + 1, row.get("n", 1))
         if self.plan.program:
             wanted |= {f"single {number}": (1, 1) for number in range(SINGLES)}
+            taken = {entry.prompt for entry in self.sandbox.ledger if entry.paid}
+            wanted |= {prompt: (1, 1) for prompt in taken if prompt.startswith("minted ")}
         return wanted
 
     @property

@@ -1,5 +1,7 @@
-"""A small program on the library, for the machine that kills: a batch with a run, and single requests with ids of
-their own. `program.py FILE FOLDER BASE_URL WINDOW_S`; exit code 0 when every image is on disk."""
+"""A small program on the library, for the machine that kills: a batch with a run, single requests with ids of their
+own, and single requests whose ids are minted, of which only the journal knows what became of them.
+`program.py FILE FOLDER BASE_URL WINDOW_S`; exit code 0 when every image is on disk. Standard output says how many
+submissions an earlier process left."""
 
 from __future__ import annotations
 
@@ -9,10 +11,20 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from toapis_async import ImageRequest, JournalError, RateLimits, Settings, ToAPIs, ToAPIsError
+from toapis_async import (
+    ImageRequest,
+    JournalError,
+    RateLimits,
+    Settings,
+    TaskHandle,
+    TaskNotFound,
+    ToAPIs,
+    ToAPIsError,
+)
 from toapis_async.batch.item import BatchItem
 
 SINGLES = 2
+MINTED = 3
 
 
 def main(file: Path, folder: Path, base_url: str, window_s: float) -> int:
@@ -36,7 +48,11 @@ async def every_image(rows: list[dict[str, Any]], folder: Path, base_url: str, w
     images = folder / "images"
     items: list[BatchItem | bool] = []
     async with ToAPIs(base_url=base_url, settings=settings, journal=folder / "journal.sqlite") as client:
-        singles = [asyncio.ensure_future(single(client, images, number)) for number in range(SINGLES)]
+        left = client.recovered()
+        sys.stdout.write(f"recovered {len(left)}\n")
+        singles = [asyncio.ensure_future(recovered(handle, images)) for handle in left]
+        singles += [asyncio.ensure_future(single(client, images, number)) for number in range(SINGLES)]
+        singles += [asyncio.ensure_future(minted(client, folder, images))]
         async with client.batch(rows, run="1", save_to=images) as batch:
             items += [item async for item in batch]
         items += await asyncio.gather(*singles)
@@ -54,6 +70,34 @@ async def single(client: ToAPIs, images: Path, number: int) -> bool:
         await generation.save(images)
     except ToAPIsError as error:
         sys.stderr.write(f"single {number}: {error}\n")
+        return False
+    return True
+
+
+async def minted(client: ToAPIs, folder: Path, images: Path) -> bool:
+    """Requests without an id, one after the other. Each is submitted by one process only, whatever becomes of it."""
+    try:
+        for number in range(MINTED):
+            mark = folder / f"minted-{number}"
+            if not mark.exists():
+                mark.touch(exist_ok=False)
+                generation = await client.generate(f"minted {number}")
+                await generation.save(images)
+    except (OSError, ToAPIsError) as error:
+        sys.stderr.write(f"minted: {error}\n")
+        return False
+    return True
+
+
+async def recovered(handle: TaskHandle, images: Path) -> bool:
+    """What an earlier process left, if the service ever took it."""
+    try:
+        generation = await handle
+        await generation.save(images)
+    except TaskNotFound:
+        return True
+    except ToAPIsError as error:
+        sys.stderr.write(f"recovered: {error}\n")
         return False
     return True
 
