@@ -95,7 +95,7 @@ async def play(plan: Plan, folder: Path) -> Outcome:
         if plan.harmed:
             networks = [
                 Proxy(rng, lambda: int(sandbox.base_url.rpartition(":")[2]), plan.harmed),
-                Proxy(rng, lambda: int(sandbox.own_files_url.rpartition(":")[2]), plan.harmed),
+                Proxy(rng, lambda: int(sandbox.own_files_url.rpartition(":")[2]), plan.harmed, carries_files=True),
             ]
             for network in networks:
                 await network.start()

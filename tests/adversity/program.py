@@ -43,6 +43,7 @@ async def every_image(rows: list[dict[str, Any]], folder: Path, base_url: str, w
         first_poll_s=0.05,
         min_poll_interval_s=0.05,
         reconcile_window_s=window_s,
+        vanish_grace_s=window_s,
         read_timeout_s=2.0,
     )
     images = folder / "images"

@@ -1,7 +1,8 @@
 """A bad network: a TCP proxy that cuts, stalls, trickles and garbles, as its seed says.
 
 It garbles answers only, and only where HTTP or what it carries shows it (the first bytes of a chunk, or of the body in
-it): over TLS, which the service speaks, any changed byte ends the connection, so that silent changes can't be met.
+it; of a file nothing after its beginning): over TLS, which the service speaks, any changed byte ends the connection, so
+that silent changes can't be met.
 """
 
 from __future__ import annotations
@@ -41,11 +42,14 @@ class Proxy:
     """Listens on a port of its own; `to` tells the port behind it. What a client sent goes on to the service, also
     after a stall in which that client died."""
 
-    def __init__(self, rng: random.Random, to: Callable[[], int], harmed: float) -> None:
+    def __init__(
+        self, rng: random.Random, to: Callable[[], int], harmed: float, *, carries_files: bool = False
+    ) -> None:
         self.harmed = harmed  #: the share of connections that something befalls
         self.done: Counter[How] = Counter()  #: what befell connections, counted
         self._rng = rng
         self._to = to
+        self._carries_files = carries_files
         self._server: asyncio.Server | None = None
         self._connections: set[asyncio.Task[None]] = set()
 
@@ -107,6 +111,9 @@ class Proxy:
 
     async def _harm(self, sink: asyncio.StreamWriter, data: bytes, place: int, harm: Harm) -> None:
         if harm.how == "garble":
+            if self._carries_files and not data.startswith(b"HTTP/"):
+                await _send(sink, data)
+                return
             head = data.find(b"\r\n\r\n") + 4
             start = head if head >= 4 and harm.at_byte % 2 and head < len(data) else 0
             await _send(sink, data[:start] + GARBAGE + data[start + len(GARBAGE) :])

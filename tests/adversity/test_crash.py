@@ -24,8 +24,8 @@ if TYPE_CHECKING:
 
 pytestmark = pytest.mark.timeout(120)  # some processes, one after the other, beside those of other tests
 
-INTENT, ACCEPTED, SAVED = (
-    f"toapis_async.engine.journal.records:put_{name}" for name in ("intent", "accepted", "files")
+INTENT, ACCEPTED, ENDED, SAVED = (
+    f"toapis_async.engine.journal.records:put_{name}" for name in ("intent", "accepted", "end", "files")
 )
 POST, START = "toapis_async.engine.transport:Transport.post", "aiohttp:ClientResponse.start"
 PART, RENAME = "toapis_async.engine.part:Part", "pathlib:Path.replace"
@@ -60,7 +60,7 @@ async def kept(folder: Path, *plans: Plan) -> list[Outcome]:
     return outcomes
 
 
-@pytest.mark.parametrize("point", [*POINTS, INTENT, ACCEPTED, SAVED, POST, START, RENAME, FIND, ROW])
+@pytest.mark.parametrize("point", [*POINTS, INTENT, ACCEPTED, ENDED, SAVED, POST, START, RENAME, FIND, ROW])
 def test_every_point_is_a_function(point: str) -> None:
     assert callable(getattr(*found(point)))
 
@@ -97,6 +97,23 @@ async def test_killed_at_every_step_of_an_image_none_is_lost_or_half_there(tmp_p
     plan = Plan("an image", 0, 0, rows=8, runs=runs, faults=(("file", Fault.BREAKS_OFF, 0.2),))
     [outcome] = await kept(tmp_path, plan)
     assert outcome.kills == len(runs)
+
+
+async def test_a_plain_submission_that_was_not_saved_is_recovered_wherever_the_program_was_killed(
+    tmp_path: Path,
+) -> None:
+    """With few rows, the first to end, to get names and to be acknowledged are single requests, too."""
+    runs = (
+        killed_at(ENDED, "after", 2),
+        killed_at(SAVED, "before"),  # on disk, and not written down
+        killed_at(SAVED, "after", 2),
+        killed_at(RENAME, "before"),
+        killed_at(RENAME, "after"),
+        killed_at(ENDED, "after"),
+    )
+    plan = Plan("plain", 0, 0, program=True, rows=4, runs=runs)
+    [outcome] = await kept(tmp_path, plan)
+    assert outcome.kills >= 3
 
 
 async def test_killed_while_it_takes_up_what_a_kill_left_it_takes_that_up_too(tmp_path: Path) -> None:
