@@ -118,7 +118,7 @@ def told_by(**fields: object) -> str:
 
 
 def test_errors_speak_the_terms_of_the_command_line() -> None:
-    assert '"extra": {"size": …} in a row of `toapis batch` sends it unchecked' in told_by(size="auto")
+    assert '--extra size=… of `toapis generate`, or "extra": {"size": …} in a row of ' in told_by(size="auto")
     assert "give the name of a local file, and it is uploaded for you" in told_by(reference_images=["data:image/png"])
     assert "give the name of a local file, and it is uploaded for you" in told_by(reference_images=["kite"])
     doubt = SubmitUncertain("ask client.find('ta-1') before sending it again", client_business_id="ta-1")

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from toapis_async.cli import session
+from toapis_async.cli.generate import request_from
 from toapis_async.events import TaskAccepted
 from toapis_async.protocol.filetype import MP4, sniff
+from toapis_async.protocol.token import Token
 from toapis_async.sandbox import clips
 
 from .conftest import IN_A_BLINK, interrupt_at, results_of, run
@@ -126,3 +130,124 @@ def test_a_dry_run_counts_videos() -> None:
     assert "1 of 1 row would be sent: 1 video, 9 credits" in ran.stdout
     assert "rows  videos  each" in ran.stdout
     assert "2 files" in run("batch", mixed(KITE, BOAT), "--out", "out", "--dry-run").stdout
+
+
+# ------------------------------------------------------------------------------------------------ one at a time
+
+BOAT_OPTIONS = ("--kind", "video", "--model", "kling-v3", "--duration", "5")
+
+
+def test_one_video_is_saved_and_its_path_printed(sandboxes: list[Sandbox]) -> None:
+    options = ("--aspect-ratio", "9:16", "--metadata", "cfg_scale=0.5", "--extra", 'mode="pro"', "--out", "out")
+    ran = run("generate", "a paper boat", *BOAT_OPTIONS, *options, *IN_A_BLINK)
+    assert ran.code == 0
+    [file] = ran.stdout.splitlines()
+    assert sniff(Path(file).read_bytes()) == MP4
+    assert "1 video in " in ran.stderr
+    [entry] = sandboxes[0].ledger
+    assert entry.kind == "video"
+    assert entry.request == {
+        "model": "kling-v3",
+        "prompt": "a paper boat",
+        "duration": 5,
+        "aspect_ratio": "9:16",
+        "metadata": {"cfg_scale": 0.5},
+        "mode": "pro",
+        "client_business_id": entry.client_business_id,
+    }
+
+
+def test_the_model_says_the_kind_and_some_need_no_prompt(sandboxes: list[Sandbox]) -> None:
+    run("generate", "a kite", "--out", "refs", *IN_A_BLINK)
+    [picture] = Path("refs").glob("*.png")
+    ran = run("generate", "--model", "viduq3", "--reference", str(picture), "--json", *IN_A_BLINK)
+    assert (ran.code, ran.records[0]["model"]) == (0, "viduq3")
+    assert [url.endswith(".mp4") for url in ran.records[0]["urls"]] == [True]
+    [entry] = sandboxes[1].ledger
+    assert "prompt" not in entry.request
+
+
+@pytest.mark.parametrize(
+    ("model", "field"),
+    [
+        ("viduq3", {"image_urls": ["https://files.toapis.com/a.png"]}),
+        ("grok-video-1.0", {"reference_images": ["https://files.toapis.com/a.png"]}),
+        ("seedance-2", {"image_with_roles": [{"url": "https://files.toapis.com/a.png", "role": "reference_image"}]}),
+    ],
+)
+def test_a_reference_goes_into_the_field_that_the_models_page_lists(model: str, field: dict[str, Any]) -> None:
+    request = request_from(
+        None, ("https://files.toapis.com/a.png",), mask=None, model=model, prompt="a boat", duration=5
+    )
+    assert request.body() == {"model": model, "prompt": "a boat", "duration": 5} | field
+
+
+@pytest.mark.parametrize(
+    ("arguments", "told"),
+    [
+        (("a boat", "--kind", "video"), "--kind video needs --model, such as seedance-2"),
+        (("a boat", "--duration", "5"), "--duration is for videos (--kind video), not for images"),
+        (("a boat", *BOAT_OPTIONS, "--mask", "a.png"), "--mask is for images (--kind image), not for videos"),
+        (("a boat", *BOAT_OPTIONS, "-n", "2"), "--n is for images"),
+        (("a boat", "--model", "kling-v3", "--duration", "99"), "--extra duration=… of `toapis generate`"),
+        (("a boat", *BOAT_OPTIONS, "--reference", "a.png"), "which field kling-v3 reads pictures from is not known"),
+        (("a boat", "--extra", "mode=pro"), "'mode=pro' is no KEY=JSON"),
+        (("a boat", "--metadata", "7"), "'7' is no KEY=JSON"),
+        (("a boat", "--kind", "sound"), "'sound' is not one of 'image', 'video'"),
+        (("--model", "gpt-image-2"), "prompt is missing"),
+    ],
+)
+def test_options_that_cannot_be_right_are_misuse_and_send_nothing(
+    arguments: tuple[str, ...], told: str, sandboxes: list[Sandbox]
+) -> None:
+    ran = run("generate", *arguments, *IN_A_BLINK)
+    assert (ran.code, sandboxes) == (2, [])
+    assert told in ran.stderr
+
+
+def test_a_mask_is_a_file_like_a_reference(sandboxes: list[Sandbox]) -> None:
+    run("generate", "a kite", "--out", "refs", *IN_A_BLINK)
+    [picture] = map(str, Path("refs").glob("*.png"))
+    options = ("--model", "gpt-image-2", "--reference", picture, "--mask", picture)
+    assert run("generate", "the same at dusk", *options, *IN_A_BLINK).code == 0
+    [entry] = sandboxes[1].ledger
+    assert str(entry.request["mask_url"]).startswith("http://127.0.0.1:")
+
+
+@pytest.fixture
+def video_id() -> str:
+    """A finished video, which the sandbox of this folder knows."""
+    [record] = run("generate", "a paper boat", *BOAT_OPTIONS, "--json", *IN_A_BLINK).records
+    return str(record["task_id"])
+
+
+@pytest.mark.parametrize("kind", [(), ("--kind", "video")])
+def test_videos_are_found_and_fetched_by_their_ids(video_id: str, kind: tuple[str, ...]) -> None:
+    [record] = run("status", video_id, *kind, "--sandbox", "--json").records
+    assert (record["status"], [url.endswith(".mp4") for url in record["urls"]]) == ("completed", [True])
+    assert ".mp4" in run("status", video_id, *kind, "--sandbox").stdout
+    assert run("fetch", video_id, *kind, "--out", "f", *IN_A_BLINK).stdout == f"f/{video_id}.mp4\n"
+
+
+def test_a_video_is_no_image(video_id: str) -> None:
+    for command in ("status", "fetch"):
+        ran = run(command, video_id, "--kind", "image", *IN_A_BLINK)
+        assert (ran.code, ran.stdout) == (1, "")
+        assert video_id in ran.stderr
+
+
+def test_a_token_is_taken_where_an_id_is(video_id: str) -> None:
+    token = str(Token("video", video_id, video_id, None, None, time.time(), 1))
+    assert run("status", token, "--sandbox").stdout.startswith(f"{video_id}  completed")
+    assert run("fetch", token, "--out", "f", *IN_A_BLINK).stdout == f"f/{video_id}.mp4\n"
+    for command in ("status", "fetch"):
+        ran = run(command, token[:-9], *IN_A_BLINK)
+        assert (ran.code, ran.stderr.count("this token was cut or changed")) == (2, 1)
+
+
+def test_without_pillow_pictures_are_plain_and_that_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(session, "find_spec", lambda _: None)
+    ran = run("generate", "a kite", "--out", "out", *IN_A_BLINK)
+    assert ran.code == 0
+    assert "pictures are plain without Pillow: pip install 'toapis-async[sandbox]'" in ran.stderr
+    assert Path(ran.stdout.strip()).suffix == ".png"

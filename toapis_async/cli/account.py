@@ -13,6 +13,7 @@ from toapis_async.cli.output import ALL_DONE, exit_code_of
 from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.errors import ToAPIsError
+from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wording import count
 from toapis_async.settings import Journal
 
@@ -23,30 +24,37 @@ if TYPE_CHECKING:
     from toapis_async.cli.output import Output
     from toapis_async.handle import TaskHandle
     from toapis_async.models import Balance, Generation, Upload
+    from toapis_async.request import Kind
     from toapis_async.task import TaskSnapshot
 
 Name = TypeVar("Name")
 Found = TypeVar("Found")
 
 
-async def status(options: Options, out: Output, task_ids: tuple[str, ...]) -> int:
-    """Print one line per task."""
+async def status(options: Options, out: Output, task_ids: tuple[str, ...], kind: Kind | None) -> int:
+    """Print one line per task. Returns the exit code."""
 
     def show(_: str, snapshot: TaskSnapshot) -> None:
         out.result(_status_line(snapshot))
         out.record(_status_record(snapshot))
 
     async with Session(options, out).opened(known_sandbox()) as session:
-        return await _each(out, task_ids, session.client.status, show)
+
+        async def query(task_id: str) -> TaskSnapshot:
+            token = decode_token(task_id)
+            known = (task_id, kind) if token is None else (token.query_id, token.kind)
+            return await session.client.status(*known)
+
+        return await _each(out, task_ids, query, show)
 
 
-async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path) -> int:
+async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path, kind: Kind | None) -> int:
     """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code."""
     async with Session(options, out).opened(known_sandbox()) as session:
         client = session.client
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
-            return await _saved(client.attach(task_id), folder)
+            return await _saved(client.attach(task_id, kind), folder)
 
         return await _each(out, task_ids, saved, partial(_show_saved, out))
 

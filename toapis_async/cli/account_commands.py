@@ -37,7 +37,7 @@ def balance(options: Options, user: bool) -> None:
         run(output, account.balance(options, output, scope))
 
 
-@main.command(short_help="Upload pictures and print their URLs.")
+@main.command(short_help="Upload pictures or videos and print their URLs.")
 @click.argument(
     "files",
     metavar="FILE...",
@@ -47,7 +47,8 @@ def balance(options: Options, user: bool) -> None:
 )
 @service_options
 def upload(options: Options, files: tuple[Path, ...]) -> None:
-    """Upload pictures (JPEG, PNG, WebP or GIF, at most 10 MB each) and print their URLs.
+    """Upload pictures (JPEG, PNG, WebP or GIF, at most 10 MB each) or videos (MP4, WebM or MOV, at most 50 MB), and
+    print their URLs.
 
     \b
       toapis upload kite.png dragon.webp
@@ -160,8 +161,10 @@ def sandbox(
     """
     with reported(output := Output(json=json, quiet=quiet)):
         from toapis_async.cli.sandbox import add_fault, add_receiver, serve
+        from toapis_async.cli.session import draws_pictures
         from toapis_async.sandbox import Clock, Sandbox
 
+        settings["pictures"] = draws_pictures(output)
         service = Sandbox(speed=speed, tier=tier, credits=credits_, clock=Clock(), control=True, **settings)
         for fault in faults:
             add_fault(service.faults, fault)

@@ -4,6 +4,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import sys
 from pathlib import Path
@@ -13,20 +14,37 @@ import click
 
 from toapis_async import __version__
 from toapis_async.cli.click_errors import Commands
-from toapis_async.cli.options import BUDGET, JSON, PRICE, QUIET, BatchOptions, Caps, Options, service_options
+from toapis_async.cli.options import BUDGET, JSON, KIND, PRICE, QUIET, BatchOptions, Caps, Options, service_options
 from toapis_async.cli.output import Output, reported, run
 
 if TYPE_CHECKING:
     from decimal import Decimal
 
+    from toapis_async.request import Kind
 
+
+def _members(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> dict[str, Any] | None:
+    """`KEY=JSON` options as one object; None when there are none."""
+    members: dict[str, Any] = {}
+    for value in values:
+        name, mark, text = value.partition("=")
+        try:
+            members[name] = json.loads(text)
+        except (ValueError, RecursionError):
+            name = ""
+        if not (name and mark):
+            raise click.BadParameter(f"{value!r} is no KEY=JSON, such as seed=7 or mode='\"pro\"' (a text in quotes)")
+    return members or None
+
+
+_MEMBERS: Any = {"multiple": True, "metavar": "KEY=JSON", "callback": _members}
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="toapis")
 def main() -> None:
-    """Images from the ToAPIs service, one or many thousands.
+    """Images and videos from the ToAPIs service, one or many thousands.
 
     The key is read from TOAPIS_API_KEY. To try without an account, add --sandbox:
 
@@ -38,13 +56,16 @@ def main() -> None:
     """
 
 
-@main.command(short_help="Make images from one prompt.")
-@click.argument("prompt")
-@click.option("--model", help="Any image model of the service.  [default: gpt-image-2-vip]")
-@click.option("--size", metavar="W:H", help="Aspect ratio, such as 16:9.  [service default: 1:1]")
-@click.option("--resolution", help="1k, 2k or 4k.  [service default: 1k]")
+@main.command(short_help="Make images, or a video, from one prompt.")
+@click.argument("prompt", required=False)
+@click.option("--kind", type=KIND, help="What to make.  [default: what --model makes, else image]")
+@click.option("--model", help="Any model of the service.  [default for images: gpt-image-2-vip]")
+@click.option("--size", metavar="W:H", help="Aspect ratio of images, such as 16:9.  [service default: 1:1]")
+@click.option("--resolution", help="1k, 2k or 4k; of videos 480p, 720p, …  [service default: 1k, or the model's]")
 @click.option("--quality", help="low, medium or high.  [service default: medium]")
 @click.option("-n", "--n", type=int, help="Number of images, each charged.  [service default: 1]")
+@click.option("--duration", type=int, metavar="SECONDS", help="Of a video.  [service default: the model's]")
+@click.option("--aspect-ratio", metavar="W:H", help="Of a video.  [service default: the model's]")
 @click.option(
     "--reference",
     "references",
@@ -52,38 +73,43 @@ def main() -> None:
     metavar="PATH_OR_URL",
     help="An image to work from, in order; a local file is uploaded. Repeatable.",
 )
+@click.option("--mask", metavar="PATH_OR_URL", help="Which part of the reference to change (mask_url).")
 @click.option("--background", help="transparent, where the model honours it.")
+@click.option("--metadata", **_MEMBERS, help="A field that the model reads in metadata. Repeatable.")
+@click.option("--extra", **_MEMBERS, help="Any other field, sent unchecked over the rest. Repeatable.")
 @click.option("--callback-url", metavar="URL", help="Where the service posts its event.")
 @click.option("--client-business-id", metavar="ID", help="Your own id for the task.  [default: made for you]")
-@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the images.")
+@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the files.")
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0, min_open=True),
     help="Stop waiting after so many seconds; the task still runs and is still paid for.",
 )
 @service_options
-def generate(options: Options, references: tuple[str, ...], out: Path, timeout_s: float | None, **fields: Any) -> None:
-    """Make images from PROMPT (- for stdin), and print their paths.
+def generate(
+    options: Options, kind: Kind | None, references: tuple[str, ...], out: Path, timeout_s: float | None, **fields: Any
+) -> None:
+    """Make images, or a video, from PROMPT (- for stdin), and print their paths. Some video models need no PROMPT.
 
     \b
       toapis generate "a red kite over the sea" --size 16:9 --resolution 2k --quality high
       toapis generate "the same kite at dusk" --reference kite.png -n 2 --out kites
+      toapis generate "a paper boat in the rain" --kind video --model kling-v3 --duration 5
+      toapis generate "a lighthouse" --model veo3.1-fast --metadata resolution='"1080p"'
 
     With --sandbox its state is kept in .sandbox of --out, and `toapis status --sandbox ID` in that folder knows the
     task.
     """
     with reported(output := options.output()):
         from toapis_async.cli.generate import generate as body
-        from toapis_async.cli.prompts import prompt_from_stdin, reference
+        from toapis_async.cli.generate import request_from
+        from toapis_async.cli.prompts import prompt_from_stdin
 
         if fields["prompt"] == "-":
             if sys.stdin.isatty():
                 output.note("reading the prompt; end with Ctrl-D")
             fields["prompt"] = prompt_from_stdin()
-        given = {name: value for name, value in fields.items() if value is not None}
-        if references:
-            given["reference_images"] = [reference(text, Path()) for text in references]
-        run(output, body(options, output, given, out, timeout_s))
+        run(output, body(options, output, request_from(kind, references, **fields), out, timeout_s))
 
 
 @main.command(short_help="Make images or videos from every row of a file.")
@@ -180,9 +206,10 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
         run(output, body(output, folder, prices))
 
 
-@main.command(short_help="Wait for tasks and save their images.")
+@main.command(short_help="Wait for tasks and save their files.")
 @click.argument("task_ids", metavar="TASK_ID...", nargs=-1)
-@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the images.")
+@click.option("--kind", type=KIND, help="What the tasks make.  [default: both are asked for]")
+@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the files.")
 @click.option(
     "--unsaved",
     metavar="JOURNAL",
@@ -190,8 +217,9 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
     help="Instead of TASK_IDs: what this journal knows as submitted and nobody saved.",
 )
 @service_options
-def fetch(options: Options, task_ids: tuple[str, ...], out: Path, unsaved: Path | None) -> None:
-    """Wait for tasks, by their id or client_business_id, save their images and print the paths.
+def fetch(options: Options, task_ids: tuple[str, ...], kind: Kind | None, out: Path, unsaved: Path | None) -> None:
+    """Wait for tasks, by their id, client_business_id or token (of handle.token()), save their images and videos and
+    print the paths.
 
     The same command goes on where it was interrupted. Links live for a day.
 
@@ -205,7 +233,7 @@ def fetch(options: Options, task_ids: tuple[str, ...], out: Path, unsaved: Path 
         if bool(task_ids) == (unsaved is not None):
             raise click.UsageError("name tasks, or a journal with --unsaved")
         body = (
-            account.fetch(options, output, task_ids, out)
+            account.fetch(options, output, task_ids, out, kind)
             if unsaved is None
             else account.fetch_unsaved(options, output, unsaved, out)
         )
@@ -214,10 +242,11 @@ def fetch(options: Options, task_ids: tuple[str, ...], out: Path, unsaved: Path 
 
 @main.command(short_help="Tell how tasks, or a batch, stand.")
 @click.argument("task_ids", metavar="TASK_ID... | DIR", nargs=-1, required=True)
+@click.option("--kind", type=KIND, help="What the tasks make.  [default: both are asked for]")
 @service_options
-def status(options: Options, task_ids: tuple[str, ...]) -> None:
-    """Tell how tasks stand, by their id or client_business_id, with links to the images that are done; or how the batch
-    in the folder DIR stands, also while it runs (asks nothing of the service, needs no key).
+def status(options: Options, task_ids: tuple[str, ...], kind: Kind | None) -> None:
+    """Tell how tasks stand, by their id, client_business_id or token, with links to the images and videos that are
+    done; or how the batch in the folder DIR stands, also while it runs (asks nothing of the service, needs no key).
 
     \b
       toapis status task_img_01M81QQSK8FQ1T1PAH1R988R65
@@ -234,4 +263,4 @@ def status(options: Options, task_ids: tuple[str, ...]) -> None:
 
         from toapis_async.cli import account
 
-        run(output, account.status(options, output, task_ids))
+        run(output, account.status(options, output, task_ids, kind))

@@ -103,6 +103,7 @@ PRICE = click.option(
     metavar="[CLASS=]CREDITS",
     help="What an image costs: of the class MODEL/RESOLUTION/QUALITY (MODEL/RESOLUTION, MODEL), or of all. Repeatable.",
 )
+KIND: Final = click.Choice(["image", "video"])
 JSON = click.option("--json", is_flag=True, help="Machine-readable JSON lines on stdout.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr.")
 _OPTIONS = (

@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import shlex
 from contextlib import AsyncExitStack, asynccontextmanager
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
 from attrs import evolve
@@ -111,7 +112,7 @@ class Session:
         async with AsyncExitStack() as stack:
             key = base_url = None
             if self.options.sandbox:
-                sandbox = await _started(self.options, state_dir)
+                sandbox = await _started(self.out, self.options, state_dir)
                 stack.push_async_callback(sandbox.aclose)
                 key, base_url = SANDBOX_KEY, sandbox.base_url
             client = ToAPIs(
@@ -169,7 +170,15 @@ def _sandbox_tier(options: Options) -> SandboxTier:
     return "default" if options.tier is None or options.tier == "auto" else options.tier
 
 
-async def _started(options: Options, state_dir: Path | None) -> Sandbox:
+def draws_pictures(out: Output) -> bool:
+    """Whether the sandbox can draw its pictures; prints what is missing if it can't."""
+    if find_spec("PIL") is not None:
+        return True
+    out.note("the sandbox's pictures are plain without Pillow: pip install 'toapis-async[sandbox]' has them drawn")
+    return False
+
+
+async def _started(out: Output, options: Options, state_dir: Path | None) -> Sandbox:
     from toapis_async.sandbox import Sandbox  # noqa: PLC0415  (only those who ask for it wait for aiohttp.web)
 
     sandbox = Sandbox(
@@ -177,6 +186,7 @@ async def _started(options: Options, state_dir: Path | None) -> Sandbox:
         seed=options.seed or 0,
         tier=_sandbox_tier(options),
         state_dir=state_dir,
+        pictures=draws_pictures(out),
     )
     await start(sandbox)
     return sandbox
@@ -184,11 +194,11 @@ async def _started(options: Options, state_dir: Path | None) -> Sandbox:
 
 async def start(sandbox: Sandbox) -> None:
     """Start a sandbox, or raise a `CliError` that says in one line why it can't."""
-    from toapis_async.sandbox import PillowMissingError, StateDirError  # noqa: PLC0415
+    from toapis_async.sandbox import StateDirError  # noqa: PLC0415
 
     try:
         await sandbox.start()
-    except (PillowMissingError, StateDirError) as error:
+    except StateDirError as error:
         raise CliError(str(error)) from None
     except OSError as error:
         hint = "; take others with --port and --files-port (0: any free)" if error.errno == errno.EADDRINUSE else ""

@@ -6,7 +6,10 @@ import re
 from typing import Final
 
 _TERMS: Final = (
-    (r"extra=\{'(\w+)': …\} sends it unchecked", r'"extra": {"\1": …} in a row of `toapis batch` sends it unchecked'),
+    (
+        r"extra=\{'([\w.]+)': …\} sends it unchecked",
+        r'--extra \1=… of `toapis generate`, or "extra": {"\1": …} in a row of `toapis batch`, sends it unchecked',
+    ),
     (r"(pass the file as|for a local file pass) Path\(…\) or bytes", "give the name of a local file"),
     (r"client\.find\('([^']+)'\)", r"`toapis status \1`"),
     (r"Settings\(prices=\{[^}]*\}\) or --price", "--price"),
