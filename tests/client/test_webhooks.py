@@ -147,7 +147,7 @@ async def test_an_event_wins_against_a_look_whose_answer_is_on_its_way(
         assert [image.url for image in (await handle).images] == [URL]
         statistics = client.statistics()
         assert (statistics.completed, statistics.failed) == (1, 0)
-        assert client._used_engine().tasks._agenda.schedule.backstop.share == pytest.approx(
+        assert client._used_engine().tasks._agenda._schedules["image"].backstop.share == pytest.approx(
             0.8
         )  # not counted as a look's find
     assert len([e for e in events if isinstance(e, TaskEnded)]) == 1

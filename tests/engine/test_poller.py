@@ -18,6 +18,7 @@ from toapis_async import (
     TaskStatus,
     ToAPIs,
     ToAPIsError,
+    VideoRequest,
 )
 from toapis_async.events import TaskEnded, Throttled
 from toapis_async.sandbox import Fault
@@ -68,6 +69,24 @@ async def test_no_look_comes_sooner_than_the_floors_and_jitter_only_lengthens(
         assert min(gaps(looks)) >= 7 - 1e-9  # the difference of two moments is rounded
     if jitter:
         assert len({service.queries(handle.task_id)[0] for handle in handles}) > 1  # spread out
+
+
+@pytest.mark.looptime
+async def test_videos_are_polled_at_twice_the_interval_and_watched_twice_as_long(service: FakeService) -> None:
+    service.service_time_s = 300
+    boat = VideoRequest("a boat", model="some-video")
+    async with client_of(service, first_poll_s=3, min_poll_interval_s=7, limits=A_LOT) as client:
+        videos = [await client.submit(boat) for _ in range(20)]
+        await asyncio.gather(*videos)
+    polls = [service.queries(video.task_id) for video in videos]
+    assert min(times[0] for times in polls) >= 3
+    assert min(gap for times in polls for gap in gaps(times)) >= 14 - 1e-9
+    service.service_time_s = 1e9
+    begun_s = now_s()
+    async with client_of(service, max_task_age_s=100) as client:
+        with pytest.raises(TaskOverdue):
+            await (await client.submit(boat))
+    assert 200 <= now_s() - begun_s < 400
 
 
 @pytest.mark.looptime

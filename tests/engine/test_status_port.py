@@ -52,7 +52,7 @@ class ManyAtOnce:
 async def test_tasks_due_together_are_asked_for_together_and_each_hears_its_own() -> None:
     settings = Settings(vanish_grace_s=0)
     port, emit = ManyAtOnce(), Emitter(())
-    agenda = Agenda(Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1)))
+    agenda = Agenda({"image": Schedule(first_s=5, interval_s=5, jitter=0, rng=random.Random(1))})
     tasks = Tasks(agenda, settings, emit)
     poller = Poller(port=port, agenda=agenda, tasks=tasks, settings=settings, emit=emit)
     names = [f"task_{number}" for number in range(149)] + ["lost"]

@@ -163,12 +163,12 @@ async def test_tasks_are_ended_by_hand(toapis_sandbox: ThreadedSandbox, toapis_c
         toapis_sandbox.finish("task_img_unknown")
 
 
-@pytest.mark.toapis_sandbox(service_time_s=3_600)
+@pytest.mark.toapis_sandbox(service_time_s=3_500)
 async def test_a_client_of_ones_own_follows_the_environment(toapis_sandbox: ThreadedSandbox) -> None:
     with toapis_sandbox.virtual_time():
         async with ToAPIs() as client:
             await client.generate("a red kite", timeout_s=5_000)
-    assert 3_600 <= toapis_sandbox.elapsed_s < 5_000
+    assert 3_500 <= toapis_sandbox.elapsed_s < 5_000
 
 
 @pytest.mark.toapis_sandbox(service_time_s=30, webhook_url="http://127.0.0.1:9/", webhook_secret="whsec")

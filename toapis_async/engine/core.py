@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
 
-from attrs import asdict, frozen
+from attrs import asdict, evolve, frozen
 
 from toapis_async.engine.agenda import Agenda
 from toapis_async.engine.bills import Bills
@@ -31,6 +32,7 @@ from toapis_async.engine.uploads import Uploads
 from toapis_async.errors import ClientStateError, TaskNotFound
 from toapis_async.log import logger
 from toapis_async.protocol.budget import Budget, Prices
+from toapis_async.protocol.endpoints import ENDPOINTS
 from toapis_async.protocol.pacing import Bucket, PacingStatistics, TokenBucket
 from toapis_async.protocol.polling.schedule import Schedule
 from toapis_async.task import TaskStatus
@@ -42,6 +44,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.recovery import Recovery
+    from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Credentials, RateLimits, Settings
 
@@ -115,8 +118,8 @@ class Engine:
         self.uploads = Uploads(self.transport, settings, rng)
         self.downloads = Downloads(self.transport, settings, rng, self.emit)
         self.saving = Saving(self.downloads, journal)
-        agenda = Agenda(_schedule(settings, rng))
-        self.learned = agenda.schedule.learned
+        agenda = Agenda({kind: _schedule(endpoint, settings, rng) for kind, endpoint in ENDPOINTS.items()})
+        self.learned = agenda.learned
         self.tasks = Tasks(agenda, settings, self.emit, self._task_ended)
         self._counts = SubmitCounts()
         self.submitter = Submitter(
@@ -240,14 +243,17 @@ def _own_bucket(settings: Settings, loop: asyncio.AbstractEventLoop, category: C
     return TokenBucket(burst, per_s, loop.time(), most_unanswered=settings.max_connections)
 
 
-def _schedule(settings: Settings, rng: random.Random) -> Schedule[Entry]:
+def _schedule(endpoint: Endpoint, settings: Settings, rng: random.Random) -> Schedule[Entry]:
+    interval_s = settings.min_poll_interval_s * endpoint.interval_factor
     schedule: Schedule[Entry] = Schedule(
         first_s=settings.first_poll_s,
-        interval_s=settings.min_poll_interval_s,
+        interval_s=interval_s,
         jitter=settings.poll_jitter,
-        most_age_s=settings.max_task_age_s,
+        # A video that may take two days looks like any other here: the poller knows how old it may get.
+        most_age_s=settings.max_task_age_s if endpoint.kind == "image" else math.inf,
+        typical=endpoint.typical_intervals,
         rng=rng,
     )
-    if settings.prior is not None:
-        schedule.recall(settings.prior)
+    if settings.prior is not None and settings.prior.interval_s == settings.min_poll_interval_s:
+        schedule.recall(evolve(settings.prior, interval_s=interval_s))
     return schedule

@@ -48,7 +48,8 @@ class Recovery:
         business_id = record.intent.client_business_id
         task_id = record.task_id or business_id
         if record.state is State.COMPLETED:
-            return Entry.unread(task_id, business_id, ENDPOINTS[record.intent.kind], tasks.forecast_of(None))
+            kind = record.intent.kind
+            return Entry.unread(task_id, business_id, ENDPOINTS[kind], tasks.forecast_of(kind))
         return tasks.watch(
             ENDPOINTS[record.intent.kind],
             task_id,

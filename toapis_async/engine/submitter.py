@@ -114,7 +114,8 @@ class Submitter:
 
     def ended(self, record: Record) -> Entry:
         """The entry of a task whose end an earlier process saw."""
-        return Entry.settled(snapshot_of(record), ENDPOINTS[record.intent.kind], self._parts.tasks.forecast_of(None))
+        kind = record.intent.kind
+        return Entry.settled(snapshot_of(record), ENDPOINTS[kind], self._parts.tasks.forecast_of(kind))
 
     async def _watch_again(self, record: Record) -> Entry:
         """The entry of a task whose end the earlier process did not see. It holds a permit; one that is watched already

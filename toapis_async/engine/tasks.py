@@ -67,9 +67,9 @@ class Tasks:
         """The watched task with this id of either sort."""
         return next((entry for kind in kinds if (entry := self._by_id[kind].get(name))), None)
 
-    def forecast_of(self, request_class: str | None) -> Forecast:
-        """What is known of how long such requests take; None: of tasks whose request nobody knows."""
-        return self._agenda.schedule.forecast_of(request_class)
+    def forecast_of(self, kind: Kind, request_class: str | None = None) -> Forecast:
+        """What is known of how long such requests take; without a class, of tasks whose request nobody knows."""
+        return self._agenda.forecast_of(kind, request_class)
 
     # -------------------------------------------------------------------------------------- a watch begins
 
@@ -112,7 +112,7 @@ class Tasks:
             client_business_id=client_business_id,
             endpoint=endpoint,
             since_s=self._loop.time() if since_s is None else since_s,
-            forecast=self.forecast_of(request_class),
+            forecast=self.forecast_of(endpoint.kind, request_class),
             request_class=request_class,
             status=TaskStatus.QUEUED if was_seen else None,
             fallback=fallback,
@@ -125,7 +125,7 @@ class Tasks:
         early = self._early.of_task(task_id, endpoint.kind)
         if early is not None and not entry.ended:
             self.saw(entry, early)
-            self._agenda.schedule.backstop.ended(by_event=True)
+            self._agenda.event_came(endpoint.kind)
         if self._closed:
             self._close(entry)
         if not entry.ended:
@@ -198,7 +198,7 @@ class Tasks:
         if snapshot.status.is_final:
             if by_event or entry.polls:
                 took_s = None if by_event else _service_s(snapshot)
-                self._agenda.schedule.finished(entry, self._loop.time(), took_s, by_event=by_event)
+                self._agenda.finished(entry, took_s, by_event=by_event)
             assert entry.snapshot is not None
             self._end(entry, failure_of(entry.snapshot))
         elif changed:
@@ -237,6 +237,7 @@ class Tasks:
         """A task whose kind nobody told is one of this kind."""
         self._unindex(entry)
         entry.endpoint, entry.fallback = endpoint, None
+        entry.forecast = self.forecast_of(endpoint.kind)
         known = self._by_id[endpoint.kind].get(entry.task_id)
         if known is not None:
             self._merge(entry, known)
@@ -340,7 +341,7 @@ class Tasks:
             return WebhookOutcome.RESOLVED
         names = [name for name in (task_id, business_id) if name is not None]
         if self._early.have_ended(names):  # a poll was quicker
-            self._agenda.schedule.backstop.ended(by_event=True)
+            self._agenda.event_came(kind or "image")
             return WebhookOutcome.DUPLICATE
         is_early = self._early.keep(snapshot, kind, names, self._loop.time())
         return WebhookOutcome.EARLY if is_early else WebhookOutcome.UNKNOWN_TASK

@@ -28,6 +28,7 @@ class Endpoint:
     status_path: str
     is_form: bool = False  #: whether a submission is multipart/form-data instead of JSON
     interval_factor: int = 1  #: of `min_poll_interval_s`: seconds between two polls
+    typical_intervals: float = 5.0  #: how many intervals a task takes, before any was seen
     age_factor: int = 1  #: of `max_task_age_s`: how long a task is watched
 
     def task_path(self, task_id: str) -> str:
@@ -38,8 +39,10 @@ class Endpoint:
 IMAGES: Final = Endpoint("image", "/images/generations", "/images/generations")
 IMAGE_EDITS: Final = evolve(IMAGES, submit_path="/images/edits")
 """Its tasks are asked for where all images are [docs]."""
-VIDEOS: Final = Endpoint("video", "/videos/generations", "/videos/generations", interval_factor=2, age_factor=2)
-"""Polled every 10 s [docs] and watched for two hours by default."""
+VIDEOS: Final = Endpoint(
+    "video", "/videos/generations", "/videos/generations", interval_factor=2, typical_intervals=15.0, age_factor=2
+)
+"""Polled every 10 s, typical times are minutes [docs]; watched for two hours by default."""
 ENDPOINTS: Final[dict[Kind, Endpoint]] = {"image": IMAGES, "video": VIDEOS}
 """Where a task of a kind is asked for when nobody knows its request."""
 OFF_PEAK_AGE_FACTOR: Final = 48

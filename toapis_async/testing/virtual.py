@@ -18,7 +18,7 @@ from unittest import mock
 
 import anyio.to_thread
 
-from toapis_async import webhooks
+from toapis_async import receivers, webhooks
 from toapis_async.engine import downloads
 
 if TYPE_CHECKING:
@@ -166,7 +166,8 @@ def _wall_clocks(clock: Clock) -> list[tuple[object, str, object]]:
         def now(cls, tz: tzinfo | None = None) -> datetime:  # type: ignore[override]
             return datetime.fromtimestamp(clock(), tz)
 
-    return [(webhooks, "time", SimpleNamespace(time=clock)), (downloads, "datetime", Now)]
+    wall = SimpleNamespace(time=clock)
+    return [(webhooks, "time", wall), (receivers, "time", wall), (downloads, "datetime", Now)]
 
 
 def selector_of(loop: asyncio.AbstractEventLoop) -> selectors.BaseSelector:

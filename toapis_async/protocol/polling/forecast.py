@@ -26,10 +26,12 @@ class Forecast:
 
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
 
-    def __init__(self, interval_s: float, first_s: float, pooled: Hazard | None = None) -> None:
+    def __init__(
+        self, interval_s: float, first_s: float, pooled: Hazard | None = None, typical_s: float | None = None
+    ) -> None:
         self._interval_s = interval_s
         self._first_s = first_s
-        self._hazard = Hazard(interval_s / 5, pooled)
+        self._hazard = Hazard(interval_s / 5, pooled, typical_s)
         self._polls = 0
         self.typical_s = pooled.mean_age_s() if pooled else 0.0
         self._renew()

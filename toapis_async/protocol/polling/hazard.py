@@ -31,9 +31,11 @@ class Hazard:
     edges: list[float]  #: of the bins, in seconds of age; the last is infinity
     finishes: float  #: how many tasks were seen to finish
 
-    def __init__(self, unit_s: float, prior: Hazard | None = None) -> None:
+    def __init__(self, unit_s: float, prior: Hazard | None = None, typical_s: float | None = None) -> None:
+        """`typical_s` is how long a task takes before anything is known; 25 units if left out."""
+        guess_s = 25.0 * unit_s if typical_s is None else typical_s
         self.edges = edges_of(unit_s)
-        self._prior_rates = prior.rates() if prior else [_guess(age_s, unit_s) for age_s in self.edges[:BINS]]
+        self._prior_rates = prior.rates() if prior else [_guess(age_s, unit_s, guess_s) for age_s in self.edges[:BINS]]
         self._entered = [0.0] * BINS  # tasks that began to be watched in a bin, less those that ceased to be
         self._watched_s = [0.0] * BINS  # what is to be added to (tasks watched) x (width of the bin)
         self._finished = [0.0] * BINS
@@ -102,6 +104,7 @@ def edges_of(unit_s: float) -> list[float]:
     return [*edges, math.inf]
 
 
-def _guess(age_s: float, unit_s: float) -> float:
-    """Before anything is known: nothing finishes in the first units (the provider's 5 s), then about one in 25."""
-    return (0.2 if age_s < 3 * unit_s else 1.0) / (25.0 * unit_s)
+def _guess(age_s: float, unit_s: float, typical_s: float) -> float:
+    """Before anything is known: nothing finishes in the first units (the provider's 5 s), then about one in
+    `typical_s`."""
+    return (0.2 if age_s < 3 * unit_s else 1.0) / typical_s

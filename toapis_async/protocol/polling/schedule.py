@@ -76,15 +76,18 @@ class Schedule(Generic[W]):
         jitter: float,
         rng: random.Random,
         most_age_s: float = math.inf,
+        typical: float = 5.0,
     ) -> None:
+        """`typical` is how many intervals a task takes, before any was seen."""
         self._first_s = first_s
         self._interval_s = interval_s
         self._jitter = jitter
         self._most_age_s = most_age_s
         self._rng = rng
         self._unit_s = interval_s / 5
-        self._strangers = Forecast(interval_s, first_s)
-        self._others = Forecast(interval_s, first_s)
+        self._typical_s = typical * interval_s
+        self._strangers = Forecast(interval_s, first_s, None, self._typical_s)
+        self._others = Forecast(interval_s, first_s, None, self._typical_s)
         self._forecasts: dict[str, Forecast] = {}
         self._waiting: list[tuple[float, W]] = []
         self._ready: list[tuple[float, W]] = []
@@ -111,7 +114,7 @@ class Schedule(Generic[W]):
 
     def _pooled(self) -> Hazard:
         """What all classes taught."""
-        pooled = Hazard(self._unit_s)
+        pooled = Hazard(self._unit_s, None, self._typical_s)
         for forecast in self._forecasts.values():
             pooled.add_all(forecast.evidence())
         return pooled
