@@ -220,7 +220,7 @@ class ToAPIs:
 
     def attach(self, task_id: str, kind: Kind | None = None) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well, and
-        `TaskHandle.token()` best: it tells the kind and the age, too.
+        `TaskHandle.token()` best: it holds the kind and the age, too.
 
         The first poll is at once, for an image unless `kind` says otherwise, and for a video once when no image has
         that id. Waiting raises `TaskNotFound` when the service does not know it.

@@ -4,7 +4,7 @@
     ├── InvalidRequest (ValueError)        the caller: the request can't be right; nothing was sent
     ├── ClientStateError (RuntimeError)    the caller: the client is not open, belongs to another loop, ...
     │   └── SessionClosed                  the client was closed; carries the ids to attach again
-    ├── TransportError                     the network: not sent, or the answer to a harmless question was lost
+    ├── TransportError                     the network: not sent, or the answer to a harmless query was lost
     ├── ServiceError                       the service said no (status, code, message)
     │   ├── AuthenticationFailed           401, and a 403 with an error object to a status query
     │   ├── InsufficientQuota              402, or any status with a quota code
@@ -85,7 +85,7 @@ class TransportError(ToAPIsError):
     """The network failed.
 
     `may_have_been_accepted` is False when the request certainly never reached the service, and for a harmless
-    question (a GET) whose answer was lost. `sent` counts how often it went out (0: it never did). `retryable` is False
+    query (a GET) whose answer was lost. `sent` counts how often it went out (0: it never did). `retryable` is False
     when trying again gets the same: a certificate nobody trusts or a name that does not exist, of a host that has not
     answered this client before, or a proxy that wants a login.
     """

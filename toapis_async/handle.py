@@ -46,7 +46,7 @@ class TaskHandle:
 
     @property
     def kind(self) -> Kind:
-        """`"image"` or `"video"`; of a task attached without a kind, what it is asked for as until it is found."""
+        """`"image"` or `"video"`; of a task attached without a kind, the one it is queried as until it is found."""
         return self._entry.endpoint.kind
 
     def token(self) -> str:
@@ -65,7 +65,7 @@ class TaskHandle:
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
-        """The task as it was last seen; None for an attached task that has not been looked at yet."""
+        """The task as it was last seen; None for an attached task that was not polled yet."""
         return self._entry.snapshot
 
     @property
@@ -74,7 +74,7 @@ class TaskHandle:
 
     @property
     def progress(self) -> int | None:
-        """0-100, as the service last told."""
+        """0 to 100, as the service last said; None while it said nothing."""
         return self._entry.progress
 
     @property

@@ -1,4 +1,4 @@
-"""What the service tells us, as frozen values: comparable, picklable, with short reprs."""
+"""What the service returns, as frozen values: comparable, picklable, with short reprs."""
 
 from __future__ import annotations
 
@@ -35,7 +35,7 @@ class WebhookOutcome(enum.StrEnum):
 
 
 class Saver(Protocol):
-    """Fetches a generation's images into a folder, and keeps the journal's books about that."""
+    """Fetches a generation's files into a folder, and notes in the journal that they are on disk."""
 
     async def save(self, generation: Generation, folder: str | PathLike[str]) -> tuple[Path, ...]: ...
     def acknowledge(self, client_business_id: str | None) -> None: ...

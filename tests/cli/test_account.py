@@ -225,7 +225,7 @@ def test_a_model_is_told_by_its_page_and_by_the_service() -> None:
 def test_a_models_page_needs_no_key() -> None:
     ran = run("models", "sora-2")
     assert (ran.code, ran.stdout.splitlines()[0]) == (0, "sora-2  (video)")
-    assert ran.stderr == "whether the service offers it is told when TOAPIS_API_KEY is set\n"
+    assert ran.stderr == "with TOAPIS_API_KEY set, this also says whether the service offers it to your key\n"
 
 
 def test_an_unknown_model_is_a_failure_with_the_nearest_name() -> None:

@@ -110,7 +110,7 @@ class World:
             remaining = math.floor(self.service.level + TOLERANCE)
             self.advance(which)
             self.mirror.answered(self.clock_s, self.real_s - taken_s)
-            self.mirror.told_remaining(self.clock_s, remaining, self.real_s - taken_s)
+            self.mirror.note_remaining(self.clock_s, remaining, self.real_s - taken_s)
 
     def set_back(self, seconds: float) -> None:
         self.clock_s -= 100 * seconds
@@ -392,9 +392,9 @@ def test_the_refill_never_slows_to_nothing_and_creeps_back() -> None:
 
 def test_what_the_service_counted_lowers_the_level_and_never_raises_it() -> None:
     bucket = TokenBucket(10, 2.0, 0.0, most_unanswered=100)
-    bucket.told_remaining(0.0, remaining=3, latency_s=0.5)
+    bucket.note_remaining(0.0, remaining=3, latency_s=0.5)
     assert bucket.statistics(0.0).level == 3 + 1 + 2.0 * 0.5
-    bucket.told_remaining(0.0, remaining=9, latency_s=0.5)
+    bucket.note_remaining(0.0, remaining=9, latency_s=0.5)
     assert bucket.statistics(0.0).level == 5
 
 
@@ -409,7 +409,7 @@ def test_headers_bring_a_drained_bucket_to_light(bucket: tuple[float, float], st
         world.seen.pop()
         told = world.service.level
         world.mirror.answered(world.clock_s, 0.0)
-        world.mirror.told_remaining(world.clock_s, math.floor(told), 0.0)
+        world.mirror.note_remaining(world.clock_s, math.floor(told), 0.0)
         assert world.mirror.statistics(world.clock_s).level <= told + 1 + TOLERANCE
 
 

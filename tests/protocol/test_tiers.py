@@ -9,7 +9,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from toapis_async.protocol.tiers import bucket_shown
+from toapis_async.protocol.tiers import bucket_of_limit
 from toapis_async.settings import TIERS
 
 if TYPE_CHECKING:
@@ -52,11 +52,11 @@ def test_a_documented_figure_shows_its_tier_and_no_other_does(
     expected = limits and (
         (limits.submit_burst, limits.submit_per_s) if category == "submit" else (limits.query_burst, limits.query_per_s)
     )
-    assert bucket_shown(category, limit) == expected
+    assert bucket_of_limit(category, limit) == expected
 
 
 @settings(derandomize=True, max_examples=100)
 @given(category=st.sampled_from(["submit", "query"]), limit=st.floats(allow_nan=False, allow_infinity=False))
 def test_any_finite_figure_shows_a_documented_bucket_or_none(category: Category, limit: float) -> None:
-    shown = bucket_shown(category, limit)
+    shown = bucket_of_limit(category, limit)
     assert shown is None or all(math.isfinite(part) and part > 0 for part in shown)

@@ -66,9 +66,9 @@ class BatchStatistics:
 class Batch:
     """One pass over a source of requests. Iterate for items as they complete, or `await gather()` for input order.
 
-    A bad row, a failed task and a broken download are items with `ok=False`; only misuse raises, and a source that
-    itself fails (its error is raised after the items of what it gave before). Single use. Leave early through
-    `async with`: nothing more is sent, and what the service works on stays watched by the client.
+    A bad row, a failed task and a broken download are items with `ok=False`. What raises is a call that can't be right
+    (`InvalidRequest`), and a source that itself fails: its error comes after the items of what it gave before. Single
+    use. Leaving early (see `aclose`) sends nothing more; what the service works on stays watched by the client.
 
     The source is read on the event loop and only as fast as rows can be sent; a slow consumer slows it down.
     """
@@ -111,7 +111,7 @@ class Batch:
         self._main: asyncio.Task[None] | None = None
         self._started_s = self._ended_s = 0.0
         self._waiting = 0  # consumers that wait for an item
-        self._admitted_unasked = 0  # rows admitted since one last asked for an item
+        self._admitted_ahead = 0  # rows admitted since a consumer last waited for an item
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
 
     # -------------------------------------------------------------------------------------- consuming
@@ -133,7 +133,7 @@ class Batch:
         if self._main is None:
             raise ClientStateError("iterate over a batch with `async for item in batch`")
         self._waiting += 1
-        self._admitted_unasked = 0
+        self._admitted_ahead = 0
         self._room.set()
         try:
             while not self._finished:
@@ -276,7 +276,7 @@ class Batch:
                 return
             row = await self._reader.read(raw)
             self._taken += 1
-            self._admitted_unasked += 1
+            self._admitted_ahead += 1
             self._in_flight += 1
             self._open[row.index] = row
             group.create_task(self._process(row))
@@ -286,8 +286,8 @@ class Batch:
         await self._permits.acquire()
         await self._submitting.acquire()
         while not self._stopped:
-            is_unasked = not self._waiting and self._admitted_unasked >= BUFFER_ITEMS
-            if is_unasked or len(self._finished) + self._saving >= BUFFER_ITEMS:
+            is_far_ahead = not self._waiting and self._admitted_ahead >= BUFFER_ITEMS
+            if is_far_ahead or len(self._finished) + self._saving >= BUFFER_ITEMS:
                 self._room.clear()
                 await self._room.wait()
             elif not self._running.is_set():

@@ -14,8 +14,8 @@ if TYPE_CHECKING:
     from toapis_async.request import Request
 
 
-def _told(error: ToAPIsError | None) -> object:
-    """What an error says: exceptions themselves are equal only to themselves."""
+def _compared(error: ToAPIsError | None) -> object:
+    """What two errors are compared by: exceptions themselves are equal only to themselves."""
     return error if error is None else (type(error), error.args, vars(error))
 
 
@@ -29,6 +29,6 @@ class BatchItem:
     ok: bool
     generation: Generation | None = field(default=None, repr=False)
     files: tuple[Path, ...] = ()
-    error: ToAPIsError | None = field(default=None, eq=_told)
+    error: ToAPIsError | None = field(default=None, eq=_compared)
     task_id: str | None = None
     client_business_id: str | None = None

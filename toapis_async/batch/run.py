@@ -95,8 +95,8 @@ class Run:
                 spending.hold(record.intent.client_business_id, self.budget, reservation)
 
     async def fetch_ahead(self) -> None:
-        """See to what an earlier pass left running or unfetched. Its rows may come late in a long source, or be gone
-        from it; but it is paid for, and its images live for a day."""
+        """Fetch what an earlier pass left running or unfetched, before its rows come: they may come late in a long
+        source, or be gone from it, while its links live for a day."""
         if self._name is None or not self._folders:
             return
         assert self._engine.journal is not None
@@ -108,15 +108,15 @@ class Run:
                 if business_id in self._open:
                     turns.release()
                     continue
-                seeing = self._ahead[business_id] = group.create_task(self._see_to(record))
-                seeing.add_done_callback(partial(self._seen_to, business_id, turns))
+                fetching = self._ahead[business_id] = group.create_task(self._fetch_one(record))
+                fetching.add_done_callback(partial(self._fetch_ended, business_id, turns))
 
-    def _seen_to(self, business_id: str, turns: asyncio.Semaphore, _: object) -> None:
+    def _fetch_ended(self, business_id: str, turns: asyncio.Semaphore, _: object) -> None:
         self._ahead.pop(business_id, None)
         turns.release()
 
-    async def _see_to(self, record: Record) -> None:
-        """A record's files onto the disk; when that fails, its row tries again and tells why."""
+    async def _fetch_one(self, record: Record) -> None:
+        """Save a record's files. A failure is only logged: the row tries again, and its item has the error."""
         business_id, journal = record.intent.client_business_id, self._engine.journal
         folder = self._folders.get(record.intent.kind)
         assert journal is not None
@@ -188,7 +188,7 @@ class Run:
         row.client_business_id = row.known_id = record.intent.client_business_id
         self._open.add(row.known_id)
         # A look-up is waited for here; a task that is watched already would hold up the rows behind it (see `save`).
-        looked_up = record.state is State.INTENT and await self._seen_ahead(row.known_id)
+        looked_up = record.state is State.INTENT and await self._is_fetched_ahead(row.known_id)
         if await self._engine.submitter.settled(row.known_id) or looked_up:
             record = await journal.of_id(row.known_id) or record
         by_key = row.given_key is not None and record.intent.key == row.given_key
@@ -198,8 +198,8 @@ class Run:
         verdict = judge(await self._as_on_disk(record))
         if isinstance(verdict, Fetch) and self._retry and self._folders.get(record.intent.kind) is not None:
             # Whether its links are dead shows when its files are fetched; only then is it paid for anew.
-            if not await self._seen_ahead(row.known_id):
-                await self._see_to(record)
+            if not await self._is_fetched_ahead(row.known_id):
+                await self._fetch_one(record)
             record = await journal.of_id(row.known_id) or record
             verdict = judge(await self._as_on_disk(record))
         row.record = None if isinstance(verdict, Send) else record
@@ -217,8 +217,8 @@ class Run:
             return record
         return await anyio.to_thread.run_sync(_as_in, folder, record)
 
-    async def _seen_ahead(self, business_id: str) -> bool:
-        """Wait for what is seen to ahead of its row; False when there is nothing."""
+    async def _is_fetched_ahead(self, business_id: str) -> bool:
+        """Wait until `fetch_ahead` is done with a row's record; False when it is not at work on it."""
         ahead = self._ahead.get(business_id)
         if ahead is not None:
             await asyncio.wait([ahead])
@@ -235,7 +235,7 @@ class Run:
             return ()
         journal = self._engine.journal
         if journal is not None and row.record is not None:
-            if await self._seen_ahead(row.known_id or ""):
+            if await self._is_fetched_ahead(row.known_id or ""):
                 row.record = await journal.of_id(row.record.intent.client_business_id) or row.record
             kept = await self._as_on_disk(row.record)
             if len(kept.files) == len(generation.files):

@@ -100,7 +100,7 @@ class _Run:
         """Submit, save, and note each row as it completes."""
         client, out, caps = session.client, session.out, self._caps
         session.watch = self._note_event
-        await self._ask_balance(client, "before")
+        await self._query_balance(client, "before")
         async with client.batch(
             prompts.rows(),
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
@@ -121,7 +121,7 @@ class _Run:
             async with refreshing(batch_view(out, self._progress)):
                 async for item in batch:
                     self._note(item, session, results)
-        await self._ask_balance(client, "after")
+        await self._query_balance(client, "after")
 
     def _note_event(self, event: Event) -> None:
         if isinstance(event, FileSaved):
@@ -143,7 +143,7 @@ class _Run:
         if self._batch.stopped_by is not None and item.error is self._batch.stopped_by:
             out.error(f"stopped, for each further row would meet the same: {in_cli_terms(str(item.error))}")
 
-    async def _ask_balance(self, client: ToAPIs, when: str) -> None:
+    async def _query_balance(self, client: ToAPIs, when: str) -> None:
         """Keep the account's balance for the summary, if it comes within `BALANCE_S`."""
         try:
             async with asyncio.timeout(BALANCE_S):

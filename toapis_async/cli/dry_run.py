@@ -15,7 +15,7 @@ from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
-from toapis_async.engine.journal.reader import looking_up, records
+from toapis_async.engine.journal.reader import record_finder, records
 from toapis_async.engine.journal.resume import (
     ENDED_BADLY,
     Changed,
@@ -108,7 +108,7 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
         stack.callback(reader.close)
         find: Find | None = None
         if journal.exists():
-            find = stack.enter_context(looking_up(journal, name))
+            find = stack.enter_context(record_finder(journal, name))
             for record in records(journal, name):
                 charge(budget, record)
         for raw in prompts.rows():

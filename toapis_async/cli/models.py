@@ -48,7 +48,7 @@ async def model(options: Options, out: Output, name: str) -> int:
         session = Session(options, out)
     except ClientStateError:
         offered = None
-        out.note("whether the service offers it is told when TOAPIS_API_KEY is set")
+        out.note("with TOAPIS_API_KEY set, this also says whether the service offers it to your key")
     else:
         async with session.opened(known_sandbox()):
             kinds = [known.kind] if known is not None else ["image", "video"]

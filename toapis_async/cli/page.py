@@ -178,8 +178,8 @@ def _completed_at(record: Record, task: TaskSnapshot | None) -> datetime | None:
     """When the task ended. The service tells whole seconds and we saw it soon after, so our moment is finer; but not
     when nobody was looking."""
     seen = _moment(record.ended_at) if task else None
-    told = task.completed_at if task else None
-    return told if seen and told and (seen - told).total_seconds() > _LATE_S else seen
+    stated = task.completed_at if task else None
+    return stated if seen and stated and (seen - stated).total_seconds() > _LATE_S else seen
 
 
 def _reason(error: Mapping[str, Any]) -> RowError:

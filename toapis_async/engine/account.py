@@ -1,4 +1,4 @@
-"""Queries about the account: each is asked again while that may help."""
+"""Queries about the account. Each is tried again after a failure that may pass."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Webhook events that came before their task was watched, and ids that tell a repetition or a late one."""
+"""Webhook events that came before their task was watched, and ids by which a repetition or a late event is known."""
 
 from __future__ import annotations
 

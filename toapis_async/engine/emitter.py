@@ -39,6 +39,6 @@ class Emitter:
             except BaseException:  # a CancelledError, too: nobody cancelled the engine's task
                 logger.exception("Settings.on_event raised for %s", type(event).__name__)
 
-    def shown(self, prompt: str | None) -> str | None:
-        """A prompt as events may hold it: None unless the settings allow it."""
+    def public_prompt(self, prompt: str | None) -> str | None:
+        """The prompt, or None unless `Settings(events_with_prompts=True)`."""
         return prompt if self._with_prompts else None

@@ -47,7 +47,7 @@ class Entry:
     claimed: TaskStatus | None = None  #: what the last poll's word claims of its end
     request_class: str | None = None
     without_files: int = 0  #: reports that it is completed, but named no file
-    fallback: Endpoint | None = None  #: where else it may be found, for one whose kind nobody told
+    fallback: Endpoint | None = None  #: where else it may be found, for one attached without a kind
     on_end: Callable[[Entry], None] | None = None
     same_as: Entry | None = None  #: goes on for this one: both turned out to be of one task
     _latest: TaskSnapshot | bytes | None = field(default=None, init=False)

@@ -1,4 +1,4 @@
-"""The pace of one category of requests: a gate in front of its bucket, told how each request ended."""
+"""The pace of one category of requests: a gate in front of its bucket, corrected by how each request ended."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from toapis_async.events import Throttled
 from toapis_async.protocol.lenient import read_number
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import backoff_s, retry_after_s
-from toapis_async.protocol.tiers import bucket_shown
+from toapis_async.protocol.tiers import bucket_of_limit
 
 if TYPE_CHECKING:
     import random
@@ -37,9 +37,9 @@ class RateGate(Gate["Bucket"]):
         self._source.answered(self._loop.time(), latency_s, sent=sent)
         self.serve()
 
-    def told_remaining(self, remaining: float, latency_s: float) -> None:
+    def note_remaining(self, remaining: float, latency_s: float) -> None:
         """The service said how many tokens it counts."""
-        self._source.told_remaining(self._loop.time(), remaining, latency_s)
+        self._source.note_remaining(self._loop.time(), remaining, latency_s)
 
     def retune(self, burst: float, per_s: float) -> None:
         """The bucket is another one than was thought."""
@@ -116,11 +116,11 @@ class Pacer:
         if answer.headers.get("x-ratelimit-category", self._category_header) != self._category_header:
             return
         limit = read_number(answer.headers.get("x-ratelimit-limit"))
-        if limit is not None and self._settings.adopts_tier and (bucket := bucket_shown(self._category, limit)):
+        if limit is not None and self._settings.adopts_tier and (bucket := bucket_of_limit(self._category, limit)):
             self.gate.retune(*bucket)
         remaining = read_number(answer.headers.get("x-ratelimit-remaining"))
         if remaining is not None and remaining >= 0:
-            self.gate.told_remaining(remaining, latency_s)
+            self.gate.note_remaining(remaining, latency_s)
 
     def _pause(self, asked_s: float | None, how: Callable[[float], None]) -> None:
         wait_s = (asked_s if asked_s is not None else 1.0) * self._rng.uniform(1.0, 1.1)

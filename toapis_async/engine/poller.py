@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 MOST_FAILURES: Final = 3
 """Polls in a row that lead to nothing, before the watch ends."""
 MOST_UNKNOWN: Final = 100
-"""Unknown status words that are told, each once."""
+"""Unknown status words that are reported, each once."""
 
 
 class Poller:
@@ -101,7 +101,7 @@ class Poller:
         return False
 
     def _read(self, entry: Entry, answer: Answer) -> None:
-        """Report what an answer shows. Another gateway's word for the end is believed when two polls agree."""
+        """Report an answer's snapshot. Another gateway's word for the end counts when two polls in a row have it."""
         if entry.claimed is None and entry.is_repeated_by(answer.body):
             return
         snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind)

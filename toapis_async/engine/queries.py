@@ -74,7 +74,7 @@ class Queries:
             snapshot.client_business_id,
             snapshot.task_id,
         }:
-            text = f"asked for {client_business_id}, the service told of {snapshot.client_business_id}"
+            text = f"the answer to a query for {client_business_id} is about {snapshot.client_business_id}"
             raise TransportError(text).concerning(client_business_id=client_business_id)
         business_id = snapshot.client_business_id or client_business_id
         return with_id(snapshot, snapshot.task_id, business_id), endpoint

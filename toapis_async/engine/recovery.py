@@ -1,4 +1,4 @@
-"""The plain submissions that an earlier process left in the journal: unfinished, or with a result that nobody has."""
+"""The plain submissions that an earlier process left in the journal: unfinished, or finished and not saved."""
 
 from __future__ import annotations
 
@@ -69,7 +69,7 @@ class Recovery:
 
 
 def watch_again(tasks: Tasks, token: Token) -> Entry:
-    """The entry of a task that a token tells of, at the age it has by now."""
+    """The entry of the task that a token names, at the age that it has by now."""
     return tasks.watch(
         evolve(ENDPOINTS[token.kind], age_factor=token.age_factor),
         token.task_id,

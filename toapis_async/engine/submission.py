@@ -111,7 +111,7 @@ class Submission:
         parts, request = self._parts, self._request
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
-        parts.emit(SubmitQueued, self._business_id, request.model, parts.emit.shown(request.prompt))
+        parts.emit(SubmitQueued, self._business_id, request.model, parts.emit.public_prompt(request.prompt))
         await parts.permits.acquire()
         try:
             await self._reserve()
@@ -280,7 +280,7 @@ class Submission:
         parts.counts.adopted += was_found
         if parts.journal is not None and self._is_intended:
             parts.journal.accepted(self._business_id, task_id, query_id)
-        parts.emit(TaskAccepted, task_id, self._business_id, request.model, parts.emit.shown(request.prompt))
+        parts.emit(TaskAccepted, task_id, self._business_id, request.model, parts.emit.public_prompt(request.prompt))
         return parts.tasks.watch(
             self._endpoint,
             task_id,

@@ -143,7 +143,7 @@ class Tasks:
     def _learn_ids(
         self, entry: Entry, task_id: str, query_id: str | None = None, client_business_id: str | None = None
     ) -> None:
-        """A watched task is told of again, perhaps under ids that were not known before."""
+        """Another report names a watched task, perhaps by ids that were not known before."""
         business_id = entry.client_business_id or client_business_id
         if entry.task_id != task_id and entry.task_id in {business_id, client_business_id}:
             entry.task_id, entry.query_id = task_id, query_id or entry.query_id
@@ -221,7 +221,7 @@ class Tasks:
                 self._index(known)
 
     def missing(self, entry: Entry, error: TaskNotFound) -> bool:
-        """The service says it knows no such task. One whose kind nobody told is asked for as the other kind, too: True
+        """The service says it knows no such task. One attached without a kind is queried as the other kind, too: True
         says that this is to be done now. One that was never seen ends at once; one that was may be on a replica that
         lags, so its watch ends only when it stays away for `vanish_grace_s`."""
         now_s = self._loop.time()

@@ -1,4 +1,4 @@
-"""What there is to submit to, to ask and to upload to, as values."""
+"""The service's endpoints as values: where requests are submitted, tasks queried and files uploaded."""
 
 from __future__ import annotations
 
@@ -38,20 +38,20 @@ class Endpoint:
 
 IMAGES: Final = Endpoint("image", "/images/generations", "/images/generations")
 IMAGE_EDITS: Final = evolve(IMAGES, submit_path="/images/edits")
-"""Its tasks are asked for where all images are [docs]."""
+"""Its tasks are queried where those of all images are [docs]."""
 VIDEOS: Final = Endpoint(
     "video", "/videos/generations", "/videos/generations", interval_factor=2, typical_intervals=15.0, age_factor=2
 )
 """Polled every 10 s, typical times are minutes [docs]; watched for two hours by default."""
 ENDPOINTS: Final[dict[Kind, Endpoint]] = {"image": IMAGES, "video": VIDEOS}
-"""Where a task of a kind is asked for when nobody knows its request."""
+"""Where a task of a kind is queried when its request is not known."""
 OFF_PEAK_AGE_FACTOR: Final = 48
 UPLOAD_PATHS: Final[dict[Kind, str]] = {"image": "/uploads/images", "video": "/uploads/videos"}
 """By the kind of the file that is uploaded, which need not be that of the request."""
 
 
 def endpoints_of(kind: Kind | None) -> tuple[Endpoint, ...]:
-    """Where a task may be asked for: as an image first when nobody says what it is. Raises `InvalidRequest`."""
+    """Where a task is queried, in this order: without a kind as an image, then as a video. Raises `InvalidRequest`."""
     if kind is None:
         return tuple(ENDPOINTS.values())
     if kind not in ENDPOINTS:
@@ -60,7 +60,7 @@ def endpoints_of(kind: Kind | None) -> tuple[Endpoint, ...]:
 
 
 def endpoint_of(request: Request) -> Endpoint:
-    """Where a request is submitted, and its task asked for."""
+    """Where a request is submitted, and its task queried."""
     if request.kind == "image":
         if request.route != "edits":
             return IMAGES

@@ -10,7 +10,7 @@ from toapis_async.settings import TIERS
 Category: TypeAlias = Literal["submit", "query"]
 
 
-def bucket_shown(category: Category, limit: float) -> tuple[float, float] | None:
+def bucket_of_limit(category: Category, limit: float) -> tuple[float, float] | None:
     """The (burst, rate per second) of the one tier that documents this figure for the category.
 
     The unit of `X-RateLimit-Limit` is not published, so a tier's figure per minute, per second and its burst all

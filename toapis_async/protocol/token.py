@@ -26,7 +26,7 @@ class Token:
 
     kind: Kind
     task_id: str
-    query_id: str  #: the id that the service is asked with
+    query_id: str  #: the id that the service is queried with
     client_business_id: str | None
     request_class: str | None
     submitted_at: float  #: Unix seconds

@@ -279,7 +279,7 @@ _lenient = _make_lenient()
 
 
 def with_id(snapshot: TaskSnapshot, task_id: str, client_business_id: str | None) -> TaskSnapshot:
-    """The snapshot under the ids its task is known by here: an answer may bear another id than was asked for."""
+    """The snapshot under the ids its task is known by here: an answer may bear another id than was queried."""
     if snapshot.task_id == task_id and snapshot.client_business_id == client_business_id:
         return snapshot
     return evolve(

@@ -137,12 +137,12 @@ class Sandbox:
     @property
     def base_url(self) -> str:
         """The API's origin, as in `http://127.0.0.1:8080`; the routes are under `/v1`."""
-        return f"http://{self._shown_host}:{self._open_ports()[0]}"
+        return f"http://{self._public_host}:{self._open_ports()[0]}"
 
     @property
     def files_url(self) -> str:
         """The origin of pictures and uploads."""
-        return f"http://{self._shown_host}:{self._open_ports()[1]}"
+        return f"http://{self._public_host}:{self._open_ports()[1]}"
 
     async def start(self) -> None:
         """Listen on both ports. A sandbox is started once."""
@@ -222,7 +222,7 @@ class Sandbox:
         return f"<Sandbox {where}: {len(self.ledger)} accepted, {self.requests.total} requests>"
 
     @property
-    def _shown_host(self) -> str:
+    def _public_host(self) -> str:
         return f"[{self._host}]" if ":" in self._host else self._host
 
     def _open_ports(self) -> tuple[int, int]:

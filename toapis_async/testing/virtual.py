@@ -38,7 +38,7 @@ class Restful:
 
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.due_s: float | None = None
-        """When its next timer is due by its own time, as of its last look."""
+        """When its next timer is due by its own time, as of its last wait."""
         self.jobs = 0
         self.selector = selector_of(loop)
         self.wait: Callable[[float | None], Events] = self.selector.select
@@ -68,7 +68,7 @@ class Restful:
 
     @property
     def rests(self) -> bool:
-        """Asked by another thread."""
+        """Whether the loop rests now. Called by another thread."""
         rounds = self._rounds
         idle = self._waits and not self.jobs and not self._ready.poll(0)
         return idle and self._waits and self._rounds == rounds  # it has not come and gone while we asked

@@ -60,11 +60,11 @@ class JournalPort(Protocol):
         ...
 
     async def flush(self) -> None:
-        """Returns once all that was asked for so far has been tried, and those who waited for it were told."""
+        """Returns once everything called for so far was tried, and whoever waits for it has its result or error."""
         ...
 
     async def aclose(self) -> None:
-        """Write what is left, and let others have the journal."""
+        """Write what is left, and free the journal for other processes."""
         ...
 
     def forget(self) -> None:

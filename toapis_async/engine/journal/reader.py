@@ -1,4 +1,4 @@
-"""Looking at a journal without holding it, also while another process writes. Everything here blocks."""
+"""Reading a journal without holding its lock, also while another process writes. Everything here blocks."""
 
 from __future__ import annotations
 
@@ -43,7 +43,7 @@ class RunStatus:
 
 
 @contextlib.contextmanager
-def _looking(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3.Connection | None]:
+def _connected(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3.Connection | None]:
     """The database, None when nothing was ever written into it."""
     if not path.is_file():
         raise JournalError(f"there is no journal {path}{', but a folder of that name' if path.is_dir() else ''}")
@@ -64,7 +64,7 @@ def records(path: Path, run: str) -> Generator[Record]:
 
     Raises `JournalError` when there is no journal, or it can't be read.
     """
-    with _looking(path) as db:
+    with _connected(path) as db:
         if db is not None:
             check_values(db)
             for row in db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run)):
@@ -72,10 +72,10 @@ def records(path: Path, run: str) -> Generator[Record]:
 
 
 @contextlib.contextmanager
-def looking_up(path: Path, run: str) -> Generator[Callable[[str | None, str, int, str | None], Record | None]]:
+def record_finder(path: Path, run: str) -> Generator[Callable[[str | None, str, int, str | None], Record | None]]:
     """A function that finds what a run knows of a row: by its key, or else by digest and occurrence; and if nothing, by
     the client_business_id that the row has of its own."""
-    with _looking(path) as db:
+    with _connected(path) as db:
         if db is not None:
             check_values(db)
 
@@ -90,7 +90,7 @@ def looking_up(path: Path, run: str) -> Generator[Callable[[str | None, str, int
 
 def run_status(path: Path, run: str) -> RunStatus:
     """The rows of a run, counted."""
-    with _looking(path) as db:
+    with _connected(path) as db:
         if db is None:
             return RunStatus(0, 0, 0, 0, 0, 0, 0)
         counted: dict[tuple[str, int], int] = {
@@ -120,7 +120,7 @@ def latest_run(path: Path) -> str | None:
     """The run that was begun last; None when there is none, or no journal."""
     if not path.exists():
         return None
-    with _looking(path, of_any_version=True) as db:
+    with _connected(path, of_any_version=True) as db:
         if db is None:
             return None
         found = db.execute("SELECT run FROM submission WHERE run IS NOT NULL ORDER BY id DESC LIMIT 1").fetchone()

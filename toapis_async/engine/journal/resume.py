@@ -1,4 +1,4 @@
-"""What is to be done about a record that an earlier process wrote: `decide` is the one verdict."""
+"""What is to be done about a record that an earlier process wrote. `decide` is the only function that says so."""
 
 from __future__ import annotations
 

@@ -33,7 +33,8 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 MOST_KEPT: Final = 100_000
-"""Notes kept while the disk refuses them; beyond that the oldest go, and the service must tell again."""
+"""Notes kept while the disk refuses them. Beyond that the oldest are dropped: a later process then queries the
+service for what they said."""
 _ITS_OWN_FAULT: Final = (
     ValueError,
     OverflowError,
@@ -146,12 +147,12 @@ class JournalWriter:
     # -------------------------------------------------------------------------------------- the thread
 
     async def flush(self) -> None:
-        """Returns once all that was asked for so far has been tried, and those who waited for it were told."""
+        """Returns once everything called for so far was tried, and whoever waits for it has its result or error."""
         with contextlib.suppress(JournalError, SessionClosed):
             await self._do(lambda _: None)
 
     async def aclose(self) -> None:
-        """Write what is left, and let others have the journal."""
+        """Write what is left, and free the journal for other processes."""
         self.forget()
         await in_thread(self._thread.join)
 
@@ -199,7 +200,7 @@ class JournalWriter:
             self._failed(group, error)
         else:
             self._kept = []
-            self._tell(group, results)
+            self._resolve_waiting(group, results)
 
     def _done(self, item: _Item, db: sqlite3.Connection) -> object:
         """One item's result. A value that sqlite can't take is its own fault, and must not hold up the others."""
@@ -210,30 +211,30 @@ class JournalWriter:
             return JournalError(f"the journal {self._name} can't hold this: {error}; nothing was sent")
 
     def _failed(self, group: list[_Item], error: Exception) -> None:
-        """Whoever waits is told; what nobody waits for is kept for the next commit."""
+        """Whoever waits gets the error; what nobody waits for is kept for the next commit."""
         if not self._kept:
             logger.error("the journal %s can't be written: %s", self._name, error)
         self._kept = [item for item in group if item.done is None][-MOST_KEPT:]
         waiting = [item for item in group if item.done is not None]
-        self._tell(waiting, [self._failure(error) for _ in waiting])
+        self._resolve_waiting(waiting, [self._failure(error) for _ in waiting])
 
     def _failure(self, error: Exception) -> JournalError:
-        """One for each who waits: it will be told which submission it is about."""
+        """One for each who waits: the ids of its submission are added to it later."""
         failure = JournalError(f"the journal {self._name} can't be written: {error}; nothing was sent")
         failure.__cause__ = error
         return failure
 
-    def _tell(self, group: list[_Item], results: Sequence[object]) -> None:
-        told = [(item.done, result) for item, result in zip(group, results, strict=True) if item.done is not None]
-        if told:
+    def _resolve_waiting(self, group: list[_Item], results: Sequence[object]) -> None:
+        resolved = [(item.done, result) for item, result in zip(group, results, strict=True) if item.done is not None]
+        if resolved:
             try:
-                self._loop.call_soon_threadsafe(_resolve, told)
+                self._loop.call_soon_threadsafe(_resolve, resolved)
             except RuntimeError:  # the loop was closed: nobody waits any more
                 return
 
 
-def _resolve(told: list[tuple[asyncio.Future[Any], object]]) -> None:
-    for done, result in told:
+def _resolve(resolved: list[tuple[asyncio.Future[Any], object]]) -> None:
+    for done, result in resolved:
         if done.done():  # its caller was cancelled
             continue
         if isinstance(result, JournalError):
