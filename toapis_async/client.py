@@ -26,7 +26,7 @@ from toapis_async.protocol.endpoints import endpoints_of
 from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import check_task_id, request_of
-from toapis_async.settings import Credentials, Journal, Settings, checked_budget
+from toapis_async.settings import Credentials, Journal, Settings, checked_budget, checked_images
 from toapis_async.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -340,7 +340,11 @@ class ToAPIs:
         return Batch(
             engine,
             source,
-            budget=Budget(engine.prices, most_credits=checked_budget(budget_credits), most_images=max_images),
+            budget=Budget(
+                engine.prices,
+                most_credits=checked_budget(budget_credits),
+                most_images=checked_images(max_images),
+            ),
             run=run,
             retry_failed=retry_failed,
             key=key,

@@ -138,6 +138,14 @@ def checked_budget(budget_credits: float | Decimal | None) -> Decimal | None:
     return amount
 
 
+def checked_images(max_images: int | None) -> int | None:
+    """A cap on images, or `InvalidRequest`."""
+    if max_images is not None and (type(max_images) is not int or max_images < 0):
+        text = f"max_images must be a whole number from 0, not {_short(max_images)}"
+        raise InvalidRequest(text, field="max_images")
+    return max_images
+
+
 def as_credits(value: object) -> Decimal | None:
     """An amount of credits, exactly; None for anything that is none."""
     if isinstance(value, bool) or not isinstance(value, int | float | str | Decimal):

@@ -266,3 +266,11 @@ async def test_a_batch_tells_its_rate_and_the_time_left(service: FakeService) ->
         endless = client.batch(iter(["kite"]))
         await endless.gather()
         assert endless.statistics().left_s is None
+
+
+@pytest.mark.parametrize("cap", ["5", -1, 1.5, True])
+async def test_a_cap_on_images_is_a_whole_number(service: FakeService, cap: Any) -> None:
+    async with client_of() as client:
+        with pytest.raises(InvalidRequest, match="max_images must be a whole number from 0") as caught:
+            client.batch(["kite"], max_images=cap)
+    assert caught.value.field == "max_images"

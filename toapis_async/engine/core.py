@@ -122,28 +122,29 @@ class Engine:
         self.learned = agenda.learned
         self.tasks = Tasks(agenda, settings, self.emit, self._task_ended)
         self._counts = SubmitCounts()
-        self.submitter = Submitter(
-            Parts(
-                transport=self.transport,
-                pacer=self._submits,
-                permits=self._permits,
-                tasks=self.tasks,
-                queries=self.queries,
-                uploads=self.uploads,
-                spending=self.spending,
-                journal=journal,
-                unclaimed=self.unclaimed,
-                settings=settings,
-                emit=self.emit,
-                counts=self._counts,
-                attempts={},
-                release=lambda _: self._permits.give_back(),
-            )
-        )
+        self.submitter = Submitter(self._parts())
         self.transport.open()
         poller = Poller(port=self.queries, agenda=agenda, tasks=self.tasks, settings=settings, emit=self.emit)
         self._polling = self._loop.create_task(poller.run(), name="toapis-poller")
         self._polling.add_done_callback(self._poller_ended)
+
+    def _parts(self) -> Parts:
+        return Parts(
+            transport=self.transport,
+            pacer=self._submits,
+            permits=self._permits,
+            tasks=self.tasks,
+            queries=self.queries,
+            uploads=self.uploads,
+            spending=self.spending,
+            journal=self.journal,
+            unclaimed=self.unclaimed,
+            settings=self.settings,
+            emit=self.emit,
+            counts=self._counts,
+            attempts={},
+            release=lambda _: self._permits.give_back(),
+        )
 
     async def aclose(self) -> None:
         """Refuse, drain, end, disconnect."""

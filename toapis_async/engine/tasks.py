@@ -122,15 +122,18 @@ class Tasks:
         self._index(entry)
         if snapshot is not None:
             self.saw(entry, snapshot, body)
-        early = self._early.of_task(task_id, endpoint.kind)
-        if early is not None and not entry.ended:
-            self.saw(entry, early)
-            self._agenda.event_came(endpoint.kind)
+        self._claim_early_event(entry)
         if self._closed:
             self._close(entry)
         if not entry.ended:
             self._agenda.add(entry, start)
         return entry
+
+    def _claim_early_event(self, entry: Entry) -> None:
+        early = self._early.of_task(entry.task_id, entry.endpoint.kind)
+        if early is not None and not entry.ended:
+            self.saw(entry, early)
+            self._agenda.event_came(entry.endpoint.kind)
 
     def _watched_as(self, kind: Kind, task_id: str, client_business_id: str | None) -> Entry | None:
         """The watched task with this id; or with this client_business_id, when its own id is not known yet."""
