@@ -61,7 +61,9 @@ def test_images_and_videos_go_into_folders_of_their_own_and_a_second_pass_finds_
     first = run("batch", file, "--out", "out", *IN_A_BLINK)
     assert "  images   out/images  (1 new file, " in first.stderr
     assert "  videos   out/videos  (1 new file, " in first.stderr
+    assert run("status", "out").stdout == "2 rows sent: 2 done\n"
     again = run("batch", file, "--out", "out", *IN_A_BLINK)
+    assert "going on with 2 rows: 2 done" in again.stderr
     assert (first.code, again.code) == (0, 0)
     assert [row["files"] for row in results_of(Path("out"))] == [["images/kite.png"], ["videos/boat.mp4"]]
     assert "new file" not in again.stderr
@@ -118,7 +120,8 @@ def test_the_page_knows_videos_from_images() -> None:
     run("batch", rows, "--out", "out", *IN_A_BLINK)
     page = Path("out/index.html").read_text("utf-8")
     [boat] = [json.loads(line.strip().strip(",")) for line in page.splitlines() if '"key":"boat"' in line]
-    assert boat["kind"] == "video"
+    assert (boat["kind"], boat["state"]) == ("video", "done")
+    assert boat["took"]
     assert (boat["size"], boat["quality"], boat["duration"]) == ("9:16", "pro", "5 s")
     assert [(picture["link"], picture["video"]) for picture in boat["pictures"]] == [("videos/boat.mp4", True)]
     assert "Files a minute" in page

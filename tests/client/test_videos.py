@@ -207,6 +207,22 @@ async def test_a_batch_has_a_folder_for_each_kind(tmp_path: Path) -> None:
             client.batch(rows, save_to={"movie": tmp_path})  # type: ignore[dict-item]
 
 
+async def test_a_finished_video_is_written_down_and_given_again_until_it_is_saved(tmp_path: Path) -> None:
+    async with Sandbox(service_time_s=0.02) as sandbox:
+        for sent, to_give in ((1, 0), (0, 1), (0, 0)):
+            async with ToAPIs(
+                KEY, base_url=sandbox.base_url, journal=tmp_path / "journal.db", settings=fast()
+            ) as client:
+                handles = client.recovered()
+                assert [(handle.kind, handle.done) for handle in handles] == [("video", True)] * to_give
+                for handle in handles:
+                    [file] = await (await handle).save(tmp_path)
+                    assert file.suffix == ".mp4"
+                if sent:
+                    await client.generate(VideoRequest(**BOAT))
+        assert len(sandbox.ledger.entries) == 1
+
+
 async def test_a_run_takes_up_its_videos(tmp_path: Path) -> None:
     rows: list[Any] = [{"kind": "video", **BOAT, "key": "boat"}, {"prompt": "a kite", "key": "kite"}]
     async with Sandbox(service_time_s=0.02) as sandbox:

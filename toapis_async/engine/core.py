@@ -193,9 +193,9 @@ class Engine:
             return
         if snapshot is not None:
             failed, answer = snapshot.status is TaskStatus.FAILED, answer_of(snapshot)
-            if answer is not None and (failed or snapshot.images):
+            if answer is not None and (failed or snapshot.files):
                 state = State.FAILED if failed else State.COMPLETED
-                self.journal.ended(business_id, End(state, entry.task_id, answer, len(snapshot.images)))
+                self.journal.ended(business_id, End(state, entry.task_id, answer, len(snapshot.files)))
         elif isinstance(entry.error, TaskNotFound) and not entry.has_snapshot:
             watched_s = self._loop.time() - entry.since_s
             if watched_s >= self.settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):
