@@ -60,6 +60,15 @@ async def test_the_page_about_a_requests_way_lists_every_frame_of_it() -> None:
     assert len({frame.partition(".")[0] for frame in frames}) <= 4
 
 
+def test_the_page_about_a_requests_way_names_every_part_of_the_engine() -> None:
+    engine = Path(toapis_async.__file__).parent / "engine"
+    parts = {path.stem for path in engine.iterdir() if not path.stem.startswith("__")}
+    page = (DOCS / "engine.md").read_text(encoding="utf-8")
+    rows = [line for line in page.partition("The rules they follow")[0].splitlines() if line.startswith("| `")]
+    named = {name for row in rows for name in re.findall(r"`(\w+)/?`", row.split("|")[1])}
+    assert named == parts - {"core"}
+
+
 def frames_of(coroutine: Any) -> Iterator[str]:
     """This package's functions that a coroutine is suspended in, the outermost first."""
     while hasattr(coroutine, "cr_code"):

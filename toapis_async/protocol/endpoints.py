@@ -18,9 +18,9 @@ __all__ = ["ENDPOINTS", "IMAGES", "IMAGE_EDITS", "VIDEOS", "Endpoint", "Kind", "
 
 @frozen
 class Endpoint:
-    """Where tasks of one kind are submitted and asked for, below the API's root, and how patiently.
+    """Where tasks of one kind are submitted and queried (paths below the API's root), how often, and for how long.
 
-    Factors are of the client's settings, whose defaults are those of images.
+    The factors multiply the client's settings, whose defaults are those of images.
     """
 
     kind: Kind
