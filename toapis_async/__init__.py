@@ -11,8 +11,8 @@ from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from toapis_async.batch.batch import Batch, BatchStatistics
-    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.batch import Batch
+    from toapis_async.batch.item import BatchItem, BatchStatistics
     from toapis_async.client import ClientState, ToAPIs
     from toapis_async.engine.core import ClientStatistics
     from toapis_async.errors import (

@@ -18,9 +18,8 @@ from toapis_async.errors import (
     ClientStateError,
     SessionClosed,
     TaskNotFound,
-    WaitTimeout,
 )
-from toapis_async.handle import StoredHandle, TaskHandle
+from toapis_async.handle import StoredHandle, TaskHandle, wait_timeout
 from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.endpoints import endpoints_of
 from toapis_async.protocol.token import decode_token
@@ -200,7 +199,7 @@ class ToAPIs:
                 return await handle.result()
             if handle is not None:
                 engine.unclaimed.leave(business_id)
-            raise _wait_timeout(timeout_s, handle, business_id) from None
+            raise wait_timeout(timeout_s, handle, business_id) from None
         except asyncio.CancelledError:
             if handle is not None:
                 engine.unclaimed.leave(business_id)
@@ -321,17 +320,21 @@ class ToAPIs:
         run: str | None = None,
         max_images: int | None = None,
         retry_failed: bool = False,
+        attempts: int = 1,
         kind: Kind = "image",
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
-        `kind` is what rows are that don't say so themselves (in a member `kind`). `key` names the rows: a function of
-        the row, or the name of its column (default: its `key` column if any). With `save_to`, a folder or one for each
-        kind (`{"image": …, "video": …}`), an item is done when its files are on disk.
+        `kind` is what rows are that have no member `kind`. `key` names the rows: a function of the row, or the name of
+        its column (default: its `key` column if any). With `save_to`, a folder or one for each kind
+        (`{"image": …, "video": …}`), an item is done when its files are on disk.
 
-        `run` names this batch in the client's journal: the same run again, by this process or a later one, takes up
-        what is there instead of paying for it again. Rows are known by their key, or by what they ask for; those that
-        failed are given as they failed, or with `retry_failed` submitted anew (and paid for).
+        `run` names this batch in the client's journal: the same run again, by any process, takes up what is there
+        instead of paying for it again. Rows are known by their key, or by what they ask for; those that failed are
+        given as they failed, or with `retry_failed` submitted anew (and paid for).
+
+        A row whose task failed, though not for its content, is submitted anew, `attempts` times in all, but only after
+        a failure that is refunded or has no bill; a pending bill is asked for first, for up to 15 minutes.
 
         `budget_credits` and `max_images` cap what the batch may come to, earlier passes of its run included. A row that
         could pass a cap waits for what still runs; when that leaves no room, its item has `BudgetExceeded`.
@@ -347,6 +350,7 @@ class ToAPIs:
             ),
             run=run,
             retry_failed=retry_failed,
+            attempts=attempts,
             key=key,
             kind=kind,
             save_to=save_to,
@@ -390,15 +394,3 @@ def _handle(engine: Engine, entry: Entry) -> TaskHandle:
     if engine.recovery is not None and entry.ended and not entry.has_snapshot and entry.error is None:
         return StoredHandle(entry, engine.saving, loop, engine.recovery.read)
     return TaskHandle(entry, engine.saving, loop)
-
-
-def _wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id: str) -> WaitTimeout:
-    if handle is not None:
-        what = f"task {handle.task_id} was not finished within {timeout_s:g} s; it still runs and is still paid for"
-    else:
-        what = (
-            f"not submitted within {timeout_s:g} s; if its POST was under way it may still be taken and paid for: "
-            f"client.find({business_id!r}) tells"
-        )
-    task_id, token = (handle.task_id, handle.token()) if handle is not None else (None, None)
-    return WaitTimeout(what, task_id=task_id, client_business_id=business_id, token=token)

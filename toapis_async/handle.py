@@ -201,3 +201,16 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
         raw=snapshot.raw,
         saver=saver,  # pyright: ignore[reportCallIssue]  (attrs takes the underscore off)
     )
+
+
+def wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id: str) -> WaitTimeout:
+    """The error of a caller who waited for so many seconds; without a handle, for the submission."""
+    if handle is not None:
+        what = f"task {handle.task_id} was not finished within {timeout_s:g} s; it still runs and is still paid for"
+    else:
+        what = (
+            f"not submitted within {timeout_s:g} s; if its POST was under way it may still be taken and paid for: "
+            f"client.find({business_id!r}) tells"
+        )
+    task_id, token = (handle.task_id, handle.token()) if handle is not None else (None, None)
+    return WaitTimeout(what, task_id=task_id, client_business_id=business_id, token=token)

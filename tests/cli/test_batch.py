@@ -288,7 +288,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
             ids: Any = ({"task_id": "t3"}, {"client_business_id": "b4"}, {"client_business_id": "b5"}, {})
             return tuple(BatchItem(index, f"k{index}", None, False, **known) for index, known in enumerate(ids, 3))
 
-    left = command._Run(Checked(9, (), 0), Path("out"), "1", Caps(), retry_failed=False)
+    left = command._Run(Checked(9, (), 0), Path("out"), "1", Caps(), retry_failed=False, attempts=1)
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
     opened = session.Session(Options(sandbox=True), out)

@@ -8,8 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toapis_async.batch.batch import BatchStatistics
-from toapis_async.batch.item import BatchItem
+from toapis_async.batch.item import BatchItem, BatchStatistics
 from toapis_async.cli.batch_view import LAST_SHOWN, BatchProgress, LiveBatch, PlainBatch, batch_view, wrapped
 from toapis_async.cli.output import Output
 from toapis_async.errors import ContentRefused

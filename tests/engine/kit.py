@@ -146,6 +146,7 @@ class FakeService:
     querying: int = 0
     most_querying: int = 0
     closed: bool = False
+    failures: int = 0  #: of the tasks taken from now on, so many fail
     bill: Callable[[str, float], Mapping[str, object] | None] = lambda prompt, since_end_s: None
     """A finished task's `billing`, by its prompt and the seconds since its end."""
 
@@ -161,7 +162,9 @@ class FakeService:
 
     def accept(self, body: Mapping[str, Any]) -> Answer:
         number = len(self.tasks) + 1
-        made = _Task(f"task_{number}", body.get("client_business_id"), _now_s(), body["prompt"])
+        prompt: str = body["prompt"] + (" [fail]" if self.failures > 0 else "")
+        self.failures -= 1
+        made = _Task(f"task_{number}", body.get("client_business_id"), _now_s(), prompt)
         self.tasks[made.task_id] = made
         return answer(200, task(made.task_id))
 

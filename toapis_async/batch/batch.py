@@ -8,27 +8,28 @@ from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
 from typing import TYPE_CHECKING, Any, Final, Self
 
-from attrs import frozen
-
-from toapis_async.batch.item import BatchItem
+from toapis_async.batch.attempts import Attempts
+from toapis_async.batch.item import BatchItem, BatchStatistics, item_of
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run, SaveTo
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
 from toapis_async.errors import (
     AuthenticationFailed,
+    BudgetExceeded,
     ClientStateError,
     DownloadFailed,
     InsufficientQuota,
     InvalidRequest,
     SessionClosed,
+    TaskFailed,
     ToAPIsError,
 )
 from toapis_async.log import logger
 from toapis_async.protocol.results import without_data
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from decimal import Decimal
     from pathlib import Path
     from types import TracebackType
 
@@ -44,23 +45,6 @@ admitted while no consumer waits for an item, since a frame or a traceback may k
 SUBMITTING_ROWS: Final = 64
 """Rows that may be on their way to the service at once. More would only lengthen the queue for the submit bucket,
 in which a single `generate` beside the batch has to wait its turn."""
-
-
-@frozen
-class BatchStatistics:
-    """A batch at one moment."""
-
-    taken: int  #: rows taken from the source
-    in_flight: int  #: rows being submitted or worked on by the service
-    saving: int  #: rows whose files are being fetched
-    done: int  #: rows that ended well
-    failed: int  #: rows that ended with an error
-    waiting_for_consumer: int
-    elapsed_s: float
-    rows_per_s: float  #: how fast rows ended so far
-    left_s: float | None  #: until the end at that rate; None while there is no rate, or the source has no length
-    credits_spent: Decimal  #: by `billing`, or else by `Settings(prices=…)`; earlier passes of a capped run included
-    images: int  #: paid for, counted likewise
 
 
 class Batch:
@@ -81,6 +65,7 @@ class Batch:
         budget: Budget,
         run: str | None,
         retry_failed: bool,
+        attempts: int,
         key: Callable[[Any], str] | str | None,
         save_to: SaveTo | None,
         max_in_flight: int,
@@ -91,8 +76,10 @@ class Batch:
             raise InvalidRequest("a batch takes an iterable of requests, mappings or prompts, not a single one")
         if type(max_in_flight) is not int or max_in_flight < 1:
             raise InvalidRequest(f"max_in_flight must be a whole number from 1, not {max_in_flight!r}")
+        if type(attempts) is not int or attempts < 1:
+            raise InvalidRequest(f"attempts must be a whole number from 1, not {attempts!r}")
         self._engine = engine
-        self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, save_to=save_to)
+        self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, attempts=attempts, save_to=save_to)
         self._source = source
         self._reader = RowReader(key, kind)
         self._permits = asyncio.Semaphore(max_in_flight)
@@ -102,6 +89,7 @@ class Batch:
         self._stopped = self._left = False
         self.stopped_by: ToAPIsError | None = None
         """A 401 or 402, after which no more rows are admitted: each would meet the same."""
+        self._attempts = Attempts(engine.bills)
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
@@ -182,6 +170,7 @@ class Batch:
     def stop(self) -> None:
         """Admit no more rows at all; iteration ends when what runs has ended."""
         self._stopped = True
+        self._attempts.stop()
         if self._feeder is not None:
             self._feeder.cancel()
 
@@ -238,7 +227,7 @@ class Batch:
     def running(self) -> tuple[BatchItem, ...]:
         """The rows that were taken from the source and have not ended, also after the batch was left: `ok` is False,
         `error` None, and the ids are those that are known. What was sent is paid for."""
-        return tuple(_item(row, running=True) for row in self._open.values())
+        return tuple(item_of(row, running=True) for row in self._open.values())
 
     def __repr__(self) -> str:
         return f"<Batch {self._done} done, {self._failed} failed, {self._in_flight} in flight>"
@@ -265,6 +254,8 @@ class Batch:
             try:
                 raw = await next_of(rows)
             except StopAsyncIteration:
+                self._submitting.release()
+                self._permits.release()  # rows that are submitted anew want them
                 return
             except asyncio.CancelledError:
                 if self._stopped or cancellations() > 0:
@@ -276,10 +267,13 @@ class Batch:
                 return
             row = await self._reader.read(raw)
             self._taken += 1
-            self._admitted_ahead += 1
-            self._in_flight += 1
+            self._count_admitted()
             self._open[row.index] = row
             group.create_task(self._process(row))
+
+    def _count_admitted(self) -> None:
+        self._admitted_ahead += 1
+        self._in_flight += 1
 
     async def _may_admit(self) -> bool:
         """Wait for permits and for room in the buffer; False when no more rows are wanted."""
@@ -323,17 +317,35 @@ class Batch:
         del self._open[row.index]
         self._done += error is None
         self._failed += error is not None
-        self._finished.append(_item(row, generation, files, error))
+        self._finished.append(item_of(row, generation, files, error))
         self._news.set()
 
     async def _generate(self, row: Row) -> Generation:
-        """Submit and await; both permits are given back as soon as their part is over, never at consumption."""
+        """Submit and await, anew while the task fails for nothing and attempts are left."""
+        failure: TaskFailed | None = None
+        while True:
+            try:
+                return await self._attempt(row, failure)
+            except TaskFailed as error:
+                failure = error
+            except BudgetExceeded as error:
+                if failure is None:
+                    raise
+                failure.add_note(f"not submitted anew: {error}")
+                raise failure from None
+            if not await self._attempts.another(row, failure, self._may_admit):
+                raise failure
+            self._count_admitted()
+
+    async def _attempt(self, row: Row, failure: TaskFailed | None) -> Generation:
+        """One of them; both permits are given back as soon as their part is over, never at consumption."""
         try:
             try:
                 if row.request is None:
                     assert row.error is not None
                     raise row.error
-                row.handle = await self._of_run.take(row, row.request)
+                take = self._of_run.take if failure is None else self._of_run.take_anew
+                row.handle = await take(row, row.request)
             finally:
                 self._submitting.release()
             return await row.handle
@@ -354,7 +366,8 @@ class Batch:
 
     def _leave_behind(self) -> None:
         """List what was paid for and nobody got: accepted rows that were running or saving, and unread images."""
-        running = [row.client_business_id for row in self._open.values() if row.handle is not None]
+        handles = [row.handle for row in self._open.values() if row.handle is not None]
+        running = [handle.client_business_id for handle in handles if handle.status is not TaskStatus.FAILED]
         unread = [item.client_business_id for item in self._finished if item.generation and not item.files]
         for business_id in (*running, *unread):
             if business_id is not None:
@@ -377,24 +390,3 @@ class _Items(AsyncIterator[BatchItem]):
     def __del__(self) -> None:
         if self._was_used and not self._loop.is_closed():  # perhaps in another thread, or in the middle of anything
             self._loop.call_soon_threadsafe(self._batch.leave_unless_awaited)
-
-
-def _item(
-    row: Row,
-    generation: Generation | None = None,
-    files: tuple[Path, ...] = (),
-    error: ToAPIsError | None = None,
-    *,
-    running: bool = False,
-) -> BatchItem:
-    return BatchItem(
-        index=row.index,
-        key=row.key,
-        request=row.request,
-        ok=error is None and not running,
-        generation=generation,
-        files=files,
-        error=error,
-        task_id=row.handle.task_id if row.handle else error.task_id if error else None,
-        client_business_id=row.client_business_id,
-    )

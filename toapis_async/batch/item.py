@@ -1,4 +1,4 @@
-"""One row's end."""
+"""One row's end, and how all of them stand."""
 
 from __future__ import annotations
 
@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 from attrs import field, frozen
 
 if TYPE_CHECKING:
+    from decimal import Decimal
     from pathlib import Path
 
+    from toapis_async.batch.rows import Row
     from toapis_async.errors import ToAPIsError
     from toapis_async.models import Generation
     from toapis_async.request import Request
@@ -32,3 +34,46 @@ class BatchItem:
     error: ToAPIsError | None = field(default=None, eq=_compared)
     task_id: str | None = None
     client_business_id: str | None = None
+    attempts: int = 0
+    """How often the row was submitted, earlier passes of its run included; more than once with `batch(attempts=…)` or
+    `retry_failed`."""
+
+
+@frozen
+class BatchStatistics:
+    """A batch at one moment."""
+
+    taken: int  #: rows taken from the source
+    in_flight: int  #: rows being submitted or worked on by the service
+    saving: int  #: rows whose files are being fetched
+    done: int  #: rows that ended well
+    failed: int  #: rows that ended with an error
+    waiting_for_consumer: int
+    elapsed_s: float
+    rows_per_s: float  #: how fast rows ended so far
+    left_s: float | None  #: until the end at that rate; None while there is no rate, or the source has no length
+    credits_spent: Decimal  #: by `billing`, or else by `Settings(prices=…)`; earlier passes of a capped run included
+    images: int  #: paid for, counted likewise
+
+
+def item_of(
+    row: Row,
+    generation: Generation | None = None,
+    files: tuple[Path, ...] = (),
+    error: ToAPIsError | None = None,
+    *,
+    running: bool = False,
+) -> BatchItem:
+    """The item of a row that ended so, or (`running`) has not ended yet."""
+    return BatchItem(
+        index=row.index,
+        key=row.key,
+        request=row.request,
+        ok=error is None and not running,
+        generation=generation,
+        files=files,
+        error=error,
+        task_id=row.handle.task_id if row.handle else error.task_id if error else None,
+        client_business_id=row.client_business_id,
+        attempts=row.attempts,
+    )

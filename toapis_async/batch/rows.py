@@ -17,6 +17,7 @@ from toapis_async.protocol.naming import file_stem, hashed_stem, row_key
 from toapis_async.request import ROW_FIELDS, Request, request_of
 
 if TYPE_CHECKING:
+    from toapis_async.engine.entry import Entry
     from toapis_async.engine.fingerprint import Fingerprint
     from toapis_async.engine.journal.records import Record
     from toapis_async.handle import TaskHandle
@@ -42,6 +43,9 @@ class Row:
     known_id: str | None = None  #: what an earlier pass of the run sent it as
     record: Record | None = None  #: what an earlier pass of the run left of it
     handle: TaskHandle | None = None
+    entry: Entry | None = None  #: the task of the handle
+    attempts: int = 0  #: how often it was submitted, earlier passes of the run included
+    most_attempts: int = 1
 
 
 class RowReader:

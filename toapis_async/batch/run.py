@@ -13,9 +13,9 @@ import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal.records import Intent, State
-from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, LookUp, Send, Watch, charge, decide
+from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, LookUp, Refused, Send, Watch, charge, decide
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
+from toapis_async.errors import BudgetExceeded, ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.handle import TaskHandle
 from toapis_async.log import logger
 from toapis_async.protocol.endpoints import ENDPOINTS
@@ -50,6 +50,7 @@ class Run:
         *,
         budget: Budget,
         retry_failed: bool,
+        attempts: int,
         save_to: SaveTo | None,
     ) -> None:
         if name is not None and (engine.journal is None or not name):
@@ -60,6 +61,7 @@ class Run:
         self._engine = engine
         self._name = name
         self._retry = ENDED_BADLY if retry_failed else frozenset[State]()
+        self._attempts = attempts
         self._folders = _folders(save_to)
         self.budget = budget
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
@@ -142,16 +144,44 @@ class Run:
         """Submit a row, or take up what an earlier pass left of it."""
         given = request.given_business_id
         row.client_business_id = given or mint_business_id()
-        if self._engine.journal is None:
-            submitting = self._engine.submitter.submit(request, row.client_business_id, budget=self.budget)
-            entry = await submitting
-        elif given is None:
-            entry = await self._take_up_or_submit(self._engine.journal, row, request)
-        else:
-            async with self._engine.submitter.alone(given):
+        row.attempts, row.most_attempts = 1, self._attempts
+        try:
+            if self._engine.journal is None:
+                submitting = self._engine.submitter.submit(request, row.client_business_id, budget=self.budget)
+                entry = await submitting
+            elif given is None:
                 entry = await self._take_up_or_submit(self._engine.journal, row, request)
-        self._engine.unclaimed.claim(row.client_business_id)
+            else:
+                async with self._engine.submitter.alone(given):
+                    entry = await self._take_up_or_submit(self._engine.journal, row, request)
+        except (BudgetExceeded, InvalidRequest):  # nothing was sent
+            row.attempts -= 1
+            raise
+        return self._taken(row, entry)
+
+    def _taken(self, row: Row, entry: Entry) -> TaskHandle:
+        self._engine.unclaimed.claim(row.client_business_id or entry.task_id)
+        row.entry = entry
         return self._handle(entry)
+
+    async def take_anew(self, row: Row, request: Request) -> TaskHandle:
+        """Submit a row whose task failed once more, under an id of its own. Raises `BudgetExceeded` when that does not
+        fit: the row is then as it was."""
+        self.ended(row)
+        before, failed = row.client_business_id, row.handle
+        row.client_business_id = _id_beside(request.given_business_id)
+        row.known_id = row.record = row.handle = None
+        row.attempts += 1
+        intent = self._intent(row, request) if self._engine.journal is not None else None
+        try:
+            entry = await self._engine.submitter.submit(
+                request, row.client_business_id, intent=intent, budget=self.budget
+            )
+        except BudgetExceeded:
+            row.client_business_id, row.handle = before, failed
+            row.attempts -= 1
+            raise
+        return self._taken(row, entry)
 
     async def _take_up_or_submit(self, journal: JournalPort, row: Row, request: Request) -> Entry:
         assert row.identity is not None
@@ -161,7 +191,15 @@ class Run:
         except ToAPIsError as error:
             error.concerning(client_business_id=row.client_business_id)
             raise
-        intent = Intent(
+        intent = self._intent(row, request)
+        return await self._engine.submitter.submit(
+            request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
+        )
+
+    def _intent(self, row: Row, request: Request) -> Intent:
+        assert row.identity is not None
+        assert row.client_business_id is not None
+        return Intent(
             row.client_business_id,
             row.identity.digest,
             row.identity.text,
@@ -171,9 +209,6 @@ class Run:
             occurrence=row.occurrence,
             stem=row.stem,
             kind=request.kind,
-        )
-        return await self._engine.submitter.submit(
-            request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
         )
 
     async def _verdict(self, journal: JournalPort, row: Row, identity: Fingerprint, given: str | None) -> Verdict:
@@ -186,6 +221,7 @@ class Run:
         if record is None:
             return Send(None)
         row.client_business_id = row.known_id = record.intent.client_business_id
+        earlier = record.earlier
         self._open.add(row.known_id)
         # A look-up is waited for here; a task that is watched already would hold up the rows behind it (see `save`).
         looked_up = record.state is State.INTENT and await self._is_fetched_ahead(row.known_id)
@@ -207,7 +243,12 @@ class Run:
             row.client_business_id = given or mint_business_id()
             if given is not None and await journal.of_id(given) is not None:
                 # The caller's own id is the failed task's for good.
-                row.client_business_id = f"{given[:500]}~{secrets.token_hex(4)}"
+                row.client_business_id = _id_beside(given)
+        row.attempts = earlier + (2 if verdict == Send(None) else 1)
+        if self._retry:
+            row.most_attempts = row.attempts - 1 + self._attempts
+        elif self._name is None and isinstance(verdict, Refused):
+            row.most_attempts = 1  # outside of a run, what came after it can't be found
         return verdict
 
     async def _as_on_disk(self, record: Record) -> Record:
@@ -241,6 +282,11 @@ class Run:
             if len(kept.files) == len(generation.files):
                 return tuple(folder / name for _, name in sorted(kept.files.items()))
         return await self._engine.saving.save(generation, folder, row.stem, record=row.record)
+
+
+def _id_beside(given: str | None) -> str:
+    """An id of its own for a request that was submitted before; it tells of the caller's, if there is one."""
+    return mint_business_id() if given is None else f"{given[:500]}~{secrets.token_hex(4)}"
 
 
 def _as_in(folder: Path, record: Record) -> Record:

@@ -54,7 +54,7 @@ async def batch(
     found = await checked(out, prompts, caps)
     session = Session(options, out, caps.prices)
     results = Results(folder)
-    run = _Run(found, folder, name, caps, retry_failed=how.retry_failed)
+    run = _Run(found, folder, name, caps, retry_failed=how.retry_failed, attempts=how.attempts)
     try:
         with results.opened():
             try:
@@ -76,7 +76,9 @@ async def batch(
 class _Run:
     """One pass over checked prompts, and its summary at the end."""
 
-    def __init__(self, found: Checked, folder: Path, name: str, caps: Caps, *, retry_failed: bool) -> None:
+    def __init__(
+        self, found: Checked, folder: Path, name: str, caps: Caps, *, retry_failed: bool, attempts: int
+    ) -> None:
         self.total = found.rows
         self.folder = folder
         self.ended_earlier = 0
@@ -85,6 +87,7 @@ class _Run:
         self._name = name
         self._caps = caps
         self._retry_failed = retry_failed
+        self._attempts = attempts
         self._summary = BatchSummary()
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
@@ -106,6 +109,7 @@ class _Run:
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
             run=self._name,
             retry_failed=self._retry_failed,
+            attempts=self._attempts,
             budget_credits=caps.budget_credits,
             max_images=caps.max_images,
         ) as batch:

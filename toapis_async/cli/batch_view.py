@@ -25,8 +25,7 @@ if TYPE_CHECKING:
 
     from rich.console import RenderableType
 
-    from toapis_async.batch.batch import BatchStatistics
-    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.item import BatchItem, BatchStatistics
     from toapis_async.cli.output import Output
 
 LAST_SHOWN: Final = 4

@@ -122,6 +122,14 @@ def generate(
     help="What FILE holds.  [default: by its name, else by its first line]",
 )
 @click.option("--retry-failed", is_flag=True, help="Send rows that failed again, under new ids; they cost again.")
+@click.option(
+    "--attempts",
+    type=click.IntRange(min=1),
+    default=1,
+    show_default=True,
+    metavar="N",
+    help="Submit a row whose task failed anew, N times in all; only after a failure that cost nothing.",
+)
 @click.option("--overwrite", is_flag=True, help="Begin anew over an earlier run's results, and pay for all again.")
 @click.option("--same-account", is_flag=True, help="The key was changed since the run began; it is the same account's.")
 @BUDGET
@@ -141,7 +149,7 @@ def batch(
     budget_credits: Decimal | None,
     max_images: int | None,
     prices: dict[str, Decimal],
-    **how: bool,
+    **how: Any,
 ) -> None:
     """Make images, or videos, from every row of FILE (- for stdin).
 

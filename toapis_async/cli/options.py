@@ -59,6 +59,7 @@ class BatchOptions:
 
     overwrite: bool = False  #: begin anew
     retry_failed: bool = False
+    attempts: int = 1  #: submissions of a row, in all
     same_account: bool = False
     dry_run: bool = False
     page: bool = True

@@ -125,6 +125,7 @@ class Results:
             "files": [file.relative_to(self._folder).as_posix() for file in item.files],
             "error": error,
             "billing": billing_record(billing),
+            "attempts": item.attempts,
         }
 
 

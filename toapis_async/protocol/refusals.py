@@ -42,6 +42,11 @@ _BAD_KEY: Final = re.compile(r"unauthorized|authentication_error|invalid_api_key
 _UNKNOWN_TASK: Final = re.compile(r"task_not_exist|task_not_found")
 _TOO_FAST: Final = re.compile(r"rate_limit_exceeded|rate_limit_error")
 _REFUSED_CONTENT: Final = re.compile(r"content_policy_violation|[\w.-]{0,80}PrivacyInformation")
+_CONTENT_CODES: Final = re.compile(
+    r"content[_ -]?(policy|filter|moderation)|moderation|policy[_ -]?violation|sensitive|nsfw|privacyinformation",
+    re.IGNORECASE,
+)
+"""Codes of failed tasks that are about what was asked for; they are open-ended, so that more is taken for one here."""
 _SUCCESS_CODES: Final = frozenset({"", "0", "200", "success", "ok"})
 _ENVELOPE: Final = frozenset(
     {"code", "message", "msg", "detail", "success", "type", "status", "data", "request_id", "timestamp", "path"}
@@ -156,6 +161,11 @@ def _class_of(answer: Answer, reason: _Reason, *, about_task: bool) -> type[Serv
         (AuthenticationFailed, about_task and status == 403 and as_object(json_of(answer.body)) is not None),
     )
     return next((kind for kind, applies in kinds if applies), ServiceError)
+
+
+def is_about_content(code: str, message: str) -> bool:
+    """Whether a task failed for what was asked for, so that the same request would fail again."""
+    return bool(_CONTENT_CODES.search(code[:200]) or _REFUSED_CONTENT.search(message[:2_000]))
 
 
 def _is_about_content(reason: _Reason) -> bool:

@@ -7,7 +7,7 @@ import json
 import sqlite3
 from typing import TYPE_CHECKING, Final
 
-from attrs import field, frozen
+from attrs import evolve, field, frozen
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -70,6 +70,7 @@ class Record:
     acknowledged_at: float | None = None
     files: Mapping[int, str] = field(factory=dict[int, str])  #: names of saved files, by the place of their image
     saved_at: float | None = None  #: when the last of them was on disk
+    earlier: int = 0  #: how many tasks the same row had before this one; told only where a row was asked for
 
     @property
     def is_saved(self) -> bool:
@@ -180,9 +181,16 @@ def put_acknowledged(db: sqlite3.Connection, client_business_id: str, now_s: flo
 
 def record_of_row(db: sqlite3.Connection, run: str, key: str | None, digest: str, occurrence: int) -> Record | None:
     """The latest record of a batch's row, wherever the row stands now."""
-    if key is not None:
-        return _one(db, "run = ? AND key = ?", (run, key))
-    return _one(db, "run = ? AND key IS NULL AND digest = ? AND occurrence = ?", (run, digest, occurrence))
+    where = "run = ? AND key IS NULL AND digest = ? AND occurrence = ?" if key is None else "run = ? AND key = ?"
+    values = (run, digest, occurrence) if key is None else (run, key)
+    record = _one(db, where, values)
+    if record is None:
+        return None
+    counted: tuple[int] = db.execute(
+        f"SELECT count(*) FROM submission WHERE {where} AND digest = ? AND id < ? AND state IN ('completed', 'failed')",  # noqa: S608  (constants)
+        (*values, digest, record.number),
+    ).fetchone()
+    return evolve(record, earlier=counted[0])
 
 
 def record_of_id(db: sqlite3.Connection, client_business_id: str) -> Record | None:
