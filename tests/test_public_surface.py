@@ -49,7 +49,7 @@ TOAPIS = (
         False,
         (
             "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, max_images=None, "
-            "retry_failed=False, kind='image'"
+            "retry_failed=False, attempts=1, kind='image'"
         ),
     ),
     ("statistics", False, ""),

@@ -83,6 +83,7 @@ def test_a_good_row_holds_files_and_billing(tmp_path: Path, results: Results) ->
         "files": ["images/a-1.png", "images/a-2.png"],
         "error": None,
         "billing": {"status": "settled", "credits": "174.60", "cost_usd": None},
+        "attempts": 0,
     }
 
 
