@@ -4,11 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
+
+from attrs import evolve
 
 from toapis_async.errors import ClientStateError, WaitTimeout
 from toapis_async.models import Generation
 from toapis_async.protocol.token import Token
+from toapis_async.task import GeneratedImage, GeneratedVideo
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Generator
@@ -17,6 +20,8 @@ if TYPE_CHECKING:
     from toapis_async.models import Saver
     from toapis_async.request import Kind
     from toapis_async.task import TaskSnapshot, TaskStatus
+
+F = TypeVar("F", GeneratedImage, GeneratedVideo)
 
 
 class TaskHandle:
@@ -192,8 +197,8 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
         task_id=snapshot.task_id,
         client_business_id=snapshot.client_business_id,
         model=snapshot.model,
-        images=snapshot.images,
-        videos=snapshot.videos,
+        images=tuple(_absolute(image, saver) for image in snapshot.images),
+        videos=tuple(_absolute(video, saver) for video in snapshot.videos),
         created_at=snapshot.created_at,
         completed_at=snapshot.completed_at,
         billing=snapshot.billing,
@@ -214,3 +219,8 @@ def wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id
         )
     task_id, token = (handle.task_id, handle.token()) if handle is not None else (None, None)
     return WaitTimeout(what, task_id=task_id, client_business_id=business_id, token=token)
+
+
+def _absolute(file: F, saver: Saver) -> F:
+    """A link without a host is on the API's own [field]."""
+    return evolve(file, url=saver.absolute(file.url)) if file.url.startswith("/") else file

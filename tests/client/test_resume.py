@@ -446,6 +446,9 @@ async def test_an_overdue_task_is_no_outcome_and_is_taken_up_again(service: Fake
     async with client_of(path, max_task_age_s=0.03) as client:
         with pytest.raises(TaskOverdue):
             await client.generate(ROW)
+        journal = client._used_engine().journal
+        assert journal is not None
+        await journal.flush()  # notes are written without waiting
         assert state_in(path) == ["accepted"]
         service.service_time_s = 0
         await client.generate(ROW)
@@ -769,3 +772,25 @@ async def test_a_poller_that_ends_by_a_bug_is_no_outcome(
         with pytest.raises(SessionClosed):
             await handle
     assert state_of(path, "mine") is State.ACCEPTED
+
+
+async def test_a_link_without_a_host_is_on_the_api_s_own(service: FakeService, path: Path) -> None:
+    service.on_query.append(answer(200, task("task_1", "completed", result={"data": [{"url": "/__files/a.png"}]})))
+    async with client_of(path) as client:
+        generation = await client.generate(ROW)
+    assert generation.images[0].url == f"{ADDRESS}/__files/a.png"
+
+
+def test_files_inside_an_answer_are_dropped_from_the_journal_once_they_are_saved(path: Path) -> None:
+    data = "iVBOR" * 20_000
+    leave(path, "mine", ROW, State.COMPLETED, answer=task("task_1", "completed", result={"data": [{"b64_json": data}]}))
+    before = record(path, "mine")
+    with opened(path) as journal:
+        journal_records.put_files(journal.connection, "mine", ["a.png"], 5.0)
+    after = record(path, "mine")
+    assert before is not None
+    assert before.answer is not None
+    assert data in before.answer
+    assert after is not None
+    assert after.is_saved
+    assert len(after.answer or "") < 500

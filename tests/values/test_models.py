@@ -48,6 +48,9 @@ class FakeSaver:
     def acknowledge(self, client_business_id: str | None) -> None:
         raise NotImplementedError
 
+    def absolute(self, link: str) -> str:
+        raise NotImplementedError
+
 
 def generation(saver: FakeSaver | None = None) -> Generation:
     return Generation("t1", "b1", "gpt-image-2-vip", IMAGES, NOW, NOW, Billing("settled"), RAW, saver)

@@ -117,7 +117,7 @@ class Engine:
         self.spending = Spending(budget, self.bills)
         self.uploads = Uploads(self.transport, settings, rng)
         self.downloads = Downloads(self.transport, settings, rng, self.emit)
-        self.saving = Saving(self.downloads, journal)
+        self.saving = Saving(self.downloads, journal, credentials.base_url)
         agenda = Agenda({kind: _schedule(endpoint, settings, rng) for kind, endpoint in ENDPOINTS.items()})
         self.learned = agenda.learned
         self.tasks = Tasks(agenda, settings, self.emit, self._task_ended)

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from toapis_async.errors import DownloadFailed, LinkExpired
+from toapis_async.protocol.links import absolute
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -20,8 +21,9 @@ if TYPE_CHECKING:
 class Saving:
     """What a `Generation` saves through, and acknowledges to."""
 
-    def __init__(self, downloads: Downloads, journal: JournalPort | None) -> None:
+    def __init__(self, downloads: Downloads, journal: JournalPort | None, base_url: str) -> None:
         self._downloads = downloads
+        self._base_url = base_url
         self._journal = journal
 
     async def save(
@@ -64,3 +66,7 @@ class Saving:
         """The result is in good hands: a journal need not give it again."""
         if self._journal is not None and client_business_id is not None:
             self._journal.acknowledged(client_business_id)
+
+    def absolute(self, link: str) -> str:
+        """A link with a host: the API's, where it has none."""
+        return absolute(link, self._base_url) or link

@@ -9,6 +9,9 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, field, frozen
 
+from toapis_async.protocol.lenient import as_object, json_of
+from toapis_async.protocol.results import body_without_data
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
@@ -93,6 +96,7 @@ SAVED: Final = (
 MOST_RECOVERED: Final = 10_000
 """Plain submissions that `recovered()` lists; the newest."""
 _PAGE_ROWS: Final = 500
+_LARGE_BYTES: Final = 50_000  #: an answer that is longer may hold files
 _INTENT_COLUMNS: Final = 9
 
 
@@ -167,6 +171,19 @@ def put_files(db: sqlite3.Connection, client_business_id: str, names: Sequence[s
         f" WHERE client_business_id = ? AND run IS NULL AND {SAVED}",
         (now_s, client_business_id),
     )
+    _drop_data(db, client_business_id)
+
+
+def _drop_data(db: sqlite3.Connection, client_business_id: str) -> None:
+    """Files that came inside the answer itself (base64) are not kept twice."""
+    large = (
+        f"SELECT answer FROM submission WHERE client_business_id = ? AND length(answer) > {_LARGE_BYTES} AND {SAVED}"  # noqa: S608
+    )
+    found: tuple[str] | None = db.execute(large, (client_business_id, _LARGE_BYTES)).fetchone()
+    body = as_object(json_of(found[0].encode())) if found is not None else None
+    if body is not None:
+        answer = json.dumps(body_without_data(body))
+        db.execute("UPDATE submission SET answer = ? WHERE client_business_id = ?", (answer, client_business_id))
 
 
 def put_lost(db: sqlite3.Connection, client_business_id: str, now_s: float) -> None:
