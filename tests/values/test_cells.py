@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import closing
 from datetime import UTC, date, datetime, time
 from typing import Any
 from uuid import UUID
@@ -9,7 +10,7 @@ from uuid import UUID
 import pytest
 
 from toapis_async.batch.cells import plain_fields, plain_value, size_of_time
-from toapis_async.batch.rows import RowReader
+from toapis_async.batch.rows import Row, RowReader
 from toapis_async.errors import InvalidRequest
 from toapis_async.request import ImageRequest
 
@@ -108,8 +109,12 @@ def test_two_columns_that_mean_one_field_are_refused() -> None:
         plain_fields({"size": "1:1", "Size": "16:9"}, KNOWN)
 
 
+async def read_rows(*rows: object, key: str | None = None) -> list[Row]:
+    with closing(RowReader(key)) as reader:
+        return [await reader.read(row) for row in rows]
+
+
 async def test_a_batch_reads_rows_as_data_frames_hold_them() -> None:
-    reader = RowReader(None)
     rows = [
         {"Key": UUID(int=1), "Prompt": "a lamp", "n": 1.0, "size": "1:1"},
         {"Key": date(2026, 11, 5), "Prompt": "a boat", "n": NAN, "size": NAN},
@@ -117,8 +122,7 @@ async def test_a_batch_reads_rows_as_data_frames_hold_them() -> None:
         {"Key": 8.0, "Prompt": "a ship"},
         {"Key": NAN, "Prompt": "a tree"},
     ]
-    read = [await reader.read(row) for row in rows]
-    reader.close()
+    read = await read_rows(*rows)
     assert [row.error for row in read] == [None] * 5
     assert [row.key for row in read[:4]] == [str(UUID(int=1)), "2026-11-05", "7", "8"]
     assert read[4].given_key is None
@@ -127,9 +131,10 @@ async def test_a_batch_reads_rows_as_data_frames_hold_them() -> None:
         ImageRequest("a boat"),
         ImageRequest("a kite", n=2, size="16:9"),
     ]
-    assert read[0].identity == (await RowReader(None).read({"prompt": "a lamp", "n": 1, "size": "1:1"})).identity
+    [plain] = await read_rows({"prompt": "a lamp", "n": 1, "size": "1:1"})
+    assert read[0].identity == plain.identity
 
 
 async def test_a_key_column_of_the_users_own_matches_in_any_letter_case_too() -> None:
-    (row,) = [await RowReader("id").read({"ID": Scalar(3), "prompt": "a kite"})]
+    [row] = await read_rows({"ID": Scalar(3), "prompt": "a kite"}, key="id")
     assert (row.key, row.error) == ("3", None)
