@@ -63,8 +63,8 @@ def test_the_figures_keep_their_places() -> None:
     ]
     assert told == [
         "    0/1,000 done      0 failed      0 in flight      0 images/min",
-        "   40/1,000 done     10 failed    400 in flight    120 images/min  9 min 30 s left",
-        "  990/1,000 done     10 failed      0 in flight     99 images/min",
+        "   40/1,000 done     10 failed    400 in flight    120 images/min  30 s elapsed  9 min 30 s left",
+        "  990/1,000 done     10 failed      0 in flight     99 images/min  10 min 00 s elapsed",
     ]
 
 
@@ -96,7 +96,10 @@ async def test_plain_lines_where_stderr_is_no_terminal(out: Output, capsys: pyte
     assert isinstance(view, PlainBatch)
     view.show()
     view.close()
-    assert capsys.readouterr() == ("", "12/60 done   1 failed  20 in flight    120 images/min  22 s left\n")
+    assert capsys.readouterr() == (
+        "",
+        "12/60 done   1 failed  20 in flight    120 images/min  6 s elapsed  22 s left\n",
+    )
 
 
 @pytest.mark.usefixtures("on_terminal")
@@ -124,7 +127,7 @@ async def test_a_live_display_shows_a_bar_figures_and_the_last_prompts(
     view.close()
     assert out.live is None
     assert "images/[bold]kite[/bold].png" in told
-    assert "12/60 done   1 failed  20 in flight    120 images/min  22 s left" in told
+    assert "12/60 done   1 failed  20 in flight    120 images/min  6 s elapsed  22 s left" in told
     assert "━" in told
     assert "kite number 1" not in told
     assert f"kite number {LAST_SHOWN}" in told

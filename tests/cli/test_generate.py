@@ -130,7 +130,7 @@ def test_a_time_out_names_the_task_that_still_runs() -> None:
     assert record["error"]["type"] == "WaitTimeout"
     assert "it still runs and is still paid for" in ran.stderr
     assert f"  {record['task_id']}  {record['client_business_id']}\n" in ran.stderr
-    assert "to ask: toapis status --sandbox ID\n" in ran.stderr
+    assert "to fetch: toapis fetch --sandbox ID\n" in ran.stderr
 
 
 @pytest.mark.parametrize(
@@ -170,20 +170,20 @@ def test_the_key_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> No
 @pytest.mark.parametrize(
     ("options", "state_dir", "told"),
     [
-        (Options(sandbox=True), Path("kites/.sandbox"), "cd kites && toapis status --sandbox ID"),
-        (Options(sandbox=True), Path("my kites; ls/.sandbox"), "cd 'my kites; ls' && toapis status --sandbox ID"),
-        (Options(sandbox=True), Path(".sandbox"), "toapis status --sandbox ID"),
-        (Options(), Path("kites/.sandbox"), "toapis status ID"),
-        (Options(base_url="https://a.de/?x"), Path(".sandbox"), "toapis status --base-url 'https://a.de/?x' ID"),
+        (Options(sandbox=True), Path("kites/.sandbox"), "cd kites && toapis fetch --sandbox ID"),
+        (Options(sandbox=True), Path("my kites; ls/.sandbox"), "cd 'my kites; ls' && toapis fetch --sandbox ID"),
+        (Options(sandbox=True), Path(".sandbox"), "toapis fetch --sandbox ID"),
+        (Options(), Path("kites/.sandbox"), "toapis fetch ID"),
+        (Options(base_url="https://a.de/?x"), Path(".sandbox"), "toapis fetch --base-url 'https://a.de/?x' ID"),
     ],
 )
-def test_the_way_to_ask_can_be_pasted(
+def test_the_way_to_fetch_can_be_pasted(
     monkeypatch: pytest.MonkeyPatch, out: Output, options: Options, state_dir: Path, told: str
 ) -> None:
     monkeypatch.setattr("toapis_async.settings.Credentials.resolve", lambda *_: None)
     session = Session(options, out)
     session._state_dir = state_dir
-    assert session.status_command() == told
+    assert session.fetch_command() == told
 
 
 def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
@@ -241,13 +241,13 @@ def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys:
     pending.note(SubmitLost(0.0, "b5", "no answer"))
     pending.note(SubmitLost(0.0, "b6", "no answer"))
     pending.settled(None, "b6")
-    pending.warn(out, "toapis status ID")
+    pending.warn(out, "toapis fetch ID")
     assert capsys.readouterr().err.splitlines() == [
         "  t2",
         "  t4  b4",
-        "2 tasks (above) still running or not fetched yet, and paid for; to ask: toapis status ID",
+        "2 tasks (above) still running or not fetched yet, and paid for; to fetch: toapis fetch ID",
         "  b5",
-        "1 submission (above) perhaps accepted, nobody knows; to ask: toapis status ID",
+        "1 submission (above) perhaps accepted, nobody knows; to fetch: toapis fetch ID",
     ]
 
 

@@ -2,13 +2,19 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
+import os
+import pty
+import re
 import signal
 import subprocess
 import sys
+import termios
 from typing import IO, TYPE_CHECKING
 
 import pytest
+from rich.cells import cell_len
 
 import toapis_async
 from toapis_async.cli import main
@@ -18,6 +24,7 @@ from .conftest import run
 if TYPE_CHECKING:
     from pathlib import Path
 
+ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 TOAPIS = (sys.executable, "-X", "dev", "-W", "error", "-m", "toapis_async")
 
 
@@ -82,6 +89,48 @@ def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: si
     assert "1 task (above) still running or not fetched yet, and paid for" in stderr
     assert "Traceback" not in stderr
     assert stderr.endswith("error: interrupted\n")
+
+
+def on_a_terminal(columns: int, *arguments: str, until: str = "") -> str:
+    """What a terminal of so many columns is sent, with the escape sequences taken out; Ctrl-C comes once it was sent
+    `until`."""
+    ours, theirs = pty.openpty()
+    termios.tcsetwinsize(theirs, (24, columns))
+    env = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
+    command = [sys.executable, "-W", "error", "-m", "toapis_async", *arguments]  # -X dev would print slow callbacks
+    process = subprocess.Popen(command, stdout=theirs, stderr=theirs, env=env)  # noqa: S603
+    os.close(theirs)
+    sent = ""
+    with contextlib.suppress(OSError), open(ours, "rb", buffering=0) as terminal:  # the end of a terminal is an error
+        while chunk := terminal.read(65_536):
+            sent += chunk.decode(errors="replace")
+            if until and until in ESCAPES.sub("", sent):
+                process.send_signal(signal.SIGINT)
+                until = ""
+    process.wait()
+    return ESCAPES.sub("", sent)
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_terminal_of_any_width_shows_a_task_on_one_line_and_the_command_that_fetches_it(columns: int) -> None:
+    sent = on_a_terminal(columns, "generate", "a kite", "--sandbox", "--speed", "2", until="queued ━━━")
+    seen = [line for line in re.split(r"[\r\n]+", sent) if "━" in line]
+    assert seen
+    assert all(cell_len(line) < columns for line in seen)
+    assert any("queued ━━━━━━━━━━━━━━━━━━━━" in line for line in seen)  # the bar has its 20 columns
+    assert any("task_img_" in line for line in seen) == (columns == 120)
+    assert "to fetch: toapis fetch --sandbox ID" in sent.replace("\r\n", "\n")
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_a_terminal_of_any_width_shows_the_figures_of_a_batch_whole(columns: int, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"{number} kites {'over the sea ' * 20}\n" for number in range(9)))
+    sent = on_a_terminal(columns, "batch", str(tmp_path / "p.txt"), "--out", "out", "--sandbox", "--speed", "20")
+    live, _, _ = sent.partition("9 of 9 done")
+    figures = re.findall(r"\d/9 done   ?\d failed  \d in flight +[\d,]+ images/min", live)
+    assert figures
+    assert re.search(r"\d s elapsed  \d+ s left", live)
+    assert all(cell_len(line) <= columns for line in re.split(r"[\r\n]+", live))
 
 
 def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING
 import pytest
 
 from toapis_async.batch.item import BatchItem
+from toapis_async.cli.output import in_cli_terms
 from toapis_async.cli.summary import RETRY_HINT, BatchSummary, amount, balance_line, section
 from toapis_async.cli.table import aligned, cut
-from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import (
     AuthenticationFailed,
     BudgetExceeded,

@@ -12,14 +12,13 @@ from typing import TYPE_CHECKING, Final
 from toapis_async.cli.batch_view import BatchProgress, batch_view
 from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
-from toapis_async.cli.output import ALL_DONE, SOME_FAILED
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED, in_cli_terms
 from toapis_async.cli.page import make_page
 from toapis_async.cli.progress import refreshing
 from toapis_async.cli.results import FOLDERS, NAME, Results
 from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.cli.summary import BatchSummary, balance_line, credits_line, section
-from toapis_async.cli.terms import in_cli_terms
 from toapis_async.engine.journal.reader import run_status
 from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.events import FileSaved
@@ -170,7 +169,7 @@ class _Run:
             if left:
                 session.out.warn(_left_message(left))
         finally:
-            session.pending.warn(session.out, session.status_command())  # what could not be written
+            session.pending.warn(session.out, session.fetch_command())  # what could not be written
 
     def summarise(self, out: Output, results: Results) -> None:
         """Print the summary, also of a pass that was interrupted."""

@@ -63,6 +63,8 @@ class BatchProgress:
             f"{now.in_flight + now.saving:>{width},} in flight",
             f"{rate:>5} {self.noun}s/min",
         ]
+        if now.elapsed_s:
+            figures.append(f"{duration(now.elapsed_s, whole=True)} elapsed")
         left_s = self._left_s(now)
         if left_s is not None:
             figures.append(f"{duration(left_s, whole=True)} left")

@@ -7,17 +7,18 @@ from __future__ import annotations
 import json
 import os
 import sys
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toapis_async import __version__
-from toapis_async.cli.click_errors import Commands
 from toapis_async.cli.options import BUDGET, JSON, KIND, PRICE, QUIET, BatchOptions, Caps, Options, service_options
-from toapis_async.cli.output import Output, reported, run
+from toapis_async.cli.output import Output, open_closed_streams, reported, run
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from decimal import Decimal
 
     from toapis_async.request import Kind
@@ -39,6 +40,35 @@ def _members(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
 
 _MEMBERS: Any = {"multiple": True, "metavar": "KEY=JSON", "callback": _members}
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+
+
+class Commands(click.Group):
+    """A group that prints its usage errors, and those of its commands, in one line, and bears closed streams."""
+
+    def main(self, *args: Any, **settings: Any) -> Any:
+        open_closed_streams()
+        return super().main(*args, **settings)
+
+    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+        with _one_line_errors():
+            return super().make_context(*args, **settings)
+
+    def invoke(self, ctx: click.Context) -> Any:
+        with _one_line_errors():
+            return super().invoke(ctx)
+
+
+@contextmanager
+def _one_line_errors() -> Generator[None]:
+    try:
+        yield
+    except click.UsageError as error:
+        if type(error).show is not click.UsageError.show:  # no error: the help of `toapis` without arguments
+            raise
+        message = error.format_message().rstrip(".")
+        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
+        Output(json=False, quiet=False).error(f"{message[:1].lower()}{message[1:]}{hint}")
+        raise click.exceptions.Exit(error.exit_code) from None
 
 
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})

@@ -75,7 +75,7 @@ async def generate(options: Options, out: Output, request: Request, folder: Path
                 generation = await session.client.generate(request, timeout_s=timeout_s)
                 files = await generation.save(folder)
     except (Exception, asyncio.CancelledError):
-        session.pending.warn(out, session.status_command())
+        session.pending.warn(out, session.fetch_command())
         raise
     out.note(f"{count(len(files), request.kind)} in {duration(time.monotonic() - started_s)}")
     asked = images_of(request.body())

@@ -9,14 +9,14 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import re
 import signal
 import sys
 from contextlib import contextmanager
-from typing import TYPE_CHECKING, Any, NoReturn, Protocol, TextIO
+from typing import TYPE_CHECKING, Any, Final, NoReturn, Protocol, TextIO
 
 import click
 
-from toapis_async.cli.terms import in_cli_terms
 from toapis_async.errors import ClientStateError, DownloadFailed, InvalidRequest, JournalError, ToAPIsError
 
 if TYPE_CHECKING:
@@ -24,6 +24,20 @@ if TYPE_CHECKING:
 
 ALL_DONE, SOME_FAILED, MISUSE, INTERRUPTED = 0, 1, 2, 130
 _SEEN_SAFELY = frozenset("\u00a0\u3000\u200d")  # two spaces, and the joiner within emoji
+
+_TERMS: Final = (
+    (
+        r"extra=\{'([\w.]+)': …\} sends it unchecked",
+        r'--extra \1=… of `toapis generate`, or "extra": {"\1": …} in a row of `toapis batch`, sends it unchecked',
+    ),
+    (r"(pass the file as|for a local file pass) Path\(…\) or bytes", "give the name of a local file"),
+    (r"client\.find\('([^']+)'\)", r"`toapis status \1`"),
+    (r"Settings\(prices=\{[^}]*\}\) or --price", "--price"),
+    (r"--same-account or Journal\(path, same_account=True\)", "--same-account"),
+    (r"set TOAPIS_API_KEY \(or pass api_key=…\)", "set TOAPIS_API_KEY"),
+    (r"base_url\b", "--base-url (or TOAPIS_BASE_URL)"),
+)
+"""Messages of the library, which name Python arguments, by the options and commands that do the same."""
 
 
 class CliError(Exception):
@@ -195,6 +209,13 @@ def error_record(error: ToAPIsError) -> dict[str, Any]:
         "code": getattr(error, "code", None) or None,
         "message": getattr(error, "message", None) or str(error),
     }
+
+
+def in_cli_terms(text: str) -> str:
+    """The text of an error with Python arguments and calls replaced by the options and commands that do the same."""
+    for python, option in _TERMS:
+        text = re.sub(python, option, text)
+    return text
 
 
 def plain(text: str) -> str:

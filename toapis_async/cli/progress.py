@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 REDRAW_S: Final = 0.2
 PLAIN_LINE_S: Final = 5.0
+_STATE_COLUMNS: Final = 56  #: what a task's state, bar, per cent and time may take
 
 
 class View(Protocol):
@@ -86,7 +87,8 @@ class PlainTask:
 
 
 class LiveTask:
-    """A spinner, the task's state, its progress in per cent and the time; other lines go above it."""
+    """A spinner, the task's id where there is room for it, its state, its progress in per cent and the time; other
+    lines go above it."""
 
     every_s = REDRAW_S
 
@@ -111,14 +113,15 @@ class LiveTask:
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, TaskAccepted):
-            self._task_id, self._state = f"{event.task_id}  ", "queued"
+            self._task_id, self._state = event.task_id, "queued"
         elif isinstance(event, TaskPolled):
             self._state = event.status.replace("_", " ")
             self._completed = event.progress or self._completed
 
     def show(self) -> None:
-        description = plain(f"{self._task_id}{self._state}")
-        self._progress.update(self._task, completed=self._completed, description=description)
+        has_room = self._task_id and len(self._task_id) + _STATE_COLUMNS <= self._progress.console.width
+        description = f"{self._task_id}  {self._state}" if has_room else self._state
+        self._progress.update(self._task, completed=self._completed, description=plain(description))
 
     def print_above(self, line: str) -> None:
         self._progress.console.print(Text(line), soft_wrap=True)

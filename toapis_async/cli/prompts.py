@@ -25,8 +25,7 @@ from attrs import field, fields, frozen
 from toapis_async.batch.cells import column_name, is_nameless, plain_fields
 from toapis_async.batch.rows import KEY_COLUMN, RowReader
 from toapis_async.cli.formats import COLUMNS, Format, format_of, opened_text, texts, unknown_column
-from toapis_async.cli.output import CliError
-from toapis_async.cli.terms import in_cli_terms
+from toapis_async.cli.output import CliError, in_cli_terms
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
 from toapis_async.protocol.lenient import shorten

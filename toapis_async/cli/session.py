@@ -71,17 +71,17 @@ class Pending:
         return [row for row in known if row.task_id or row.client_business_id in self._doubtful]
 
     def warn(self, out: Output, command: str) -> None:
-        """Print the ids of all that is left, with the command that queries them."""
+        """Print the ids of all that is left, with the command that fetches their files."""
         for task_id, business_id in self._accepted.items():
             out.warn(f"  {task_id}  {business_id or ''}".rstrip())
         if self._accepted:
             tasks = count(len(self._accepted), "task")
-            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to ask: {command}")
+            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to fetch: {command}")
         for business_id in self._doubtful:
             out.warn(f"  {business_id}")
         if self._doubtful:
             submissions = count(len(self._doubtful), "submission")
-            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to ask: {command}")
+            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to fetch: {command}")
 
 
 class Session:
@@ -125,16 +125,16 @@ class Session:
             async with client:
                 yield self
 
-    def status_command(self, name: str = "ID") -> str:
-        """The command that prints the status of a task."""
-        command = ["toapis", "status"]
+    def fetch_command(self) -> str:
+        """The command that waits for a task and saves its files."""
+        command = ["toapis", "fetch"]
         if self.options.sandbox:
             command.append("--sandbox")
         if self.options.base_url:
             command += ["--base-url", self.options.base_url]
         folder = str(self._state_dir.parent) if self.options.sandbox and self._state_dir else "."
         entered = "" if folder == "." else f"cd {shlex.quote(folder)} && "
-        return f"{entered}{shlex.join([*command, name])}"
+        return f"{entered}{shlex.join([*command, 'ID'])}"
 
     def _on_event(self, event: Event) -> None:
         self.pending.note(event)

@@ -7,9 +7,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
 
-from toapis_async.cli.output import error_record
+from toapis_async.cli.output import error_record, in_cli_terms
 from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
-from toapis_async.cli.terms import in_cli_terms
 from toapis_async.engine.journal.resume import end_of
 from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota, LinkExpired, TaskFailed
 from toapis_async.protocol.budget import images_of
