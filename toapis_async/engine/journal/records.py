@@ -179,7 +179,7 @@ def _drop_data(db: sqlite3.Connection, client_business_id: str) -> None:
     large = (
         f"SELECT answer FROM submission WHERE client_business_id = ? AND length(answer) > {_LARGE_BYTES} AND {SAVED}"  # noqa: S608
     )
-    found: tuple[str] | None = db.execute(large, (client_business_id, _LARGE_BYTES)).fetchone()
+    found: tuple[str] | None = db.execute(large, (client_business_id,)).fetchone()
     body = as_object(json_of(found[0].encode())) if found is not None else None
     if body is not None:
         answer = json.dumps(body_without_data(body))
