@@ -145,6 +145,10 @@ class ToAPIs:
             # Half a client must not be left behind: skip the grace, and end.
             engine.submitter.give_up()
             await asyncio.wait([self._closed], timeout=CLOSE_BOUND_S)  # a batch's own source may be what closes us
+            if (
+                self._closed.cancelled() and self._state is ClientState.CLOSING
+            ):  # before its first step: see asyncio.run
+                await self._close(engine)
             raise
 
     async def _close(self, engine: Engine) -> None:

@@ -14,11 +14,9 @@ from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run, SaveTo
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
 from toapis_async.errors import (
-    AuthenticationFailed,
     BudgetExceeded,
     ClientStateError,
     DownloadFailed,
-    InsufficientQuota,
     InvalidRequest,
     SessionClosed,
     TaskFailed,
@@ -306,8 +304,8 @@ class Batch:
         except ToAPIsError as caught:
             error = caught
             files = caught.files if isinstance(caught, DownloadFailed) else ()
-            if isinstance(error, AuthenticationFailed | InsufficientQuota) and self.stopped_by is None:
-                self.stopped_by = error
+            if self.stopped_by is None and self._of_run.meets_all(row, error):
+                self.stopped_by = self._of_run.budget.closed_by = error
                 self.stop()
         except Exception as caught:  # a bug, or the system's; it must not end the other rows
             logger.exception("row %s ended unexpectedly", row.key)

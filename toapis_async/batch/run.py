@@ -15,7 +15,14 @@ from attrs import evolve
 from toapis_async.engine.journal.records import Intent, State
 from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, LookUp, Refused, Send, Watch, charge, decide
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import BudgetExceeded, ClientStateError, InvalidRequest, ToAPIsError
+from toapis_async.errors import (
+    AuthenticationFailed,
+    BudgetExceeded,
+    ClientStateError,
+    InsufficientQuota,
+    InvalidRequest,
+    ToAPIsError,
+)
 from toapis_async.handle import TaskHandle
 from toapis_async.log import logger
 from toapis_async.protocol.endpoints import ENDPOINTS
@@ -264,6 +271,13 @@ class Run:
         if ahead is not None:
             await asyncio.wait([ahead])
         return ahead is not None
+
+    def meets_all(self, row: Row, error: ToAPIsError) -> bool:
+        """Whether every other row would be refused likewise. A single task that may not be polled says nothing of the
+        others."""
+        if not isinstance(error, AuthenticationFailed | InsufficientQuota):
+            return False
+        return row.handle is None or self._engine.tasks.are_refused
 
     def ended(self, row: Row) -> None:
         """The row is done with."""

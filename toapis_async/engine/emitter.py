@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from typing import TYPE_CHECKING, Concatenate, ParamSpec
+from typing import TYPE_CHECKING, Concatenate, NoReturn, ParamSpec
 
 from toapis_async.log import logger
 
@@ -23,10 +23,12 @@ class Emitter:
         self._listeners = tuple(listeners)
         self._with_prompts = with_prompts
         self._loop = asyncio.get_running_loop()
+        self._is_interrupted = False
 
     def __call__(self, record: Callable[Concatenate[float, P], Event], *args: P.args, **kwargs: P.kwargs) -> None:
         """Make `record(now, …)`. Whatever a listener raises is logged: an application's bug ends neither a task nor a
-        permit. Only `KeyboardInterrupt` and `SystemExit` pass."""
+        permit. Only `KeyboardInterrupt` and `SystemExit` pass, the first of them: they leave the event loop right after
+        this step of it, which is so never half done."""
         if not self._listeners and not logger.isEnabledFor(logging.DEBUG):
             return
         event = record(self._loop.time(), *args, **kwargs)
@@ -34,11 +36,17 @@ class Emitter:
         for listener in self._listeners:
             try:
                 listener(event)
-            except (KeyboardInterrupt, SystemExit):
-                raise
+            except (KeyboardInterrupt, SystemExit) as error:
+                if not self._is_interrupted:  # a second one would cut the clean-up short
+                    self._is_interrupted = True
+                    self._loop.call_soon(_raise, error)
             except BaseException:  # a CancelledError, too: nobody cancelled the engine's task
                 logger.exception("Settings.on_event raised for %s", type(event).__name__)
 
     def public_prompt(self, prompt: str | None) -> str | None:
         """The prompt, or None unless `Settings(events_with_prompts=True)`."""
         return prompt if self._with_prompts else None
+
+
+def _raise(error: BaseException) -> NoReturn:
+    raise error

@@ -11,6 +11,7 @@ while the answer is still received and kept. Only the client's closing cancels t
 from __future__ import annotations
 
 import asyncio
+import copy
 import enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -173,15 +174,23 @@ class Submission:
         is sent."""
         gate = self._parts.pacer.gate
         await gate.acquire(urgent=self._failures > 0)
-        if self._parts.journal is None or self._intent is None or self.state is not State.NEW:
-            return
         try:
-            self.state = State.INTENDED  # also when cancelled meanwhile: it may be on disk
-            await self._parts.journal.intend(self._intent)
-            gate.check_open()  # the client may have been closed meanwhile
+            self._check_batch()
+            if self._parts.journal is not None and self._intent is not None and self.state is State.NEW:
+                self.state = State.INTENDED  # also when cancelled meanwhile: it may be on disk
+                await self._parts.journal.intend(self._intent)
+                gate.check_open()  # the client may have been closed meanwhile, or the batch stopped
+                self._check_batch()
         except BaseException:
             gate.give_back()
             raise
+
+    def _check_batch(self) -> None:
+        """Raise what another row of the batch was refused with, if this one would be refused likewise."""
+        if self._budget is not None and self._budget.closed_by is not None:
+            error = copy.copy(self._budget.closed_by)
+            error.task_id, error.client_business_id = None, self._business_id
+            raise error
 
     def _hold_back(self, error: ToAPIsError) -> None:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""
@@ -337,10 +346,11 @@ class Submission:
         self._has_left = True
         if self._doubt is not None:
             self._parts.unclaimed.leave(self._business_id)
-        attempt.add_done_callback(lambda _: self._end_unclaimed(attempt.result()))
+        attempt.add_done_callback(self._end_unclaimed)
 
-    def _end_unclaimed(self, outcome: Entry | ToAPIsError) -> None:
-        if isinstance(outcome, ToAPIsError):
+    def _end_unclaimed(self, attempt: asyncio.Task[Entry | ToAPIsError]) -> None:
+        outcome = attempt.exception() or attempt.result()
+        if isinstance(outcome, BaseException):
             self._end_without_task(outcome)
         if isinstance(outcome, ToAPIsError) and not isinstance(outcome, SubmitUncertain):
             self._parts.unclaimed.claim(self._business_id)  # there is no task to come for

@@ -53,6 +53,7 @@ class Tasks:
         self._early = EarlyEvents()
         self._closed = False
         self._watched = 0
+        self.are_refused = False
         self.completed = 0
         self.failed = 0
 
@@ -257,7 +258,8 @@ class Tasks:
         self._end(entry, error)
 
     def give_up_all(self, error: ToAPIsError) -> None:
-        """The same for every watch, each with an error of its own."""
+        """The same for every watch, each with an error of its own: the service answers this key no more."""
+        self.are_refused = True
         for entry in tuple(self):
             self._end(entry, copy.copy(error))
 

@@ -19,6 +19,7 @@ from toapis_async.task import TaskStatus
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    from toapis_async.errors import ToAPIsError
     from toapis_async.protocol.pricing import ServicePrices
     from toapis_async.task import Billing
 
@@ -118,6 +119,7 @@ class Budget:
         self.reserved = Decimal(0)
         self.reserved_images = 0
         self._idle_images = 0
+        self.closed_by: ToAPIsError | None = None  #: the service's refusal that every further request would meet
 
     @property
     def is_capped(self) -> bool:
