@@ -64,15 +64,25 @@ def test_a_cap_on_images_needs_no_price(rows: str, sandboxes: list[Sandbox]) -> 
     assert len(sandboxes[0].ledger) == 2
 
 
-@pytest.mark.usefixtures("no_sandbox")
-def test_a_budget_without_a_price_for_each_row_is_misuse_and_sends_nothing(rows: str) -> None:
-    ran = batch(rows, "--budget-credits", "5", "--price", "gpt-image-2-vip/2k/high=2", *IN_A_BLINK)
+def test_a_budget_without_prices_goes_by_those_of_the_service(rows: str, sandboxes: list[Sandbox]) -> None:
+    ran = batch(rows, "--budget-credits", "1000000", *IN_A_BLINK)
+    assert (ran.code, len(sandboxes[-1].ledger)) == (0, 3)
+
+
+@pytest.mark.parametrize("options", [(), ("--dry-run",)])
+def test_a_budget_without_a_price_for_each_row_is_misuse_and_sends_nothing(
+    sandboxes: list[Sandbox], options: tuple[str, ...]
+) -> None:
+    rows = [{"prompt": "a kite"}, {"prompt": "by token", "model": "gpt-image-2.5-vip"}, {"prompt": "?", "model": "new"}]
+    Path("some.jsonl").write_text("".join(f"{json.dumps(row)}\n" for row in rows))
+    ran = batch("some.jsonl", "--budget-credits", "5", *options, *IN_A_BLINK)
     assert ran.code == 2
     assert ran.stderr == (
-        "error: a budget needs the price of an image, and 2 rows have none: add --price gpt-image-2-vip/1k/medium="
-        "CREDITS (or --price CREDITS for all); nothing was sent\n"
+        "error: a budget needs prices, and 2 rows have none, stated or the service's: add --price gpt-image-2.5-vip="
+        "CREDITS --price new=CREDITS (or --price CREDITS for all); nothing was sent\n"
     )
     assert not Path("out").exists()
+    assert [len(sandbox.ledger) for sandbox in sandboxes] == [0]
 
 
 @pytest.mark.parametrize("price", ["", "x", "-1", "nan", "m=", "=3", "a/b/c/d=3", "m//high=3", "m=two"])
@@ -116,6 +126,39 @@ def test_a_dry_run_without_prices_says_nothing_of_credits(rows: str) -> None:
     assert "credits" not in ran.stdout
     half = batch(rows, "--dry-run", "--price", "gpt-image-2-vip/2k=12")
     assert half.stdout.startswith("3 of 3 rows would be sent: 4 images, 12 credits and what has no price\n")
+
+
+def test_a_dry_run_with_a_key_counts_by_the_services_prices(rows: str, sandboxes: list[Sandbox]) -> None:
+    ran = batch(rows, "--dry-run", "--price", "gpt-image-2-vip/2k=12", *IN_A_BLINK)
+    foretold = Decimal(ran.stdout.splitlines()[0].split(" images, ")[1].removesuffix(" credits"))
+    assert sorted(path.name for path in Path().iterdir()) == ["rows.jsonl"]
+    assert sandboxes[0].requests.count("submit") == 0
+    batch(rows, *IN_A_BLINK)
+    charged = sum(entry.credits for entry in sandboxes[1].ledger if entry.request["prompt"] != "a big kite")
+    assert float(foretold) == pytest.approx(charged + 12)
+
+
+def test_a_dry_run_goes_on_when_the_services_prices_are_not_to_be_had(
+    rows: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def silent(*_: object, **__: object) -> Any:
+        raise TransportError("no answer")
+
+    monkeypatch.setattr("toapis_async.client.ToAPIs.prices", silent)
+    ran = batch(rows, "--dry-run", *IN_A_BLINK)
+    assert ran.code == 0
+    assert ran.stdout.splitlines()[0] == "3 of 3 rows would be sent: 4 images"
+    assert "the service's prices are not to be had: no answer" in ran.stderr
+
+
+def test_a_dry_run_tells_how_long_submitting_takes() -> None:
+    Path("many.txt").write_text("".join(f"kite number {number}\n" for number in range(350)))
+    assert batch("many.txt", "--dry-run").stdout.splitlines()[1] == (
+        "  takes 1 min 00 s at 5 submissions a second after the first 50, and then as long as the last task"
+    )
+    assert "  takes 11 s at 16.7 submissions a second" in batch("many.txt", "--dry-run", "--tier", "vip").stdout
+    Path("few.txt").write_text("a kite\n")
+    assert "takes" not in batch("few.txt", "--dry-run").stdout
 
 
 def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[Sandbox]) -> None:

@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 from decimal import Decimal
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.engine.kit import KEY, FakeService, answer, fast, refusal
-from toapis_async import BudgetExceeded, Settings, ToAPIs, VideoRequest
+from toapis_async import AuthenticationFailed, BudgetExceeded, Settings, ToAPIs, VideoRequest
 from toapis_async.sandbox import Sandbox
+
+if TYPE_CHECKING:
+    from pathlib import Path
 
 
 def page(model: str, usd: str, unit: str = "request") -> dict[str, Any]:
@@ -81,3 +84,26 @@ async def test_a_video_of_an_open_length_has_no_price_and_one_of_a_stated_length
         (entry,) = sandbox.ledger.entries
         prices = [p for p in await client.prices("seedance-2") if p.conditions.get("resolution") == "720p"]
         assert Decimal(str(entry.credits)) <= max(p.unit_price for p in prices) * 5 * 200
+
+
+@pytest.mark.looptime
+async def test_a_wrong_key_is_told_as_such_and_stops_the_batch(service: FakeService) -> None:
+    service.on_query.append(refusal(401, "unauthorized", "bad key"))
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        batch = client.batch(["a kite"], budget_credits=5)
+        (item,) = await batch.gather()
+    assert isinstance(item.error, AuthenticationFailed)
+    assert batch.stopped_by is item.error
+    assert service.of("submit") == []
+
+
+@pytest.mark.looptime
+async def test_earlier_passes_count_by_the_services_prices(service: FakeService, tmp_path: Path) -> None:
+    async with ToAPIs(KEY, settings=Settings(), journal=tmp_path / "j.db") as client:
+        await client.batch(["a", "b"], run="r").gather()
+    scripted(service)
+    async with ToAPIs(KEY, settings=Settings(), journal=tmp_path / "j.db") as client:
+        batch = client.batch(["a", "b", "c", "d"], run="r", budget_credits=6)
+        items = await batch.gather()
+    assert [item.ok for item in items] == [True, True, True, False]
+    assert batch.statistics().credits_spent == 6

@@ -13,7 +13,17 @@ import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal.records import Intent, State
-from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, LookUp, Refused, Send, Watch, charge, decide
+from toapis_async.engine.journal.resume import (
+    ENDED_BADLY,
+    Fetch,
+    LookUp,
+    Refused,
+    Send,
+    Watch,
+    charge,
+    decide,
+    price_class_of,
+)
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import (
     AuthenticationFailed,
@@ -97,6 +107,7 @@ class Run:
         assert self._engine.journal is not None
         spending = self._engine.spending
         async for record in self._engine.journal.paid(self._name):
+            await spending.learn_price(self.budget, price_class_of(record))
             reservation = charge(self.budget, record)
             if reservation is not None and record.state is State.FAILED:
                 spending.ended_earlier(self._engine.submitter.ended(record), self.budget, reservation)

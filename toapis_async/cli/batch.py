@@ -14,6 +14,7 @@ from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, in_cli_terms
 from toapis_async.cli.page import make_page
+from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.progress import refreshing
 from toapis_async.cli.results import FOLDERS, NAME, Results
 from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
@@ -47,11 +48,13 @@ async def batch(
 ) -> int:
     """Check everything, then send what was not sent yet."""
     if how.dry_run:
-        return await dry_run(out, prompts, folder, how, caps)
+        return await dry_run(options, out, prompts, folder, how=how, caps=caps)
     journal = folder / JOURNAL
     name = run_name(folder, overwrite=how.overwrite)
-    found = await checked(out, prompts, caps)
+    found = await checked(out, prompts)
     session = Session(options, out, caps.prices)
+    if caps.budget_credits is not None:
+        await checked_prices(options, out, found, caps)
     results = Results(folder)
     run = _Run(found, folder, name, caps, retry_failed=how.retry_failed, attempts=how.attempts)
     try:

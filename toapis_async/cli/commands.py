@@ -165,7 +165,7 @@ def generate(
 @BUDGET
 @click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images and videos in all.")
 @PRICE
-@click.option("--dry-run", is_flag=True, help="Tell what would be sent and what it would cost; send nothing.")
+@click.option("--dry-run", is_flag=True, help="Tell what would be sent, its cost and its time; send nothing.")
 @click.option(
     "--no-report", "page", is_flag=True, flag_value=False, default=True, help="Make no index.html at the end."
 )
@@ -212,8 +212,8 @@ def batch(
     for. Rows may be added to FILE meanwhile. Ctrl-C stops a run, twice leaves at once; nothing is lost either way.
     `toapis status OUT` tells how the run stands.
 
-    The service publishes no reliable prices, so a budget goes by those you state, corrected by what it bills. Earlier
-    passes of a run count in its budget; rows that do not fit are not sent.
+    A budget goes by the prices you state, else by the service's own, both corrected by what it bills. What has neither
+    is refused. Earlier passes of a run count in its budget; rows that do not fit are not sent.
     """
     with reported(output := options.output()):
         from toapis_async.cli.batch import batch as body

@@ -12,7 +12,9 @@ from attrs import define, field
 from toapis_async.batch.rows import RowReader
 from toapis_async.cli.checks import checked
 from toapis_async.cli.output import ALL_DONE
+from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.run_status import JOURNAL, run_name
+from toapis_async.cli.session import settings_of
 from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
 from toapis_async.engine.journal.reader import record_finder, records
@@ -29,20 +31,21 @@ from toapis_async.engine.journal.resume import (
     decide,
 )
 from toapis_async.errors import BudgetExceeded
-from toapis_async.protocol.budget import Budget, PriceClass, Prices, images_of
-from toapis_async.protocol.wording import count, noun_of
+from toapis_async.protocol.budget import Budget, PriceClass, images_of
+from toapis_async.protocol.wording import count, duration, noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
     from toapis_async.batch.rows import Row
-    from toapis_async.cli.options import BatchOptions, Caps
+    from toapis_async.cli.options import BatchOptions, Caps, Options
     from toapis_async.cli.output import Output
     from toapis_async.cli.prompts import PromptFile
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
     from toapis_async.request import Kind
+    from toapis_async.settings import RateLimits
 
 Outcome: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
@@ -97,12 +100,16 @@ class Plan:
                 self.prompts.append((row.key, str(fields.get("prompt", ""))))
 
 
-async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOptions, caps: Caps) -> int:
-    """Tell what would be sent. Needs no key, makes nothing and asks nothing of anybody."""
+async def dry_run(
+    options: Options, out: Output, prompts: PromptFile, folder: Path, *, how: BatchOptions, caps: Caps
+) -> int:
+    """Tell what would be sent, and what it would cost and how long take. Makes nothing. Needs no key; with one, the
+    service is asked for the prices that are not stated."""
     name = run_name(folder, overwrite=how.overwrite)
-    await checked(out, prompts, caps)
+    found = await checked(out, prompts)
     journal = folder / JOURNAL
-    budget = Budget(Prices(caps.prices), most_credits=caps.budget_credits, most_images=caps.max_images)
+    prices = await checked_prices(options, out, found, caps)
+    budget = Budget(prices, most_credits=caps.budget_credits, most_images=caps.max_images)
     plan, reader = Plan(), RowReader(None)
     with contextlib.ExitStack() as stack:
         stack.callback(reader.close)
@@ -118,7 +125,7 @@ async def dry_run(out: Output, prompts: PromptFile, folder: Path, how: BatchOpti
             outcome = _outcome(row, fields, find, budget, retry_failed=how.retry_failed)
             plan.add(row, fields, outcome)
             out.record(_record(row, fields, outcome, budget))
-    _print_plan(out, plan, budget)
+    _print_plan(out, plan, budget, settings_of(options).rate_limits)
     return ALL_DONE
 
 
@@ -151,7 +158,7 @@ def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) 
     }
 
 
-def _print_plan(out: Output, plan: Plan, budget: Budget) -> None:
+def _print_plan(out: Output, plan: Plan, budget: Budget, limits: RateLimits) -> None:
     rows, sent = plan.outcomes.total(), plan.outcomes["send"]
     noun, files = noun_of(plan.kinds), sum(costs.files for costs in plan.classes.values())
     lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
@@ -162,6 +169,10 @@ def _print_plan(out: Output, plan: Plan, budget: Budget) -> None:
     others = [(f"  {plan.outcomes[outcome]:,}", text) for outcome, text in _TEXTS.items() if plan.outcomes[outcome]]
     for line in aligned(others, right={0}):
         out.result(line)
+    if sent > limits.submit_burst:
+        submitting_s = (sent - limits.submit_burst) / limits.submit_per_s
+        pace = f"{limits.submit_per_s:.3g} submissions a second after the first {limits.submit_burst:,.0f}"
+        out.result(f"  takes {duration(submitting_s)} at {pace}, and then as long as the last task")
     if lines:
         _print_classes(out, lines, noun)
         out.result("")

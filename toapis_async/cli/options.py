@@ -94,7 +94,7 @@ def _prices(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> d
 
 
 BUDGET = click.option(
-    "--budget-credits", metavar="CREDITS", callback=_credits, help="Send nothing that could cost more; needs --price."
+    "--budget-credits", metavar="CREDITS", callback=_credits, help="Send nothing that could cost more."
 )
 PRICE = click.option(
     "--price",
@@ -102,7 +102,8 @@ PRICE = click.option(
     multiple=True,
     callback=_prices,
     metavar="[CLASS=]CREDITS",
-    help="What an image costs: of the class MODEL/RESOLUTION/QUALITY (MODEL/RESOLUTION, MODEL), or of all. Repeatable.",
+    help="What an image costs: of the class MODEL/RESOLUTION/QUALITY (MODEL/RESOLUTION, MODEL), or of all. Repeatable."
+    "  [default: the service's price]",
 )
 KIND: Final = click.Choice(["image", "video"])
 JSON = click.option("--json", is_flag=True, help="Machine-readable JSON lines on stdout.")

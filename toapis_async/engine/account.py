@@ -6,7 +6,7 @@ import time
 from decimal import Decimal
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.errors import ServiceError, TransportError
+from toapis_async.errors import AuthenticationFailed, ServiceError, TransportError
 from toapis_async.log import logger
 from toapis_async.protocol.pricing import PRICES_A_PAGE, PRICING_PATH, ServicePrices, decode_prices
 from toapis_async.protocol.refusals import decode_error
@@ -54,6 +54,8 @@ async def service_prices(engine: Engine) -> ServicePrices:
     try:
         found = [*await prices(engine, None, "image"), *await prices(engine, None, "video")]
         balance = decode_balance(await query(engine, "balance", "/balance"))
+    except AuthenticationFailed:
+        raise  # a wrong key is not a missing price
     except (ServiceError, TransportError) as error:
         logger.warning("the service's prices are not to be had (%s): state yours in Settings(prices=…)", error)
         return ServicePrices(())

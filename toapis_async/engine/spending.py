@@ -36,7 +36,7 @@ class Spending:
         runs may still come to nothing and be given back; raises `BudgetExceeded` when that can't help."""
         budgets = [each for each in (self._budget, budget) if each is not None]
         for each in budgets:
-            await self._learn_price(each, price_class)
+            await self.learn_price(each, price_class)
         while True:
             try:
                 self._reserve(client_business_id, price_class, images, budgets)
@@ -47,7 +47,9 @@ class Spending:
             else:
                 return
 
-    async def _learn_price(self, budget: Budget, price_class: PriceClass) -> None:
+    async def learn_price(self, budget: Budget, price_class: PriceClass) -> None:
+        """Ask the service for its prices, if only these can give a class one under a cap on credits. Raises
+        `AuthenticationFailed`."""
         if self.load_prices is None or not budget.asks_service_for(price_class):
             return
         async with self._loading:
@@ -72,8 +74,11 @@ class Spending:
             self._held[client_business_id] = [*held, *taken]
         self.seen_to(client_business_id)
 
-    def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
+    async def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
+        for each in (self._budget, budget):
+            if each is not None:
+                await self.learn_price(each, price_class)
         known = [each for each, _ in self._held.get(client_business_id, ())]
         for each in (self._budget, budget):
             if each is not None and each not in known:

@@ -166,7 +166,7 @@ class Submission:
         if self._doubt is None:
             await self._parts.spending.reserve(self._business_id, price_class, images, self._budget)
         else:
-            self._parts.spending.count(self._business_id, price_class, images, self._budget)
+            await self._parts.spending.count(self._business_id, price_class, images, self._budget)
         self._is_reserved = True
 
     async def _take_turn(self) -> None:

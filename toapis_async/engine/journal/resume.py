@@ -171,6 +171,11 @@ def end_of(error: BaseException) -> tuple[State, str | None]:
     return State.WITHDRAWN, None
 
 
+def price_class_of(record: Record) -> PriceClass:
+    """What the price of a record's request depends on."""
+    return PriceClass.of(body_of(json.loads(record.intent.request)))
+
+
 def charge(budget: Budget, record: Record) -> Reservation | None:
     """Count in a budget what the service has charged for a record, or may have; a failure unless its bill, or the lack
     of one, says that it was free.
@@ -181,7 +186,7 @@ def charge(budget: Budget, record: Record) -> Reservation | None:
     if record.state not in _MAY_BE_PAID and record.state is not State.FAILED:
         return None
     body = body_of(json.loads(record.intent.request))
-    reservation = budget.reserve(PriceClass.of(body), images_of(body), forced=True)
+    reservation = budget.reserve(price_class_of(record), images_of(body), forced=True)
     if record.state in {State.INTENT, State.ACCEPTED}:
         return reservation
     snapshot = snapshot_of(record)
