@@ -4,7 +4,10 @@ from __future__ import annotations
 
 import shutil
 import socket
+import subprocess
+import sys
 from importlib.resources import files
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +18,6 @@ from toapis_async.report import RowError, write_report
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
     from playwright.sync_api import Browser, Page
 
@@ -24,6 +26,10 @@ FLAGS = (
     "--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking",
     "--disable-component-update", "--disable-sync",
 )  # fmt: skip
+PLAYED = """video => new Promise(done => {
+    video.ontimeupdate = () => video.currentTime && done(video.currentTime);
+    video.play();
+})"""
 RUN_OF = {"done": 8, "failed": 2, "running": 1, "waiting": 1}
 
 pytestmark = pytest.mark.skipif(not shutil.which(CHROMIUM), reason=f"needs Debian's chromium at {CHROMIUM}")
@@ -211,11 +217,34 @@ def test_a_video_shows_its_first_frame_and_plays_in_the_viewer(tmp_path: Path, v
     expect(page.locator(".card").nth(1)).to_contain_text("not to be played")
     page.locator(".shot").first.click()
     shown = page.locator("#stage video")
-    shown.evaluate(
-        "video => new Promise(done => { video.ontimeupdate = () => video.currentTime && done(); video.play(); })"
-    )
-    assert shown.evaluate("video => video.currentTime") > 0
+    assert shown.evaluate(PLAYED) > 0
     assert page.locator("#open").evaluate("link => link.href").endswith("/videos/a%20%231.mp4")
+
+
+def test_the_page_of_the_example_plays_its_videos(tmp_path: Path, visit: Callable[..., Visit]) -> None:
+    example = Path(__file__).parents[2] / "docs" / "examples" / "videos.jsonl"
+    command = [
+        sys.executable,
+        "-m",
+        "toapis_async",
+        "batch",
+        str(example),
+        "--out",
+        "v",
+        "--sandbox",
+        "--speed",
+        "1000",
+    ]
+    subprocess.run(command, cwd=tmp_path, check=True, capture_output=True)  # noqa: S603
+    page = visit(tmp_path / "v" / "index.html").page
+    expect(page.locator(".is-done video")).to_have_count(3)
+    for place, shape in enumerate(("wide", "square", "high")):
+        page.locator(".shot").nth(place).click()
+        shown = page.locator("#stage video")
+        assert shown.evaluate(PLAYED) > 0
+        width, height = shown.evaluate("video => [video.videoWidth, video.videoHeight]")
+        assert {"wide": width > height, "square": width == height, "high": width < height}[shape]
+        page.keyboard.press("Escape")
 
 
 def test_more_than_two_thousand_rows_come_in_pages(tmp_path: Path, visit: Callable[..., Visit]) -> None:
