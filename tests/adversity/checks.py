@@ -56,7 +56,9 @@ def _expected(run: Run, stderr: str) -> set[int]:
         codes.add(MISUSE)
     if run.blow is not None:
         codes |= {-signal.SIGKILL} if run.blow.signal == signal.SIGKILL else {INTERRUPTED}
-        if "  images   " in stderr:  # all is told: Python itself was interrupted on its way out
+        if "  images   " in stderr or stderr.endswith(
+            "error: interrupted\n"
+        ):  # all is told: Python itself was interrupted on its way out
             codes.add(-run.blow.signal)
     return codes
 
