@@ -13,6 +13,8 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from decimal import Decimal
+
     from toapis_async.task import TaskStatus
 
 
@@ -156,6 +158,18 @@ class FileSaved:
     attempts: int
 
 
+@frozen
+class CreditsShort:
+    """The credits that are left will probably not cover the rows of a batch that are left, by the prices known and as
+    if rows that were not read yet cost what the others do. Told at most once a batch for the budget and for the key."""
+
+    at_s: float
+    of: str  #: whose credits: "budget" or "key"
+    needed_credits: Decimal
+    left_credits: Decimal
+    rows_left: int
+
+
 Event: TypeAlias = (
     RequestDone
     | SubmitQueued
@@ -170,4 +184,5 @@ Event: TypeAlias = (
     | TaskEnded
     | Throttled
     | FileSaved
+    | CreditsShort
 )

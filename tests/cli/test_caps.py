@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from decimal import Decimal
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -51,6 +52,9 @@ def test_what_does_not_fit_is_not_sent_and_told(rows: str, sandboxes: list[Sandb
     assert [entry.request["prompt"] for entry in sandboxes[0].ledger] == ["a kite", "kites"]
     assert results_of(Path("out"))[2]["error"]["type"] == "BudgetExceeded"
     assert "2 of 3 done, 0 failed, 1 not sent in" in ran.stderr
+    assert re.search(
+        r"3 rows left for about [\d.]+ credits, but the budget has [\d.]+ left: not all will be", ran.stderr
+    )
     assert "  budget   1 row not sent; the first, big: not sent: 1 more image for 2 credits" in ran.stderr
     assert "  credits  4.5 of 5 spent" in ran.stderr
     again = batch(rows, "--budget-credits", "6.5", "--price", "1.5", "--price", "gpt-image-2-vip/2k=2", *IN_A_BLINK)

@@ -11,7 +11,7 @@ import pytest
 
 from toapis_async.batch.item import BatchItem
 from toapis_async.cli.output import in_cli_terms
-from toapis_async.cli.summary import RETRY_HINT, BatchSummary, amount, balance_line, section
+from toapis_async.cli.summary import RETRY_HINT, BatchSummary, balance_line, section
 from toapis_async.cli.table import aligned, cut
 from toapis_async.errors import (
     AuthenticationFailed,
@@ -26,6 +26,7 @@ from toapis_async.errors import (
 )
 from toapis_async.models import Balance, Generation
 from toapis_async.protocol.budget import Budget, PriceClass, Prices
+from toapis_async.protocol.wording import amount
 from toapis_async.request import ImageRequest
 
 if TYPE_CHECKING:

@@ -146,6 +146,7 @@ class FakeService:
     querying: int = 0
     most_querying: int = 0
     closed: bool = False
+    balance: Mapping[str, object] | None = None
     failures: int = 0  #: of the tasks taken from now on, so many fail
     bill: Callable[[str, float], Mapping[str, object] | None] = lambda prompt, since_end_s: None
     """A finished task's `billing`, by its prompt and the seconds since its end."""
@@ -220,6 +221,8 @@ class FakeTransport:
         service.most_querying = max(service.most_querying, service.querying)
         try:
             await asyncio.sleep(service.latency_s)
+            if kind == "balance":
+                return refusal(404) if service.balance is None else answer(200, service.balance)
             if service.on_query:
                 return await _played(service.on_query.popleft())
             return service.state(subject)

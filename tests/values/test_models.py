@@ -93,6 +93,7 @@ VALUES: tuple[Any, ...] = (
     events.SubmitRetried(1.5, "b1", "429", 1.0),
     events.SubmitLost(1.5, "b1", "time-out"),
     events.Throttled(1.5, "query", 1.0),
+    events.CreditsShort(1.5, "key", Decimal(9), Decimal("1.5"), 7),
     events.FileSaved(1.5, "t1", "b1", "out/a.png", 10, 1),
 )
 

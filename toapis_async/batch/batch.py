@@ -9,6 +9,7 @@ from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Siz
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from toapis_async.batch.attempts import Attempts
+from toapis_async.batch.funds import Funds
 from toapis_async.batch.item import BatchItem, BatchStatistics, item_of
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run, SaveTo
@@ -88,6 +89,8 @@ class Batch:
         self.stopped_by: ToAPIsError | None = None
         """A 401 or 402, after which no more rows are admitted: each would meet the same."""
         self._attempts = Attempts(engine.bills)
+        self._total = len(source) if isinstance(source, Sized) else None
+        self._funds = Funds(engine, budget, self._total)
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted
@@ -207,7 +210,6 @@ class Batch:
         ended = self._done + self._failed
         elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
         rows_per_s = ended / elapsed_s if elapsed_s else 0.0
-        total = len(self._source) if isinstance(self._source, Sized) else None
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._in_flight,
@@ -217,7 +219,7 @@ class Batch:
             waiting_for_consumer=len(self._finished),
             elapsed_s=elapsed_s,
             rows_per_s=rows_per_s,
-            left_s=(total - ended) / rows_per_s if total is not None and rows_per_s else None,
+            left_s=(self._total - ended) / rows_per_s if self._total is not None and rows_per_s else None,
             credits_spent=self._of_run.budget.spent,
             images=self._of_run.budget.images,
         )
@@ -236,11 +238,14 @@ class Batch:
         """Feed rows in while the task group carries them to their ends."""
         await self._of_run.count_earlier()
         await self._of_run.make_folders()  # now, not after the first task is paid for
-        async with asyncio.TaskGroup() as group:
-            group.create_task(self._of_run.fetch_ahead())
-            self._feeder = group.create_task(self._feed(group))
-            if self._stopped:
-                self._feeder.cancel()
+        async with asyncio.TaskGroup() as beside:
+            querying = beside.create_task(self._funds.query_balance(self._of_run.name))
+            async with asyncio.TaskGroup() as group:
+                group.create_task(self._of_run.fetch_ahead())
+                self._feeder = group.create_task(self._feed(group))
+                if self._stopped:
+                    self._feeder.cancel()
+            querying.cancel()  # the end waits for no balance
         if self._source_error is not None:
             raise self._source_error
 
@@ -265,6 +270,7 @@ class Batch:
                 return
             row = await self._reader.read(raw)
             self._taken += 1
+            self._funds.row_read(row.request)
             self._count_admitted()
             self._open[row.index] = row
             group.create_task(self._process(row))
@@ -312,6 +318,7 @@ class Batch:
             error = ToAPIsError(f"unexpected {type(caught).__name__}: {caught}")
             error.__cause__ = caught
         self._of_run.ended(row)
+        self._funds.row_ended()
         del self._open[row.index]
         self._done += error is None
         self._failed += error is not None

@@ -76,7 +76,7 @@ class Run:
                 field="run",
             )
         self._engine = engine
-        self._name = name
+        self.name = name
         self._retry = ENDED_BADLY if retry_failed else frozenset[State]()
         self._attempts = attempts
         self._folders = _folders(save_to)
@@ -86,14 +86,14 @@ class Run:
 
     def begin(self) -> None:
         """Reserve the name: two passes at once would both find that a row was not sent yet."""
-        if self._name in self._engine.runs:
-            raise ClientStateError(f"the run {self._name!r} is going on already")
-        if self._name is not None:
-            self._engine.runs.add(self._name)
+        if self.name in self._engine.runs:
+            raise ClientStateError(f"the run {self.name!r} is going on already")
+        if self.name is not None:
+            self._engine.runs.add(self.name)
 
     def end(self) -> None:
         """Give the name back."""
-        self._engine.runs.discard(self._name or "")
+        self._engine.runs.discard(self.name or "")
 
     async def make_folders(self) -> None:
         """Make the folders for the files, or raise `InvalidRequest`."""
@@ -102,11 +102,11 @@ class Run:
 
     async def count_earlier(self) -> None:
         """What earlier passes of the run paid for, or may have, counts in the budget, too."""
-        if self._name is None or not self.budget.is_capped:
+        if self.name is None or not self.budget.is_capped:
             return
         assert self._engine.journal is not None
         spending = self._engine.spending
-        async for record in self._engine.journal.paid(self._name):
+        async for record in self._engine.journal.paid(self.name):
             await spending.learn_price(self.budget, price_class_of(record))
             reservation = charge(self.budget, record)
             if reservation is not None and record.state is State.FAILED:
@@ -117,12 +117,12 @@ class Run:
     async def fetch_ahead(self) -> None:
         """Fetch what an earlier pass left running or unfetched, before its rows come: they may come late in a long
         source, or be gone from it, while its links live for a day."""
-        if self._name is None or not self._folders:
+        if self.name is None or not self._folders:
             return
         assert self._engine.journal is not None
         turns = asyncio.Semaphore(MOST_AHEAD)
         async with asyncio.TaskGroup() as group:
-            async for record in self._engine.journal.paid(self._name, unsaved=True):
+            async for record in self._engine.journal.paid(self.name, unsaved=True):
                 await turns.acquire()
                 business_id = record.intent.client_business_id
                 if business_id in self._open:
@@ -221,7 +221,7 @@ class Run:
             row.client_business_id,
             row.identity.digest,
             row.identity.text,
-            run=self._name,
+            run=self.name,
             place=row.index,
             key=row.given_key,
             occurrence=row.occurrence,
@@ -232,8 +232,8 @@ class Run:
     async def _verdict(self, journal: JournalPort, row: Row, identity: Fingerprint, given: str | None) -> Verdict:
         """What is to be done about a row; settles the id it goes by."""
         record: Record | None = None
-        if self._name is not None:
-            record = await journal.of_row(self._name, row.given_key, identity.digest, row.occurrence)
+        if self.name is not None:
+            record = await journal.of_row(self.name, row.given_key, identity.digest, row.occurrence)
         if record is None and given is not None:
             record = await journal.of_id(given)
         if record is None:
@@ -265,7 +265,7 @@ class Run:
         row.attempts = earlier + (2 if verdict == Send(None) else 1)
         if self._retry:
             row.most_attempts = row.attempts - 1 + self._attempts
-        elif self._name is None and isinstance(verdict, Refused):
+        elif self.name is None and isinstance(verdict, Refused):
             row.most_attempts = 1  # outside of a run, what came after it can't be found
         return verdict
 

@@ -7,7 +7,7 @@ import itertools
 import sys
 from collections import Counter
 from pathlib import PurePath
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.batch_view import BatchProgress, batch_view
 from toapis_async.cli.checks import checked
@@ -29,6 +29,7 @@ from toapis_async.report.pictures import THUMBS
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from toapis_async.batch.batch import Batch
@@ -75,6 +76,20 @@ async def batch(
     return SOME_FAILED if run.failed else ALL_DONE
 
 
+class _Rows:
+    """The rows of a file that was checked, and so has a length."""
+
+    def __init__(self, prompts: PromptFile, total: int) -> None:
+        self._prompts = prompts
+        self._total = total
+
+    def __iter__(self) -> Iterator[Any]:
+        return self._prompts.rows()
+
+    def __len__(self) -> int:
+        return self._total
+
+
 class _Run:
     """One pass over checked prompts, and its summary at the end."""
 
@@ -107,7 +122,7 @@ class _Run:
         session.watch = self._note_event
         await self._query_balance(client, "before")
         async with client.batch(
-            prompts.rows(),
+            _Rows(prompts, self.total),
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
             run=self._name,
             retry_failed=self._retry_failed,

@@ -16,8 +16,8 @@ from rich.text import Text
 
 from toapis_async.cli.output import plain
 from toapis_async.cli.progress import PLAIN_LINE_S, REDRAW_S, View, stderr_console
-from toapis_async.cli.summary import amount, service_s
-from toapis_async.protocol.wording import duration
+from toapis_async.cli.summary import service_s
+from toapis_async.protocol.wording import amount, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -15,7 +15,6 @@ from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.session import settings_of
-from toapis_async.cli.summary import amount
 from toapis_async.cli.table import aligned, cut
 from toapis_async.engine.journal.reader import record_finder, records
 from toapis_async.engine.journal.resume import (
@@ -32,7 +31,7 @@ from toapis_async.engine.journal.resume import (
 )
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import Budget, PriceClass, images_of
-from toapis_async.protocol.wording import count, duration, noun_of
+from toapis_async.protocol.wording import amount, count, duration, noun_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable

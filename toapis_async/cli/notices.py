@@ -5,8 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING, Final
 
-from toapis_async.events import SubmitAgain, SubmitInDoubt, SubmitRetried, Throttled
-from toapis_async.protocol.wording import duration
+from toapis_async.events import CreditsShort, SubmitAgain, SubmitInDoubt, SubmitRetried, Throttled
+from toapis_async.protocol.wording import amount, count, duration
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -40,6 +40,11 @@ class Notices:
         elif isinstance(event, Throttled) and event.pause_s >= LONG_PAUSE_S:
             what = "submissions" if event.category == "submit" else "queries"
             self._note(event.category, "", f"the service asks for a pause: no {what} for {duration(event.pause_s)}")
+        elif isinstance(event, CreditsShort):
+            whose = "the budget has" if event.of == "budget" else "the key has"
+            rows, needed = count(event.rows_left, "row"), amount(round(event.needed_credits, 2))
+            left = amount(round(event.left_credits, 2))
+            self._out.warn(f"{rows} left for about {needed} credits, but {whose} {left} left: not all will be sent")
 
     def _note(self, kind: str, reason: str, text: str) -> None:
         now_s = self._clock()

@@ -12,7 +12,7 @@ from toapis_async.cli.table import KEY_COLUMNS, aligned, cut
 from toapis_async.engine.journal.resume import end_of
 from toapis_async.errors import AuthenticationFailed, BudgetExceeded, InsufficientQuota, LinkExpired, TaskFailed
 from toapis_async.protocol.budget import images_of
-from toapis_async.protocol.wording import count, duration
+from toapis_async.protocol.wording import amount, count, duration
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -145,9 +145,3 @@ def balance_line(balance: Balance, when: str) -> str | None:
     if balance.unlimited_quota:
         return f"unlimited {when}"
     return None if balance.remain_credits is None else f"{balance.remain_credits:,.2f} credits {when}"
-
-
-def amount(credits_: Decimal) -> str:
-    """Credits with thousands separators and without trailing zeros: `1,024`, `0.38`."""
-    text = f"{credits_:,f}"
-    return text.rstrip("0").rstrip(".") if "." in text else text

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Collection
+    from decimal import Decimal
 
 
 def duration(seconds: float, *, whole: bool = False) -> str:
@@ -29,3 +30,9 @@ def count(number: int, noun: str) -> str:
 def noun_of(kinds: Collection[str]) -> str:
     """What files of these kinds are called: `image`, `video`, or `file` when they are of both."""
     return next(iter(kinds), "image") if len(kinds) < 2 else "file"
+
+
+def amount(credits_: Decimal) -> str:
+    """Credits with thousands separators and without trailing zeros: `1,024`, `0.38`."""
+    text = f"{credits_:,f}"
+    return text.rstrip("0").rstrip(".") if "." in text else text
