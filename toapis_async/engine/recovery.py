@@ -11,8 +11,9 @@ from attrs import evolve
 from toapis_async.engine.entry import Entry
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import snapshot_of
-from toapis_async.errors import JournalError
+from toapis_async.errors import JournalError, ToAPIsError, UnreadableAnswer
 from toapis_async.protocol.endpoints import ENDPOINTS
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -60,12 +61,20 @@ class Recovery:
         )
 
     async def read(self, entry: Entry) -> None:
-        """Read the answer of a finished one. Raises `JournalError` when it is gone, and `SessionClosed`."""
+        """Read the answer of a finished one. Raises `JournalError` when it is gone or damaged, and `SessionClosed`."""
         assert entry.client_business_id is not None
-        record = await self._journal.of_id(entry.client_business_id)
-        if record is None or record.answer is None:
-            raise JournalError(f"the journal has no answer of task {entry.task_id} any more").concerning(entry.task_id)
-        entry.update(snapshot_of(record))
+        try:
+            record = await self._journal.of_id(entry.client_business_id)
+            snapshot = snapshot_of(record) if record is not None and record.answer is not None else None
+        except UnreadableAnswer:
+            snapshot = None
+        except ToAPIsError as error:
+            error.concerning(entry.task_id, entry.client_business_id)
+            raise
+        if snapshot is None or snapshot.status is not TaskStatus.COMPLETED:
+            unread = JournalError(f"the journal has no answer of task {entry.task_id} that can be read")
+            raise unread.concerning(entry.task_id, entry.client_business_id)
+        entry.update(snapshot)
 
 
 def watch_again(tasks: Tasks, token: Token) -> Entry:

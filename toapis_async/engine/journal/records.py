@@ -108,7 +108,8 @@ def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
         " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
         " key = excluded.key, occurrence = excluded.occurrence, kind = excluded.kind,"
         " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
-        " intended_at = excluded.intended_at WHERE state IN ('withdrawn', 'refused')",
+        " lost_at = NULL, acknowledged_at = NULL, intended_at = excluded.intended_at"
+        " WHERE state IN ('withdrawn', 'refused')",
         (
             intent.client_business_id,
             intent.digest,

@@ -109,7 +109,8 @@ def decide(  # noqa: PLR0911  (one for each verdict)
     if record.state is State.COMPLETED:
         if record.is_saved:
             return Done(record)
-        return Send(None) if record.lost_at is not None and State.FAILED in retry else Fetch(record)
+        is_lost = record.lost_at is not None and not record.files
+        return Send(None) if is_lost and State.FAILED in retry else Fetch(record)
     if record.state is State.WITHDRAWN:
         return Send(record.intent.client_business_id)
     return LookUp(record) if record.state is State.INTENT else Watch(record)
