@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 
 import anyio.to_thread
 import pytest
+from attrs import evolve
 
 from toapis_async import (
     ClientStateError,
@@ -363,9 +364,12 @@ async def test_a_redirect_leads_to_http_only(target: str, tmp_path: Path) -> Non
 async def test_a_completed_task_without_an_image_is_told_as_such(tmp_path: Path) -> None:
     async with fetching(reply(200, PNG)) as (_, client):
         made = await generation(client)
-        with pytest.raises(DownloadFailed, match="named no image") as caught:
+        with pytest.raises(DownloadFailed, match=r"named no file$") as caught:
             await made.save(tmp_path)
         assert caught.value.task_id == "t"
+        told = evolve(made, raw={"status": "completed", "fail_reason": "moderated away"})
+        with pytest.raises(DownloadFailed, match="named no file: moderated away"):
+            await told.save(tmp_path)
 
 
 async def test_a_generation_without_a_client_says_how_to_get_its_files() -> None:

@@ -20,6 +20,7 @@ from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
 from toapis_async.events import FileSaved
 from toapis_async.protocol.links import LINK_LIFE, answered_at, decode_data, is_data
 from toapis_async.protocol.naming import file_stem, plain_stem
+from toapis_async.protocol.refusals import error_of
 from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.task import GeneratedImage
 
@@ -159,7 +160,8 @@ class Downloads:
         ids = (generation.task_id, generation.client_business_id)
         count = len(generation.files)
         if not count:
-            raise DownloadFailed("the service called the task completed but named no image").concerning(*ids)
+            text = f"the service called the task completed but named no file{_reason(generation)}"
+            raise DownloadFailed(text).concerning(*ids)
         try:
             base = _absolute(folder)
         except OSError as error:  # the working directory is gone
@@ -328,6 +330,12 @@ def _paths(folder: Path, outcomes: Sequence[Path | DownloadFailed], ids: tuple[s
     kind = LinkExpired if all(isinstance(error, LinkExpired) for error in failed.values()) else DownloadFailed
     message = f"file {'; '.join(reasons)}" if len(outcomes) > 1 else str(first)
     raise kind(message, url=first.url, files=files, missing=failed).concerning(*ids) from first
+
+
+def _reason(generation: Generation) -> str:
+    """What the service says beside a result without files."""
+    reasons = (error_of(generation.raw.get(name)) for name in ("error", "fail_reason", "message"))
+    return next((f": {error.message}" for error in reasons if error is not None), "")
 
 
 def _closes_soon(file: _File) -> bool:
