@@ -197,8 +197,8 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
         task_id=snapshot.task_id,
         client_business_id=snapshot.client_business_id,
         model=snapshot.model,
-        images=tuple(_absolute(image, saver) for image in snapshot.images),
-        videos=tuple(_absolute(video, saver) for video in snapshot.videos),
+        images=_absolute(snapshot.images, saver),
+        videos=_absolute(snapshot.videos, saver),
         created_at=snapshot.created_at,
         completed_at=snapshot.completed_at,
         billing=snapshot.billing,
@@ -221,6 +221,8 @@ def wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id
     return WaitTimeout(what, task_id=task_id, client_business_id=business_id, token=token)
 
 
-def _absolute(file: F, saver: Saver) -> F:
+def _absolute(files: tuple[F, ...], saver: Saver) -> tuple[F, ...]:
     """A link without a host is on the API's own [field]."""
-    return evolve(file, url=saver.absolute(file.url)) if file.url.startswith("/") else file
+    if not any(file.url.startswith("/") for file in files):
+        return files
+    return tuple(evolve(file, url=saver.absolute(file.url)) for file in files)
