@@ -9,6 +9,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
 
 from toapis_async.batch.batch import Batch
+from toapis_async.batch.options import BatchOptions
 from toapis_async.engine import account
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
@@ -20,12 +21,11 @@ from toapis_async.errors import (
     TaskNotFound,
 )
 from toapis_async.handle import StoredHandle, TaskHandle, wait_timeout
-from toapis_async.protocol.budget import Budget
 from toapis_async.protocol.endpoints import endpoints_of
 from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wire import decode_balance, decode_models
 from toapis_async.request import check_task_id, request_of
-from toapis_async.settings import Credentials, Journal, Settings, checked_budget, checked_images
+from toapis_async.settings import Credentials, Journal, Settings, checked_budget
 from toapis_async.webhooks import Webhooks
 
 if TYPE_CHECKING:
@@ -34,8 +34,8 @@ if TYPE_CHECKING:
     from os import PathLike
     from types import TracebackType
 
+    from toapis_async.batch.options import SaveTo
     from toapis_async.batch.rows import Source
-    from toapis_async.batch.run import SaveTo
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
@@ -343,23 +343,18 @@ class ToAPIs:
         `budget_credits` and `max_images` cap what the batch may come to, earlier passes of its run included. A row that
         could pass a cap waits for what still runs; when that leaves no room, its item has `BudgetExceeded`.
         """
-        engine = self._open_engine()
-        return Batch(
-            engine,
-            source,
-            budget=Budget(
-                engine.prices,
-                most_credits=checked_budget(budget_credits),
-                most_images=checked_images(max_images),
-            ),
+        options = BatchOptions(
+            key=key,
+            save_to=save_to,
+            max_in_flight=max_in_flight,
+            budget_credits=budget_credits,
             run=run,
+            max_images=max_images,
             retry_failed=retry_failed,
             attempts=attempts,
-            key=key,
             kind=kind,
-            save_to=save_to,
-            max_in_flight=self._settings.max_in_flight if max_in_flight is None else max_in_flight,
         )
+        return Batch(self._open_engine(), source, options)
 
     @property
     def webhooks(self) -> Webhooks:

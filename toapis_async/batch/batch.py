@@ -6,13 +6,13 @@ import asyncio
 import time
 from collections import deque
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Mapping, Sized
-from typing import TYPE_CHECKING, Any, Final, Self
+from typing import TYPE_CHECKING, Final, Self
 
 from toapis_async.batch.attempts import Attempts
 from toapis_async.batch.funds import Funds
 from toapis_async.batch.item import BatchItem, BatchStatistics, item_of
 from toapis_async.batch.rows import Row, RowReader
-from toapis_async.batch.run import Run, SaveTo
+from toapis_async.batch.run import Run
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
 from toapis_async.errors import (
     BudgetExceeded,
@@ -28,15 +28,13 @@ from toapis_async.protocol.results import without_data
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
     from pathlib import Path
     from types import TracebackType
 
+    from toapis_async.batch.options import BatchOptions
     from toapis_async.batch.rows import Source
     from toapis_async.engine.core import Engine
     from toapis_async.models import Generation
-    from toapis_async.protocol.budget import Budget
-    from toapis_async.request import Kind
 
 BUFFER_ITEMS: Final = 100
 """Finished items that may wait for a slow consumer before no more rows are taken from the source; and rows that are
@@ -56,32 +54,15 @@ class Batch:
     The source is read on the event loop and only as fast as rows can be sent; a slow consumer slows it down.
     """
 
-    def __init__(
-        self,
-        engine: Engine,
-        source: Source,
-        *,
-        budget: Budget,
-        run: str | None,
-        retry_failed: bool,
-        attempts: int,
-        key: Callable[[Any], str] | str | None,
-        save_to: SaveTo | None,
-        max_in_flight: int,
-        kind: Kind = "image",
-    ) -> None:
+    def __init__(self, engine: Engine, source: Source, options: BatchOptions) -> None:
         source = rows_of_frame(source)
         if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest("a batch takes an iterable of requests, mappings or prompts, not a single one")
-        if type(max_in_flight) is not int or max_in_flight < 1:
-            raise InvalidRequest(f"max_in_flight must be a whole number from 1, not {max_in_flight!r}")
-        if type(attempts) is not int or attempts < 1:
-            raise InvalidRequest(f"attempts must be a whole number from 1, not {attempts!r}")
         self._engine = engine
-        self._of_run = Run(engine, run, budget=budget, retry_failed=retry_failed, attempts=attempts, save_to=save_to)
+        self._of_run = Run(engine, options)
         self._source = source
-        self._reader = RowReader(key, kind)
-        self._permits = asyncio.Semaphore(max_in_flight)
+        self._reader = RowReader(options.key, options.kind)
+        self._permits = asyncio.Semaphore(options.max_in_flight or engine.settings.max_in_flight)
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()
         self._running.set()
@@ -90,7 +71,7 @@ class Batch:
         """A 401 or 402, after which no more rows are admitted: each would meet the same."""
         self._attempts = Attempts(engine.bills)
         self._total = len(source) if isinstance(source, Sized) else None
-        self._funds = Funds(engine, budget, self._total)
+        self._funds = Funds(engine, self._of_run.budget, self._total)
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()  # an item was finished, or everything was
         self._room = asyncio.Event()  # the consumer has taken an item, or no more rows are wanted

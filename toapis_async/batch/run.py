@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from collections.abc import Mapping
 from functools import partial
-from pathlib import Path
-from typing import TYPE_CHECKING, Final, TypeAlias
+from typing import TYPE_CHECKING, Final
 
 import anyio.to_thread
 from attrs import evolve
@@ -38,8 +36,9 @@ from toapis_async.log import logger
 from toapis_async.protocol.endpoints import ENDPOINTS
 
 if TYPE_CHECKING:
-    from os import PathLike
+    from pathlib import Path
 
+    from toapis_async.batch.options import BatchOptions
     from toapis_async.batch.rows import Row
     from toapis_async.engine.core import Engine
     from toapis_async.engine.entry import Entry
@@ -48,11 +47,8 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
     from toapis_async.models import Generation
-    from toapis_async.protocol.budget import Budget
-    from toapis_async.request import Kind, Request
+    from toapis_async.request import Request
 
-SaveTo: TypeAlias = "str | PathLike[str] | Mapping[Kind, str | PathLike[str]]"
-"""A folder, or one for each kind: `{"image": …, "video": …}`; files of a kind that is left out are not saved."""
 MOST_AHEAD: Final = 1_000
 """Rows of earlier passes that are seen to at once before they come."""
 
@@ -60,27 +56,18 @@ MOST_AHEAD: Final = 1_000
 class Run:
     """One pass of a batch. With a name, rows that an earlier pass of that name knew are taken up, not paid for anew."""
 
-    def __init__(
-        self,
-        engine: Engine,
-        name: str | None,
-        *,
-        budget: Budget,
-        retry_failed: bool,
-        attempts: int,
-        save_to: SaveTo | None,
-    ) -> None:
+    def __init__(self, engine: Engine, options: BatchOptions) -> None:
+        name = self.name = options.run
         if name is not None and (engine.journal is None or not name):
             raise InvalidRequest(
                 "run names a batch in the journal: give it a name, and the client a journal (ToAPIs(journal=…))",
                 field="run",
             )
         self._engine = engine
-        self.name = name
-        self._retry = ENDED_BADLY if retry_failed else frozenset[State]()
-        self._attempts = attempts
-        self._folders = _folders(save_to)
-        self.budget = budget
+        self._retry = ENDED_BADLY if options.retry_failed else frozenset[State]()
+        self._attempts = options.attempts
+        self._folders = options.save_to
+        self.budget = options.budget(engine.prices)
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
 
@@ -316,17 +303,6 @@ def _id_beside(given: str | None) -> str:
 
 def _as_in(folder: Path, record: Record) -> Record:
     return evolve(record, files={place: name for place, name in record.files.items() if (folder / name).is_file()})
-
-
-def _folders(save_to: SaveTo | None) -> dict[Kind, Path]:
-    """The folder of each kind of file that is saved."""
-    if save_to is None:
-        return {}
-    by_kind = save_to if isinstance(save_to, Mapping) else dict.fromkeys(ENDPOINTS, save_to)
-    for kind in by_kind:
-        if kind not in ENDPOINTS:
-            raise InvalidRequest(f"save_to has a folder for {kind!r}: kinds are 'image' and 'video'", field="save_to")
-    return {kind: Path(folder) for kind, folder in by_kind.items()}
 
 
 def _make_folder(folder: Path) -> None:
