@@ -22,6 +22,7 @@ from toapis_async import (
     Generation,
     ImageRequest,
     InvalidRequest,
+    RateLimits,
     SessionClosed,
     Settings,
     SubmitUncertain,
@@ -34,6 +35,8 @@ from ..engine.kit import KEY, PNG, FakeService, Hold, answer, lost, refusal, ser
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Iterator
+
+FIVE_A_SECOND = RateLimits(submit_per_s=5, submit_burst=1, query_per_s=1e5, query_burst=1e5)
 
 
 def now_s() -> float:
@@ -271,6 +274,37 @@ async def test_a_batch_leaves_room_in_the_submit_queue_for_others(service: FakeS
 
 
 # ------------------------------------------------------------------------------------------- leaving
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("call", ["generate", "submit"])
+async def test_a_single_submission_beside_a_batch_waits_at_most_two_turns_more_than_alone(
+    service: FakeService, call: str
+) -> None:
+    async with client_of(service, limits=FIVE_A_SECOND) as client:
+        batch = client.batch(f"row {number}" for number in range(500))
+        items = asyncio.ensure_future(batch.gather())
+        await asyncio.sleep(10.1)
+        before = len(service.of("submit"))
+        assert client.statistics().waiting >= 60  # rows that came before
+        single = asyncio.ensure_future(getattr(client, call)("single"))
+        await asyncio.sleep(0.6)  # three turns of the bucket
+        sent = [seen.subject for seen in service.of("submit")[before:]]
+        assert sent.index("single") <= 2
+        await single
+        await items
+
+
+@pytest.mark.looptime
+async def test_a_flood_of_single_submissions_does_not_starve_a_batch(service: FakeService) -> None:
+    async with client_of(service, limits=FIVE_A_SECOND) as client:
+        singles = [asyncio.ensure_future(client.submit(f"single {number}")) for number in range(90)]
+        batch = client.batch([f"row {number}" for number in range(30)])
+        items = await batch.gather()
+        assert all(item.ok for item in items)
+        await asyncio.gather(*singles)
+    sent = [seen.subject.partition(" ")[0] for seen in service.of("submit")]
+    assert all(sent[place : place + 30].count("row") >= 9 for place in range(1, 60))
 
 
 @pytest.mark.looptime

@@ -11,7 +11,7 @@ import pytest
 
 from toapis_async import SessionClosed
 from toapis_async.engine import limiter
-from toapis_async.engine.limiter import Gate, Permits
+from toapis_async.engine.limiter import MOST_OVERTAKEN, Gate, Permits, Priority
 from toapis_async.engine.pacer import RateGate
 from toapis_async.protocol.pacing import TokenBucket
 
@@ -28,11 +28,11 @@ class Line(Generic[G]):
         self.served: list[str] = []
         self.at_s: list[float] = []
 
-    def join(self, name: str, *, urgent: bool = False) -> asyncio.Task[None]:
-        return asyncio.create_task(self._wait(name, urgent))
+    def join(self, name: str, priority: Priority = Priority.ORDINARY) -> asyncio.Task[None]:
+        return asyncio.create_task(self._wait(name, priority))
 
-    async def _wait(self, name: str, urgent: bool) -> None:
-        await self.gate.acquire(urgent=urgent)
+    async def _wait(self, name: str, priority: Priority) -> None:
+        await self.gate.acquire(priority)
         self.served.append(name)
         self.at_s.append(round(asyncio.get_running_loop().time(), 6))
 
@@ -60,11 +60,62 @@ async def test_the_urgent_go_before_all_others_and_in_their_own_order() -> None:
         line.join(name)
     await turns()
     for name in "XYZ":
-        line.join(name, urgent=True)
+        line.join(name, Priority.URGENT)
     for _ in range(7):
         await turns()
         line.gate.give_back()
     assert line.served == ["holder", *"XYZabc"]
+
+
+async def test_a_single_submission_goes_before_the_rows_of_a_batch_and_rows_sent_again_before_new_ones() -> None:
+    line = Line(Gate(Permits(1)))
+    line.join("holder")
+    await turns()
+    for name, priority in (
+        ("r", Priority.ROW),
+        ("s", Priority.ROW),
+        ("a", Priority.ROW_AGAIN),
+        ("1", Priority.ORDINARY),
+    ):
+        line.join(name, priority)
+    for _ in range(4):
+        await turns()
+        line.gate.give_back()
+    await turns()
+    assert line.served == ["holder", *"1ars"]
+
+
+async def test_a_flood_of_single_submissions_leaves_rows_a_third_of_the_turns_in_their_order() -> None:
+    line = Line(Gate(Permits(1)))
+    line.join("holder")
+    await turns()
+    waiting = [line.join(f"single {number}") for number in range(20)]
+    waiting += [line.join(f"row {number}", Priority.ROW) for number in range(5)]
+    for _ in waiting:
+        await turns()
+        line.gate.give_back()
+    await turns()
+    served = line.served[1:]
+    assert [name for name in served if name.startswith("row")] == [f"row {number}" for number in range(5)]
+    places = [place for place, name in enumerate(served) if name.startswith("row")]
+    assert places == [number * (MOST_OVERTAKEN + 1) + MOST_OVERTAKEN for number in range(5)]
+
+
+async def test_a_row_that_comes_after_many_single_submissions_does_not_overtake_those_that_wait() -> None:
+    line = Line(Gate(Permits(1)))
+    line.join("holder")
+    await turns()
+    for name in "abcdef":
+        line.join(name)
+    for _ in range(4):  # a, b, c and d got their turns before any row came
+        await turns()
+        line.gate.give_back()
+    line.join("row", Priority.ROW)
+    for _ in range(3):
+        await turns()
+        line.gate.give_back()
+    await turns()
+    assert line.served == ["holder", *"abcdef", "row"]
 
 
 async def test_a_newcomer_does_not_overtake_those_who_wait() -> None:
@@ -202,7 +253,7 @@ async def test_no_more_are_unanswered_at_once_than_there_are_connections() -> No
 async def test_closing_refuses_waiters_and_newcomers() -> None:
     line = Line(Gate(Permits(1)))
     await line.gate.acquire()
-    waiting = [line.join(name, urgent=name == "b") for name in "abc"]
+    waiting = [line.join(name, Priority.URGENT if name == "b" else Priority.ORDINARY) for name in "abc"]
     await turns()
     line.gate.close()
     waiting.append(line.join("late"))

@@ -13,7 +13,7 @@ import anyio
 from attrs import define
 
 from toapis_async.engine.connections import FAILURES
-from toapis_async.engine.limiter import Gate, Permits
+from toapis_async.engine.limiter import Gate, Permits, Priority
 from toapis_async.engine.part import Part, Unfit
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
@@ -212,7 +212,7 @@ class Downloads:
     async def _attempt(self, file: _File) -> Path:
         if is_data(file.url):
             return await _on_disk(file, _finish_data, file)
-        await self._turns.acquire(urgent=_closes_soon(file))
+        await self._turns.acquire(Priority.URGENT if _closes_soon(file) else Priority.ORDINARY)
         try:
             async with self._transport.download(file.url, file.range_headers()) as response:
                 self._check_status(response, file)

@@ -1,17 +1,31 @@
 """Turns: a fair gate in front of something that is scarce.
 
-Waiters leave in the order they came, the urgent before the others. A cancelled waiter is marked by its own future and
+Waiters leave by priority, and in the order they came within one. A cancelled waiter is marked by its own future and
 skipped when its turn comes; searching it out of 100,000 others would make a mass cancellation quadratic.
 """
 
 from __future__ import annotations
 
 import asyncio
+import enum
 import math
 from collections import deque
-from typing import Generic, Protocol, TypeVar
+from typing import Final, Generic, Protocol, TypeVar
 
 from toapis_async.errors import SessionClosed
+
+MOST_OVERTAKEN: Final = 2
+"""Turns that ordinary waiters get while rows of a batch wait; the next is a row's, so that a flood of single
+submissions leaves a batch a third of the turns."""
+
+
+class Priority(enum.IntEnum):
+    """Who goes first."""
+
+    URGENT = 0  #: look-ups, and single submissions that are sent again
+    ORDINARY = 1
+    ROW_AGAIN = 2  #: rows of a batch that are sent again
+    ROW = 3
 
 
 class Source(Protocol):
@@ -54,25 +68,25 @@ class Gate(Generic[S]):
     def __init__(self, source: S) -> None:
         self._source = source
         self._loop = asyncio.get_running_loop()
-        self._urgent: deque[asyncio.Future[bool]] = deque()
-        self._ordinary: deque[asyncio.Future[bool]] = deque()
+        self._queues: tuple[deque[asyncio.Future[bool]], ...] = tuple(deque() for _ in Priority)
+        self._overtaken = 0  # turns that ordinary waiters got since a row waits
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
 
     @property
     def waiting(self) -> int:
         """How many wait for a turn; a cancelled one counts until its turn comes."""
-        return len(self._urgent) + len(self._ordinary)
+        return sum(map(len, self._queues))
 
-    async def acquire(self, *, urgent: bool = False) -> None:
+    async def acquire(self, priority: Priority = Priority.ORDINARY) -> None:
         """Wait for a turn. Raises `SessionClosed` when the client closes meanwhile."""
         self.check_open()
-        if not self.waiting and self._source.wait_s(self._loop.time()) == 0:
+        if not any(self._queues) and self._source.wait_s(self._loop.time()) == 0:
             self._source.take(self._loop.time())
             return
         turn: asyncio.Future[bool] = self._loop.create_future()
-        (self._urgent if urgent else self._ordinary).append(turn)
-        if urgent or self.waiting == 1:
+        self._queues[priority].append(turn)
+        if priority is Priority.URGENT or self.waiting == 1:
             self.serve()
         try:
             granted = await turn
@@ -102,41 +116,50 @@ class Gate(Generic[S]):
         """Refuse everyone, those waiting now included."""
         self._closed = True
         self._stop_timer()
-        for turn in (*self._urgent, *self._ordinary):
-            if not turn.done():
-                turn.set_result(False)
-        self._urgent.clear()
-        self._ordinary.clear()
+        for turns in self._queues:
+            for turn in turns:
+                if not turn.done():
+                    turn.set_result(False)
+            turns.clear()
 
     def serve(self) -> None:
         """Grant what can be granted now, and set the one timer for the next. Called also when a source got more by
         itself (`Bucket.on_more`)."""
-        if not self.waiting:
+        if not any(self._queues):
             return
         self._stop_timer()
         now_s = self._loop.time()
-        while (turns := self._next_queue()) is not None:
+        while (priority := self._next_priority()) is not None:
             wait_s = self._source.wait_s(now_s)
             if wait_s > 0:
                 if wait_s < math.inf:
                     self._timer = self._loop.call_later(wait_s, self.serve)
                 return
             self._source.take(now_s)
-            turns.popleft().set_result(True)
+            self._queues[priority].popleft().set_result(True)
+            self._count_overtaken(priority)
 
     def _stop_timer(self) -> None:
         if self._timer is not None:
             self._timer.cancel()
             self._timer = None
 
-    def _next_queue(self) -> deque[asyncio.Future[bool]] | None:
-        """The queue whose head is next, with cancelled waiters dropped from its front."""
-        for turns in (self._urgent, self._ordinary):
+    def _next_priority(self) -> Priority | None:
+        """Whose turn is next, with cancelled waiters dropped from the front of each queue."""
+        for turns in self._queues:
             while turns and turns[0].done():
                 turns.popleft()
-            if turns:
-                return turns
-        return None
+        waiting = [priority for priority in Priority if self._queues[priority]]
+        if waiting[1:] and waiting[0] is Priority.ORDINARY and self._overtaken >= MOST_OVERTAKEN:
+            return waiting[1]
+        return waiting[0] if waiting else None
+
+    def _count_overtaken(self, granted: Priority) -> None:
+        if granted is Priority.ORDINARY:
+            is_before_rows = any(self._queues[Priority.ROW_AGAIN :])
+            self._overtaken = self._overtaken + 1 if is_before_rows else 0
+        elif granted is not Priority.URGENT:
+            self._overtaken = 0
 
 
 def _closed() -> SessionClosed:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Protocol
 
+from toapis_async.engine.limiter import Priority
 from toapis_async.errors import ClientStateError, TaskNotFound, ToAPIsError, TransportError
 from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import look_up_gaps_s
@@ -56,7 +57,7 @@ class Queries:
         return await self._status(task_id, endpoints[-1]), endpoints[-1]
 
     async def _status(self, task_id: str, endpoint: Endpoint) -> TaskSnapshot:
-        await self.gate.acquire(urgent=True)
+        await self.gate.acquire(Priority.URGENT)
         try:
             return decode_task(await self.query(task_id, endpoint), task_id, kind=endpoint.kind)
         except ToAPIsError as error:

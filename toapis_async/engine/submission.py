@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from toapis_async.engine.journal.records import End
 from toapis_async.engine.journal.resume import end_of
+from toapis_async.engine.limiter import Priority
 from toapis_async.errors import (
     ServiceError,
     SessionClosed,
@@ -113,7 +114,7 @@ class Submission:
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
         parts.emit(SubmitQueued, self._business_id, request.model, parts.emit.public_prompt(request.prompt))
-        await parts.permits.acquire()
+        await parts.permits.acquire(self._priority)
         try:
             await self._reserve()
             while True:
@@ -154,6 +155,14 @@ class Submission:
         """Whether the journal holds it, or may."""
         return self._intent is not None and self.state is not State.NEW
 
+    @property
+    def _priority(self) -> Priority:
+        """A single submission goes before the rows of batches, and what is sent again before what is new."""
+        is_sent_again = self._posts > 0 or self._doubt is not None
+        if self._budget is not None:  # a batch's row
+            return Priority.ROW_AGAIN if is_sent_again else Priority.ROW
+        return Priority.URGENT if is_sent_again else Priority.ORDINARY
+
     def intended_earlier(self) -> None:
         """An earlier process wrote the intent and perhaps sent it: it begins in doubt."""
         self._in_doubt(TransportError("an earlier process ended before its answer was written down"))
@@ -173,7 +182,7 @@ class Submission:
         """Wait for a turn, and write down what is about to be sent. When that fails the turn is given back, and nothing
         is sent."""
         gate = self._parts.pacer.gate
-        await gate.acquire(urgent=self._failures > 0)
+        await gate.acquire(self._priority)
         try:
             self._check_batch()
             if self._parts.journal is not None and self._intent is not None and self.state is State.NEW:
@@ -328,7 +337,7 @@ class Submission:
             if times == RESUBMISSIONS or parts.settings.uncertain_submits == "raise":
                 doubt.add_note(f"sent {times + 1} times, each time not to be found for {window_s:g} s")
                 return doubt
-            await parts.pacer.gate.acquire(urgent=True)
+            await parts.pacer.gate.acquire(self._priority)
             if early() is not None:  # while the turn was awaited, which may be long
                 parts.pacer.gate.give_back()
                 continue

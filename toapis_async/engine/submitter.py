@@ -23,6 +23,7 @@ from toapis_async.engine.journal.resume import (
     decide,
     snapshot_of,
 )
+from toapis_async.engine.limiter import Priority
 from toapis_async.engine.submission import Submission
 from toapis_async.errors import InvalidRequest, SessionClosed, ToAPIsError
 from toapis_async.protocol.endpoints import ENDPOINTS
@@ -96,17 +97,18 @@ class Submitter:
         if isinstance(verdict, Changed):
             raise verdict.error
         if verdict is not None and not isinstance(verdict, Send | LookUp):
-            return self.take_up(verdict)
+            return self.take_up(verdict, Priority.ORDINARY if budget is None else Priority.ROW)
         submission = Submission(self._parts, request, client_business_id, intent=intent, budget=budget)
         if isinstance(verdict, LookUp):
             submission.intended_earlier()
         return submission.run()
 
-    async def take_up(self, verdict: Watch | Fetch | Done | Refused) -> Entry:
-        """The entry of a task that an earlier process submitted; a refusal raises what was said then."""
+    async def take_up(self, verdict: Watch | Fetch | Done | Refused, priority: Priority = Priority.ROW) -> Entry:
+        """The entry of a task that an earlier process submitted; a refusal raises what was said then. `priority`: of
+        its permit."""
         record = verdict.record
         if isinstance(verdict, Watch):
-            return await self._watch_again(record)
+            return await self._watch_again(record, priority)
         if record.task_id is None:
             assert isinstance(verdict, Refused)
             raise verdict.error
@@ -117,7 +119,7 @@ class Submitter:
         kind = record.intent.kind
         return Entry.settled(snapshot_of(record), ENDPOINTS[kind], self._parts.tasks.forecast_of(kind))
 
-    async def _watch_again(self, record: Record) -> Entry:
+    async def _watch_again(self, record: Record, priority: Priority) -> Entry:
         """The entry of a task whose end the earlier process did not see. It holds a permit; one that is watched already
         is shared, and waits for none."""
         assert record.task_id is not None
@@ -126,7 +128,7 @@ class Submitter:
         parts.spending.seen_to(business_id)
         is_watched = partial(tasks.get, record.task_id, (record.intent.kind,))
         if not is_watched():
-            await permits.acquire()
+            await permits.acquire(priority)
             release = parts.release
             if is_watched():  # meanwhile
                 permits.give_back()
