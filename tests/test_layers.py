@@ -27,7 +27,7 @@ FLOORS = (
     {"protocol"},
     {"engine"},
     {"handle", "report"},
-    {"batch", "webhooks", "receivers"},
+    {"batch", "webhooks", "receivers", "lifetime"},
     {"client"},
     {"", "cli", "testing", "__main__"},
 )

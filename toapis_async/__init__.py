@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from toapis_async.batch.batch import Batch
     from toapis_async.batch.item import BatchItem, BatchStatistics
-    from toapis_async.client import ClientState, ToAPIs
+    from toapis_async.client import ToAPIs
     from toapis_async.engine.core import ClientStatistics
     from toapis_async.errors import (
         AuthenticationFailed,
@@ -40,6 +40,7 @@ if TYPE_CHECKING:
         WebhookRejected,
     )
     from toapis_async.handle import TaskHandle
+    from toapis_async.lifetime import ClientState
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload, WebhookOutcome
     from toapis_async.request.image import ImageRequest
     from toapis_async.request.video import VideoRequest
@@ -113,6 +114,7 @@ _HOMES = (
     "batch.batch",
     "webhooks",
     "engine.core",
+    "lifetime",
     "client",
 )
 """Where the names live, the modules that are quick to import first."""

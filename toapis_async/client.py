@@ -3,10 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import enum
-import warnings
-from functools import partial
-from typing import TYPE_CHECKING, Any, Literal, Self, Unpack
+from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from toapis_async.batch.batch import Batch
 from toapis_async.batch.options import BatchOptions
@@ -15,12 +12,9 @@ from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.recovery import Recovery, watch_again
 from toapis_async.engine.submitter import mint_business_id
-from toapis_async.errors import (
-    ClientStateError,
-    SessionClosed,
-    TaskNotFound,
-)
+from toapis_async.errors import TaskNotFound
 from toapis_async.handle import StoredHandle, TaskHandle, wait_timeout
+from toapis_async.lifetime import Lifetime
 from toapis_async.protocol.endpoints import endpoints_of
 from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wire import decode_balance, decode_models
@@ -32,7 +26,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from decimal import Decimal
     from os import PathLike
-    from types import TracebackType
 
     from toapis_async.batch.options import SaveTo
     from toapis_async.batch.rows import Source
@@ -43,21 +36,7 @@ if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
 
 
-CLOSE_BOUND_S = 10.0
-"""How long a cancelled `aclose` waits for the rest of closing, which waits for nobody else."""
-
-
-class ClientState(enum.Enum):
-    """Where a client is in its one life."""
-
-    NEW = "not open yet: use `async with ToAPIs() as client` or `await client.start()`"
-    OPENING = "being opened"
-    OPEN = "open"
-    CLOSING = "closing: it takes no new work"
-    CLOSED = "closed: make a new client"
-
-
-class ToAPIs:
+class ToAPIs(Lifetime):
     """The client. One belongs to one event loop, and may be opened in one task and closed in another.
 
     `api_key` and `base_url` default to TOAPIS_API_KEY and TOAPIS_BASE_URL, read now. Raises `ClientStateError` when
@@ -78,37 +57,11 @@ class ToAPIs:
         journal: str | PathLike[str] | Journal | None = None,
         budget_credits: float | Decimal | None = None,
     ) -> None:
-        self._state = ClientState.NEW
+        super().__init__()
         self._credentials = Credentials.resolve(api_key, base_url)
         self._settings = settings or Settings()
         self._journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
         self._budget_credits = checked_budget(budget_credits)
-        self._engine: Engine | None = None
-        self._closed: asyncio.Future[None] | None = None
-
-    # -------------------------------------------------------------------------------------- lifetime
-
-    async def start(self) -> Self:
-        """Open the client on the running loop. It can be opened once.
-
-        Raises `JournalLocked` when another process uses the journal, and `JournalError` when it can't be used.
-        """
-        if self._state is not ClientState.NEW:
-            raise ClientStateError(f"the client is {self._state.value}")
-        self._state = ClientState.OPENING
-        try:
-            engine = await self._opened()
-        except BaseException:
-            if self._state is ClientState.OPENING:
-                self._state = ClientState.NEW
-            raise
-        if self._state is not ClientState.OPENING:
-            await engine.aclose()
-            raise SessionClosed("the client was closed while it was being opened")
-        engine.spending.load_prices = partial(account.service_prices, engine)
-        self._engine = engine
-        self._state = ClientState.OPEN
-        return self
 
     async def _opened(self) -> Engine:
         if self._journal is None:
@@ -125,53 +78,6 @@ class ToAPIs:
         except BaseException:
             await journal.aclose()
             raise
-
-    async def aclose(self) -> None:
-        """Close: refuse new work, wait `close_grace_s` for submissions under way, end every watch with
-        `SessionClosed`, close the connections. Nothing is lost: the ids can be attached again. Safe to call again."""
-        engine = self._engine
-        if engine is None:
-            self._state = ClientState.CLOSED
-            return
-        engine.check_loop()
-        if self._closed is not None:  # a second closer waits for the first
-            await asyncio.shield(self._closed)
-            return
-        self._state = ClientState.CLOSING
-        self._closed = asyncio.ensure_future(self._close(engine))
-        try:
-            await asyncio.shield(self._closed)
-        except asyncio.CancelledError:
-            # Half a client must not be left behind: skip the grace, and end.
-            engine.submitter.give_up()
-            await asyncio.wait([self._closed], timeout=CLOSE_BOUND_S)  # a batch's own source may be what closes us
-            if (
-                self._closed.cancelled() and self._state is ClientState.CLOSING
-            ):  # before its first step: see asyncio.run
-                await self._close(engine)
-            raise
-
-    async def _close(self, engine: Engine) -> None:
-        try:
-            await engine.aclose()
-        finally:
-            self._state = ClientState.CLOSED
-
-    async def __aenter__(self) -> Self:
-        return await self.start()
-
-    async def __aexit__(
-        self,
-        exc_type: type[BaseException] | None,
-        exc: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        await self.aclose()
-
-    def __del__(self) -> None:
-        if getattr(self, "_state", None) is ClientState.OPEN and self._engine is not None:
-            self._engine.forget()  # first: the warning may be an error
-            warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     # -------------------------------------------------------------------------------------- tasks
 
@@ -368,18 +274,6 @@ class ToAPIs:
     def learned(self) -> Learned:
         """How long each class of requests has been seen to take: give it to the next session's `Settings(prior=…)`."""
         return self._used_engine().learned()
-
-    def _open_engine(self) -> Engine:
-        engine = self._used_engine()
-        if self._state is not ClientState.OPEN:
-            raise SessionClosed(f"the client is {self._state.value}")
-        engine.check_loop()
-        return engine
-
-    def _used_engine(self) -> Engine:
-        if self._engine is None:
-            raise ClientStateError(f"the client is {self._state.value}")
-        return self._engine
 
     def __repr__(self) -> str:
         watching = f", {len(self._engine.tasks)} in flight" if self._engine else ""
