@@ -201,8 +201,18 @@ class FakeTransport:
             self._service.on_close()
             await turns(5)
 
-    async def post(self, kind: str, path: str, *, json: Any = None, form: object = None) -> Answer:
+    async def post(
+        self,
+        kind: str,
+        path: str,
+        *,
+        json: Any = None,
+        form: object = None,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
         service = self._service
+        if before_send is not None:
+            await before_send()
         self.sent += 1
         service.seen.append(Seen(_now_s(), kind, json["prompt"] if json else path, json))
         await asyncio.sleep(service.latency_s)

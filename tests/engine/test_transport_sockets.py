@@ -14,6 +14,7 @@ import pytest
 
 from toapis_async import (
     InvalidRequest,
+    JournalError,
     ServiceError,
     SessionClosed,
     SubmitUncertain,
@@ -62,6 +63,23 @@ def unused_port() -> int:
 
 
 # ------------------------------------------------------------------------------------------- not sent
+
+
+async def test_what_is_refused_right_before_it_goes_out_is_not_sent_though_its_connection_is_there() -> None:
+    connected = asyncio.Event()
+
+    async def refuse() -> None:
+        connected.set()
+        raise JournalError("taken over")
+
+    async with RawServer(reply(200, b"{}")) as server, transport(server.url) as opened:
+        with pytest.raises(JournalError, match="taken over"):
+            await opened.post("submit", "/x", json={}, before_send=refuse)
+        assert connected.is_set()
+        assert server.requests == []
+        assert opened.sent == 0
+        await opened.post("submit", "/x", json={})
+        assert len(server.requests) == 1
 
 
 async def test_a_refused_connection_is_not_sent() -> None:

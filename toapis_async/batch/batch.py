@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from toapis_async.batch.options import BatchOptions
-    from toapis_async.batch.rows import Source
+    from toapis_async.batch.rows import Reader, Source
     from toapis_async.engine.core import Engine
     from toapis_async.models import Generation
 
@@ -54,14 +54,23 @@ class Batch:
     The source is read on the event loop and only as fast as rows can be sent; a slow consumer slows it down.
     """
 
-    def __init__(self, engine: Engine, source: Source, options: BatchOptions) -> None:
+    def __init__(
+        self,
+        engine: Engine,
+        source: Source,
+        options: BatchOptions,
+        *,
+        of_run: Run | None = None,
+        reader: Reader | None = None,
+    ) -> None:
+        """`of_run` and `reader` take the places of the usual ones where a batch is a part of a larger run."""
         source = rows_of_frame(source)
         if isinstance(source, str | bytes | Mapping) or not isinstance(source, Iterable | AsyncIterable):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise InvalidRequest("a batch takes an iterable of requests, mappings or prompts, not a single one")
         self._engine = engine
-        self._of_run = Run(engine, options)
+        self._of_run = of_run or Run(engine, options)
         self._source = source
-        self._reader = RowReader(options.key, options.kind)
+        self._reader: Reader = reader or RowReader(options.key, options.kind)
         self._permits = asyncio.Semaphore(options.max_in_flight or engine.settings.max_in_flight)
         self._submitting = asyncio.Semaphore(SUBMITTING_ROWS)
         self._running = asyncio.Event()

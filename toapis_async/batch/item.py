@@ -37,6 +37,8 @@ class BatchItem:
     attempts: int = 0
     """How often the row was submitted, earlier passes of its run included; more than once with `batch(attempts=…)` or
     `retry_failed`."""
+    result: object = None
+    """What `each` of a run on a cluster returned for it."""
 
 
 @frozen

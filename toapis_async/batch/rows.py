@@ -5,7 +5,7 @@ from __future__ import annotations
 import sqlite3
 from collections.abc import AsyncIterable, Callable, Iterable, Mapping
 from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Protocol, TypeAlias, cast
 
 from attrs import define
 
@@ -46,6 +46,13 @@ class Row:
     entry: Entry | None = None  #: the task of the handle
     attempts: int = 0  #: how often it was submitted, earlier passes of the run included
     most_attempts: int = 1
+
+
+class Reader(Protocol):
+    """Makes rows of what a source gives."""
+
+    async def read(self, raw: object) -> Row: ...
+    def close(self) -> None: ...
 
 
 class RowReader:

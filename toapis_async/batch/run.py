@@ -148,16 +148,17 @@ class Run:
     async def take(self, row: Row, request: Request) -> TaskHandle:
         """Submit a row, or take up what an earlier pass left of it."""
         given = request.given_business_id
-        row.client_business_id = given or mint_business_id()
         row.attempts, row.most_attempts = 1, self._attempts
+        row.client_business_id = given or self._new_id(row)
+        alone = given or self._name(row)
         try:
             if self._engine.journal is None:
                 submitting = self._engine.submitter.submit(request, row.client_business_id, budget=self.budget)
                 entry = await submitting
-            elif given is None:
+            elif alone is None:
                 entry = await self._take_up_or_submit(self._engine.journal, row, request)
             else:
-                async with self._engine.submitter.alone(given):
+                async with self._engine.submitter.alone(alone):
                     entry = await self._take_up_or_submit(self._engine.journal, row, request)
         except (BudgetExceeded, InvalidRequest):  # nothing was sent
             row.attempts -= 1
@@ -174,13 +175,14 @@ class Run:
         fit: the row is then as it was."""
         self.ended(row)
         before, failed = row.client_business_id, row.handle
-        row.client_business_id = _id_beside(request.given_business_id)
-        row.known_id = row.record = row.handle = None
         row.attempts += 1
+        row.client_business_id = self._new_id(row, request.given_business_id)
+        row.known_id = row.record = row.handle = None
         intent = self._intent(row, request) if self._engine.journal is not None else None
         try:
+            verdict = await self._verdict_on_new(row, request)
             entry = await self._engine.submitter.submit(
-                request, row.client_business_id, intent=intent, budget=self.budget
+                request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
             )
         except BudgetExceeded:
             row.client_business_id, row.handle = before, failed
@@ -192,7 +194,7 @@ class Run:
         assert row.identity is not None
         assert row.client_business_id is not None
         try:
-            verdict = await self._verdict(journal, row, row.identity, request.given_business_id)
+            verdict = await self._verdict(journal, row, row.identity, request)
         except ToAPIsError as error:
             error.concerning(client_business_id=row.client_business_id)
             raise
@@ -200,6 +202,18 @@ class Run:
         return await self._engine.submitter.submit(
             request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
         )
+
+    def _new_id(self, row: Row, given: str | None = None) -> str:
+        """A client_business_id that nothing was sent under; it tells of the caller's `given`, if there is one."""
+        return mint_business_id() if given is None else f"{given[:500]}~{secrets.token_hex(4)}"
+
+    def _name(self, row: Row) -> str | None:
+        """What a row is known by while it is submitted, so that it is done once at a time; None: nobody else has it."""
+        return None
+
+    async def _verdict_on_new(self, row: Row, request: Request) -> Verdict:
+        """What is to be done about a row whose id the journal does not know."""
+        return Send(None)
 
     def _intent(self, row: Row, request: Request) -> Intent:
         assert row.identity is not None
@@ -216,15 +230,16 @@ class Run:
             kind=request.kind,
         )
 
-    async def _verdict(self, journal: JournalPort, row: Row, identity: Fingerprint, given: str | None) -> Verdict:
+    async def _verdict(self, journal: JournalPort, row: Row, identity: Fingerprint, request: Request) -> Verdict:
         """What is to be done about a row; settles the id it goes by."""
+        given = request.given_business_id
         record: Record | None = None
         if self.name is not None:
             record = await journal.of_row(self.name, row.given_key, identity.digest, row.occurrence)
         if record is None and given is not None:
             record = await journal.of_id(given)
         if record is None:
-            return Send(None)
+            return await self._verdict_on_new(row, request)
         row.client_business_id = row.known_id = record.intent.client_business_id
         earlier = record.earlier
         self._open.add(row.known_id)
@@ -244,17 +259,18 @@ class Run:
             record = await journal.of_id(row.known_id) or record
             verdict = judge(await self._as_on_disk(record))
         row.record = None if isinstance(verdict, Send) else record
-        if verdict == Send(None):
-            row.client_business_id = given or mint_business_id()
-            if given is not None and await journal.of_id(given) is not None:
-                # The caller's own id is the failed task's for good.
-                row.client_business_id = _id_beside(given)
-        row.attempts = earlier + (2 if verdict == Send(None) else 1)
+        changed = record.intent.digest != identity.digest
+        row.attempts = earlier + (2 if verdict == Send(None) and not changed else 1)
         if self._retry:
             row.most_attempts = row.attempts - 1 + self._attempts
         elif self.name is None and isinstance(verdict, Refused):
             row.most_attempts = 1  # outside of a run, what came after it can't be found
-        return verdict
+        if verdict != Send(None):
+            return verdict
+        # The caller's own id is the failed task's for good.
+        is_used = given is not None and await journal.of_id(given) is not None
+        row.client_business_id = given if given is not None and not is_used else self._new_id(row, given)
+        return await self._verdict_on_new(row, request)
 
     async def _as_on_disk(self, record: Record) -> Record:
         """A record without the files that are not there any more."""
@@ -294,11 +310,6 @@ class Run:
             if len(kept.files) == len(generation.files):
                 return tuple(folder / name for _, name in sorted(kept.files.items()))
         return await self._engine.saving.save(generation, folder, row.stem, record=row.record)
-
-
-def _id_beside(given: str | None) -> str:
-    """An id of its own for a request that was submitted before; it tells of the caller's, if there is one."""
-    return mint_business_id() if given is None else f"{given[:500]}~{secrets.token_hex(4)}"
 
 
 def _as_in(folder: Path, record: Record) -> Record:

@@ -42,7 +42,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
 
     from toapis_async.engine.entry import Entry
-    from toapis_async.engine.journal.writer import JournalWriter
+    from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.recovery import Recovery
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
@@ -90,7 +90,7 @@ class Engine:
         credentials: Credentials,
         settings: Settings,
         *,
-        journal: JournalWriter | None = None,
+        journal: JournalPort | None = None,
         recovery: Recovery | None = None,
         budget_credits: Decimal | None = None,
         bucket_for: Callable[[Category], Bucket] | None = None,

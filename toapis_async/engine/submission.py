@@ -20,6 +20,7 @@ from toapis_async.engine.journal.records import End
 from toapis_async.engine.journal.resume import end_of
 from toapis_async.engine.limiter import Priority
 from toapis_async.errors import (
+    JournalError,
     ServiceError,
     SessionClosed,
     SubmitUncertain,
@@ -256,6 +257,11 @@ class Submission:
         except UnreadableAnswer as error:
             pacer.abandoned()
             return self._in_doubt(error)
+        except JournalError as error:  # another process has taken it over: this POST was not sent
+            pacer.abandoned()
+            if self._doubt is not None:
+                raise
+            return self._refused(error)
         except asyncio.CancelledError:
             pacer.abandoned()
             self._in_doubt(_closed())
@@ -270,9 +276,11 @@ class Submission:
 
     def _posted(self) -> Coroutine[None, None, Answer]:
         transport, path = self._parts.transport, self._endpoint.submit_path
+        journal, intent = self._parts.journal, self._intent
+        before_send = partial(journal.confirm, intent) if journal is not None and intent is not None else None
         if self._endpoint.is_form:
-            return transport.post_form("submit", path, self._body)
-        return transport.post("submit", path, json=self._body)
+            return transport.post_form("submit", path, self._body, before_send=before_send)
+        return transport.post("submit", path, json=self._body, before_send=before_send)
 
     def _refused(self, error: ToAPIsError) -> ToAPIsError:
         self.state = State.REFUSED

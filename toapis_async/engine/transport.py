@@ -47,7 +47,7 @@ from toapis_async.protocol.refusals import SUPPORT_HEADERS
 from toapis_async.scrub import protect
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Coroutine, Mapping
+    from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
     from types import SimpleNamespace
 
     from aiohttp.connector import Connection
@@ -72,6 +72,8 @@ class Trace:
 
     headers_sent: int = 0
     body_begun: bool = False
+    before_send: Callable[[], Awaitable[None]] | None = None
+    """Awaited when there is a connection, right before a POST goes out. What it raises keeps it from being sent."""
 
 
 _trace: ContextVar[Trace] = ContextVar("toapis_trace")
@@ -83,6 +85,16 @@ class _CountedGet(aiohttp.ClientRequest):
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
         _trace.get().headers_sent += 1
+        return await super().send(conn)
+
+
+class _CheckedPost(aiohttp.ClientRequest):
+    """A POST that is asked about once more when its connection is there, which may take a while."""
+
+    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
+        trace = _trace.get(None)
+        if trace is not None and trace.before_send is not None:
+            await trace.before_send()
         return await super().send(conn)
 
 
@@ -115,7 +127,9 @@ class Transport:
         tls = tls_context()
         connector = aiohttp.TCPConnector(limit=settings.max_connections, ssl=tls)
         api: dict[str, Any] = {"auto_decompress": False}  # whose labels are sometimes wrong
-        self._posts = self._session_on(connector, settings.request_timeout_s, trace_configs=[_tracing()], **api)
+        self._posts = self._session_on(
+            connector, settings.request_timeout_s, request_class=_CheckedPost, trace_configs=[_tracing()], **api
+        )
         self._gets = self._session_on(
             connector, settings.request_timeout_s, connector_owner=False, request_class=_CountedGet, **api
         )
@@ -144,20 +158,36 @@ class Transport:
             for session in sessions:
                 stack.push_async_callback(session.close)
 
-    async def post(self, kind: str, path: str, *, json: Any = None, form: aiohttp.FormData | None = None) -> Answer:
-        """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`."""
-        return await self._exchange(kind, "POST", path, json=json, data=form)
+    async def post(
+        self,
+        kind: str,
+        path: str,
+        *,
+        json: Any = None,
+        form: aiohttp.FormData | None = None,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+    ) -> Answer:
+        """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`; what `before_send` raises,
+        right before it goes out, is raised as it is, and nothing was sent."""
+        return await self._exchange(kind, "POST", path, Trace(before_send=before_send), json=json, data=form)
 
-    def post_form(self, kind: str, path: str, fields: Mapping[str, object]) -> Coroutine[None, None, Answer]:
+    def post_form(
+        self,
+        kind: str,
+        path: str,
+        fields: Mapping[str, object],
+        *,
+        before_send: Callable[[], Awaitable[None]] | None = None,
+    ) -> Coroutine[None, None, Answer]:
         """The same as multipart/form-data, a text part for each field."""
         form = aiohttp.FormData(default_to_multipart=True)
         for name, value in fields.items():
             form.add_field(name, value if isinstance(value, str) else dumps(value))
-        return self.post(kind, path, form=form)
+        return self.post(kind, path, form=form, before_send=before_send)
 
     async def get(self, kind: str, path: str, *, params: dict[str, str] | None = None) -> Answer:
         """GET from the API: harmless, so a lost answer is just a `TransportError`."""
-        return await self._exchange(kind, "GET", path, params=params)
+        return await self._exchange(kind, "GET", path, Trace(), params=params)
 
     @asynccontextmanager
     async def download(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -213,9 +243,8 @@ class Transport:
         for each in (url, proxy.get("proxy", url)):
             self._answered.add((each.raw_host, each.port))
 
-    async def _exchange(self, kind: str, method: str, path: str, **options: Any) -> Answer:
+    async def _exchange(self, kind: str, method: str, path: str, trace: Trace, **options: Any) -> Answer:
         started_s = asyncio.get_running_loop().time()
-        trace = Trace()
         answer: Answer | None = None
         failure: TransportError | None = None
         try:

@@ -22,6 +22,11 @@ class JournalPort(Protocol):
         """Returns once the intent is durable. Raises `JournalError`, and then nothing may be sent."""
         ...
 
+    async def confirm(self, intent: Intent) -> None:
+        """Right before its POST goes out: returns when this process may still send it. Raises `JournalError` when
+        another has taken it over since it was intended, and then nothing may be sent."""
+        ...
+
     def accepted(self, client_business_id: str, task_id: str, query_id: str) -> None:
         """The service has taken it; `query_id` is the id by which it is known to be found."""
         ...

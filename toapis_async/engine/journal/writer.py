@@ -90,6 +90,9 @@ class JournalWriter:
         now_s = time.time()
         await self._do(lambda db: journal_records.put_intent(db, intent, now_s))
 
+    async def confirm(self, intent: Intent) -> None:
+        """Returns at once: while this process has the journal, nobody takes its submissions over."""
+
     def accepted(self, client_business_id: str, task_id: str, query_id: str) -> None:
         """The service has taken it; `query_id` is the id by which it is known to be found."""
         now_s = time.time()
