@@ -23,7 +23,7 @@ FLOORS = (
     {"task", "log", "scrub"},
     {"errors"},
     {"models", "request", "events", "proxies"},
-    {"settings"},
+    {"settings", "shared"},
     {"protocol"},
     {"engine"},
     {"handle", "report"},

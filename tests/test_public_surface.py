@@ -18,7 +18,8 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, We
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Webhooks",
+    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Shared",
+    "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "GeneratedVideo", "Usage",

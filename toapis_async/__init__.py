@@ -45,6 +45,7 @@ if TYPE_CHECKING:
     from toapis_async.request.image import ImageRequest
     from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
+    from toapis_async.shared import Shared
     from toapis_async.task import Billing, GeneratedImage, GeneratedVideo, TaskError, TaskSnapshot, TaskStatus, Usage
     from toapis_async.webhooks import Webhooks
 
@@ -80,6 +81,7 @@ __all__ = [
     "ServiceError",
     "SessionClosed",
     "Settings",
+    "Shared",
     "SubmitUncertain",
     "TaskError",
     "TaskFailed",
@@ -109,6 +111,7 @@ _HOMES = (
     "request.image",
     "request.video",
     "settings",
+    "shared",
     "handle",
     "batch.item",
     "batch.batch",
