@@ -5,6 +5,8 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
+from attrs import evolve
+
 from toapis_async.batch.batch import Batch
 from toapis_async.batch.options import BatchOptions
 from toapis_async.engine import account
@@ -31,6 +33,7 @@ if TYPE_CHECKING:
     from toapis_async.batch.rows import Source
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.uploads import Uploadable
+    from toapis_async.events import Event
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
     from toapis_async.request import ImageFields, Kind, Request
     from toapis_async.task import TaskSnapshot
@@ -267,8 +270,20 @@ class ToAPIs(Lifetime):
         """Events pushed by the service. Raises `ClientStateError` without `Settings(webhook_secrets=…)`."""
         return Webhooks(self._settings.webhook_secrets, self._open_engine)
 
+    @property
+    def base_url(self) -> str:
+        """The API's root, ending in /v1."""
+        return self._credentials.base_url
+
+    def add_listener(self, listener: Callable[[Event], None]) -> None:
+        """Give `listener` every event from now on, as `Settings(on_event=…)` does from the start. Raises `ValueError`
+        when it is not callable."""
+        self._settings = evolve(self._settings, on_event=(*self._settings.on_event, listener))
+        if self._engine is not None:
+            self._engine.emit.add(listener)
+
     def statistics(self) -> ClientStatistics:
-        """A snapshot of the counters."""
+        """A snapshot of the counters. May be called from any thread."""
         return self._used_engine().statistics()
 
     def learned(self) -> Learned:

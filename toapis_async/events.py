@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 if TYPE_CHECKING:
+    from datetime import datetime
     from decimal import Decimal
 
-    from toapis_async.task import TaskStatus
+    from toapis_async.task import TaskStatus, Usage
 
 
 @frozen
@@ -38,6 +39,8 @@ class SubmitQueued:
     model: str | None
     prompt: str | None = None
     task_id: None = None
+    kind: str = "image"  #: or "video"
+    images: int = 1  #: how many it asks for
 
 
 @frozen
@@ -92,6 +95,17 @@ class SubmitLost:
 
 
 @frozen
+class SubmitFailed:
+    """A submission ended without a task: it was refused, or was not sent at all."""
+
+    at_s: float
+    client_business_id: str
+    reason: str  #: the error's class, `CancelledError` when its caller left before it was sent
+    code: str | None = None  #: the service's own, of a refusal
+    task_id: None = None
+
+
+@frozen
 class TaskAccepted:
     """The service took a task."""
 
@@ -100,6 +114,17 @@ class TaskAccepted:
     client_business_id: str | None
     model: str | None
     prompt: str | None = None
+
+
+@frozen
+class TaskWatched:
+    """Watching a task begins: of one that was just accepted, or that was submitted elsewhere or earlier (`attach`,
+    `find`, `recovered`, a run that is taken up). Told once, however many wait for the task."""
+
+    at_s: float
+    task_id: str
+    client_business_id: str | None
+    kind: str  #: image or video
 
 
 @frozen
@@ -135,6 +160,10 @@ class TaskEnded:
     age_s: float
     polls: int
     reason: str | None = None
+    code: str | None = None  #: why the service says the task failed
+    created_at: datetime | None = None  #: by the service's clock, as is the next
+    completed_at: datetime | None = None
+    usage: Usage | None = None
 
 
 @frozen
@@ -148,7 +177,7 @@ class Throttled:
 
 @frozen
 class FileSaved:
-    """An image is whole and on disk."""
+    """An image or a video is whole and on disk."""
 
     at_s: float
     task_id: str
@@ -156,6 +185,19 @@ class FileSaved:
     path: str
     size_bytes: int
     attempts: int
+    duration_s: float = 0.0  #: all attempts, and the waits between them
+
+
+@frozen
+class FileFailed:
+    """An image or a video can't be had: its caller gets `DownloadFailed` or `LinkExpired`."""
+
+    at_s: float
+    task_id: str
+    client_business_id: str | None
+    reason: str  #: the error's class
+    attempts: int
+    duration_s: float
 
 
 @frozen
@@ -178,11 +220,14 @@ Event: TypeAlias = (
     | SubmitInDoubt
     | SubmitAgain
     | SubmitLost
+    | SubmitFailed
     | TaskAccepted
+    | TaskWatched
     | TaskPolled
     | UnknownStatus
     | TaskEnded
     | Throttled
     | FileSaved
+    | FileFailed
     | CreditsShort
 )

@@ -348,9 +348,9 @@ async def test_events_are_frozen_records_of_what_happened(events: list[Event]) -
         handle = await client.submit({"prompt": "kite", "client_business_id": "mine"})
         await handle
     names = [type(event).__name__ for event in events]
-    assert names[:5] == ["SubmitQueued", "SubmitSent", "RequestDone", "TaskAccepted", "TaskPolled"]
+    assert names[:6] == ["SubmitQueued", "SubmitSent", "RequestDone", "TaskAccepted", "TaskWatched", "TaskPolled"]
     assert names[-1] == "TaskEnded"
-    assert set(names[5:]) == {"RequestDone", "TaskPolled", "TaskEnded"}
+    assert set(names[6:]) == {"RequestDone", "TaskPolled", "TaskEnded"}
     assert all(earlier.at_s <= later.at_s for earlier, later in pairwise(events))
     for event in events:
         with pytest.raises(AttributeError):

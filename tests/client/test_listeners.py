@@ -10,12 +10,14 @@ from attrs import fields
 
 from tests.engine.journal_kit import ADDRESS, state_of
 from tests.engine.kit import KEY, FakeService, Hold, answer, fast, lost, refusal, served, task
-from toapis_async import Settings, SubmitUncertain, TaskFailed, ToAPIs
+from toapis_async import ContentRefused, LinkExpired, Settings, SubmitUncertain, TaskFailed, ToAPIs
 from toapis_async.engine.journal.records import State
 from toapis_async.events import (
+    FileFailed,
     FileSaved,
     RequestDone,
     SubmitAgain,
+    SubmitFailed,
     SubmitInDoubt,
     SubmitLost,
     SubmitQueued,
@@ -24,9 +26,11 @@ from toapis_async.events import (
     TaskAccepted,
     TaskEnded,
     TaskPolled,
+    TaskWatched,
     Throttled,
     UnknownStatus,
 )
+from toapis_async.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -46,7 +50,9 @@ OF_ENGINE = (
     SubmitInDoubt,
     SubmitAgain,
     SubmitLost,
+    SubmitFailed,
     TaskAccepted,
+    TaskWatched,
     TaskPolled,
     UnknownStatus,
     TaskEnded,
@@ -79,6 +85,9 @@ async def test_what_a_listener_raises_ends_neither_a_task_nor_a_permit(
         assert (await client.generate("kite")).task_id == "task_1"
         with pytest.raises(TaskFailed):
             await client.generate("kite [fail]")
+        service.on_submit.append(refusal(422, "content_policy_violation"))
+        with pytest.raises(ContentRefused):
+            await client.generate("kite")
         service.on_submit.append(lost())  # and not taken: sent again after its window
         assert (await client.generate("kite")).task_id == "task_3"
         service.on_submit.extend([lost()] * 4)
@@ -175,3 +184,29 @@ async def test_a_bug_in_a_submission_whose_caller_left_gives_its_permit_back(ser
         held.answer(KeyError("a bug"))
         assert (await client.generate("the permit is there")).task_id == "task_1"
         assert client.unclaimed() == ("mine",)  # nobody knows: find() tells
+
+
+async def test_a_listener_may_be_added_before_the_client_is_opened_and_after() -> None:
+    seen: dict[str, list[Event]] = {"settings": [], "before": [], "after": []}
+    async with Sandbox(pictures=False, service_time_s=0.02) as sandbox:
+        client = ToAPIs(KEY, base_url=sandbox.base_url, settings=fast(on_event=seen["settings"].append))
+        client.add_listener(seen["before"].append)
+        async with client:
+            await client.balance()
+            client.add_listener(seen["after"].append)
+            await client.generate("kite")
+    assert seen["settings"] == seen["before"]
+    assert seen["after"] == seen["before"][1:]
+    assert isinstance(seen["before"][0], RequestDone)
+    with pytest.raises(ValueError, match="must be callable"):
+        ToAPIs(KEY).add_listener(5)  # type: ignore[arg-type]
+
+
+async def test_a_file_that_can_not_be_had_is_told(tmp_path: Path, events: list[Event]) -> None:
+    async with served(on_event=events.append) as (sandbox, client):
+        sandbox.faults.script("submit", Fault.FILES_EXPIRE)
+        generation = await client.generate("kite")
+        with pytest.raises(LinkExpired):
+            await generation.save(tmp_path)
+    (failed,) = [event for event in events if isinstance(event, FileFailed)]
+    assert (failed.task_id, failed.reason, failed.attempts) == (generation.task_id, "LinkExpired", 1)

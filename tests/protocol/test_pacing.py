@@ -422,3 +422,13 @@ def test_another_bucket_is_taken_up_without_a_gift() -> None:
     assert bucket.statistics(100.0).level == 49
     bucket.retune(100.0, 5, 0.5)
     assert bucket.statistics(100.0).level == 4
+
+
+def test_asking_for_statistics_changes_nothing_so_that_another_thread_may_ask() -> None:
+    bucket = TokenBucket(10, 1.0, 0.0, most_unanswered=100)
+    for _ in range(6):
+        bucket.take(0.0)
+        bucket.answered(0.0, 0.1)
+    before = {name: value for name, value in vars(bucket).items() if name != "on_more"}
+    assert bucket.statistics(3.0).level == pytest.approx(7.0)
+    assert {name: value for name, value in vars(bucket).items() if name != "on_more"} == before

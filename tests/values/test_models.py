@@ -94,6 +94,9 @@ VALUES: tuple[Any, ...] = (
     events.SubmitLost(1.5, "b1", "time-out"),
     events.Throttled(1.5, "query", 1.0),
     events.CreditsShort(1.5, "key", Decimal(9), Decimal("1.5"), 7),
+    events.SubmitFailed(1.5, "b1", "RateLimited", "rate_limit_exceeded"),
+    events.TaskWatched(1.5, "t1", "b1", "image"),
+    events.FileFailed(1.5, "t1", "b1", "LinkExpired", 1, 0.5),
     events.FileSaved(1.5, "t1", "b1", "out/a.png", 10, 1),
 )
 

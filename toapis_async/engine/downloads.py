@@ -17,7 +17,7 @@ from toapis_async.engine.limiter import Gate, Permits, Priority
 from toapis_async.engine.part import Part, Unfit
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
-from toapis_async.events import FileSaved
+from toapis_async.events import FileFailed, FileSaved
 from toapis_async.protocol.links import LINK_LIFE, answered_at, decode_data, is_data
 from toapis_async.protocol.naming import file_stem, plain_stem
 from toapis_async.protocol.refusals import error_of
@@ -133,6 +133,7 @@ class Downloads:
         self._settings = settings
         self._rng = rng
         self._emit = emit
+        self._loop = asyncio.get_running_loop()
         self._turns = Gate(Permits(settings.download_concurrency))
         self.saved = 0
         self.saved_bytes = 0
@@ -188,7 +189,7 @@ class Downloads:
         return _File(link.url, born_at, link.expires_at, known_since, part, limit_name)
 
     async def _fetch(self, ids: tuple[str, str | None], file: _File) -> Path:
-        attempt = 0
+        attempt, started_s = 0, self._loop.time()
         try:
             while True:
                 attempt += 1
@@ -203,8 +204,12 @@ class Downloads:
                 else:
                     self.saved += 1
                     self.saved_bytes += file.part.size_bytes
-                    self._emit(FileSaved, *ids, str(path), file.part.size_bytes, attempt)
+                    took_s = self._loop.time() - started_s
+                    self._emit(FileSaved, *ids, str(path), file.part.size_bytes, attempt, took_s)
                     return path
+        except DownloadFailed as error:
+            self._emit(FileFailed, *ids, type(error).__name__, attempt, self._loop.time() - started_s)
+            raise
         finally:
             if file.part.is_on_disk:
                 await _discard(file.part)

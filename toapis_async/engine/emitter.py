@@ -43,6 +43,10 @@ class Emitter:
             except BaseException:  # a CancelledError, too: nobody cancelled the engine's task
                 logger.exception("Settings.on_event raised for %s", type(event).__name__)
 
+    def add(self, listener: Callable[[Event], None]) -> None:
+        """Give it every event from now on, too."""
+        self._listeners = (*self._listeners, listener)
+
     def public_prompt(self, prompt: str | None) -> str | None:
         """The prompt, or None unless `Settings(events_with_prompts=True)`."""
         return prompt if self._with_prompts else None

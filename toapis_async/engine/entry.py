@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import define, field
 
+from toapis_async.events import TaskEnded
 from toapis_async.protocol.compression import compress, decompress
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import failure_of
@@ -141,6 +142,24 @@ class Entry:
         """Each waiter gets an exception of its own: one shared object would collect everybody's traceback."""
         if self.error is not None:
             raise copy.copy(self.error) from self.error
+
+    def end_event(self, at_s: float) -> TaskEnded:
+        """The event of its end, with what the service said of it."""
+        is_outcome = self.status is not None and self.status.is_final
+        outcome = self.snapshot if is_outcome else None
+        return TaskEnded(
+            at_s,
+            self.task_id,
+            self.client_business_id,
+            self.status if is_outcome else None,
+            at_s - self.since_s,
+            self.polls,
+            reason=None if is_outcome else type(self.error).__name__,
+            code=outcome.error.code if outcome is not None and outcome.error is not None else None,
+            created_at=outcome.created_at if outcome is not None else None,
+            completed_at=outcome.completed_at if outcome is not None else None,
+            usage=outcome.usage if outcome is not None else None,
+        )
 
     def notify(self) -> None:
         """Wake those who wait for a change and, at the end, for the end."""

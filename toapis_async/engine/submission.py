@@ -30,6 +30,7 @@ from toapis_async.errors import (
 )
 from toapis_async.events import (
     SubmitAgain,
+    SubmitFailed,
     SubmitInDoubt,
     SubmitLost,
     SubmitQueued,
@@ -114,7 +115,7 @@ class Submission:
         parts, request = self._parts, self._request
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
-        parts.emit(SubmitQueued, self._business_id, request.model, parts.emit.public_prompt(request.prompt))
+        self._emit_queued()
         await parts.permits.acquire(self._priority)
         try:
             await self._reserve()
@@ -136,6 +137,12 @@ class Submission:
             else:
                 self._end_without_task(error)
             raise
+
+    def _emit_queued(self) -> None:
+        request, emit = self._request, self._parts.emit
+        prompt = emit.public_prompt(request.prompt)
+        kind, images = request.kind, images_of(self._body)
+        emit(SubmitQueued, self._business_id, request.model, prompt, kind=kind, images=images)
 
     def _in_doubt(self, cause: ToAPIsError) -> SubmitUncertain:
         """It may have been accepted: from here on nobody knows, until it is settled."""
@@ -380,6 +387,9 @@ class Submission:
         it was not."""
         parts, business_id = self._parts, self._business_id
         parts.permits.give_back()
+        if not isinstance(error, SubmitUncertain):  # of which `SubmitLost` was told
+            code = error.code if isinstance(error, ServiceError) else None
+            parts.emit(SubmitFailed, business_id, type(error).__name__, code)
         if not self._is_reserved:  # what is reserved under its id belongs to another submission
             return
         certain = isinstance(error, ServiceError if self._doubt else (ToAPIsError, asyncio.CancelledError))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 from toapis_async.engine.early_events import EarlyEvents
 from toapis_async.engine.entry import Entry
 from toapis_async.errors import SessionClosed, TaskOverdue
-from toapis_async.events import TaskEnded, TaskPolled
+from toapis_async.events import TaskPolled, TaskWatched
 from toapis_async.models import WebhookOutcome
 from toapis_async.protocol.lifecycle import failure_of, may_become
 from toapis_async.task import TaskStatus
@@ -121,6 +121,7 @@ class Tasks:
         )
         self._watched += 1
         self._index(entry)
+        self._emit(TaskWatched, task_id, client_business_id, endpoint.kind)
         if snapshot is not None:
             self.saw(entry, snapshot, body)
         self._claim_early_event(entry)
@@ -312,8 +313,7 @@ class Tasks:
         if on_end is not None:
             on_end(entry)
         entry.notify()
-        age_s, reason = self._loop.time() - entry.since_s, None if status else type(error).__name__
-        self._emit(TaskEnded, entry.task_id, entry.client_business_id, status, age_s, entry.polls, reason)
+        self._emit(entry.end_event)
 
     # -------------------------------------------------------------------------------------- events
 

@@ -160,9 +160,10 @@ class TokenBucket:
         self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
 
     def statistics(self, now_s: float) -> PacingStatistics:
-        self._refill(now_s)
+        """Changes nothing: another thread may ask, and a refill by two at once would count the time twice."""
+        level, _ = self._refilled(now_s)
         return PacingStatistics(
-            level=self._level,
+            level=level,
             capacity=self.capacity,
             refill_per_s=self.refill_per_s,
             unanswered=self._unanswered,
@@ -173,8 +174,12 @@ class TokenBucket:
         )
 
     def _refill(self, now_s: float) -> None:
+        self._level, self._pace = self._refilled(now_s)
+        self._at_s = now_s
+
+    def _refilled(self, now_s: float) -> tuple[float, float]:
+        """What the level and the pace are by now."""
         # A clock set back must not be paid in tokens, nor the pause after a 429.
         gone_s = max(now_s - max(self._at_s, self._empty_until_s), 0.0)
-        self._at_s = now_s
-        self._level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._unanswered)
-        self._pace = min(self._pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)
+        level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._unanswered)
+        return level, min(self._pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)
