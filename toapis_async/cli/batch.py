@@ -9,13 +9,15 @@ from collections import Counter
 from pathlib import PurePath
 from typing import TYPE_CHECKING, Any, Final
 
+from rich import filesize
+
 from toapis_async.cli.batch_view import BatchProgress, batch_view
-from toapis_async.cli.checks import checked
 from toapis_async.cli.dry_run import dry_run
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, in_cli_terms
 from toapis_async.cli.page import make_page
 from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.progress import refreshing
+from toapis_async.cli.prompts import checked
 from toapis_async.cli.results import FOLDERS, NAME, Results
 from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
@@ -227,7 +229,7 @@ class _Run:
     def _new_files(self, name: str) -> list[str]:
         """One of the folders and what came into it; nothing when it is not there."""
         folder, new = self.folder / name, self._saved_files[name]
-        size = f"  ({count(new, 'new file')}, {self._saved_bytes[name] / 1e6:,.1f} MB)" if new else ""
+        size = f"  ({count(new, 'new file')}, {filesize.decimal(self._saved_bytes[name])})" if new else ""
         return [f"{folder}{size}"] if folder.is_dir() else []
 
     def _why_stopped(self) -> list[str]:

@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 from attrs import define, field
 
 from toapis_async.batch.rows import RowReader
-from toapis_async.cli.checks import checked
 from toapis_async.cli.output import ALL_DONE
 from toapis_async.cli.prices import checked_prices
+from toapis_async.cli.prompts import checked
 from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.session import settings_of
 from toapis_async.cli.table import aligned, cut

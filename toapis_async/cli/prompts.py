@@ -29,11 +29,13 @@ from toapis_async.cli.output import CliError, in_cli_terms
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
 from toapis_async.protocol.lenient import shorten
+from toapis_async.protocol.wording import count
 from toapis_async.request import LINK_LISTS, ImageRequest, VideoRequest, map_links
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Mapping
 
+    from toapis_async.cli.output import Output
     from toapis_async.request import Kind, Request
 
 
@@ -130,6 +132,20 @@ class PromptFile:
             hint = ' (a name with blanks is written ["my kite.png"])' if self.format == "csv" else ""
             return f"{missing[0]}, nor is it an http(s) URL{hint}", None
         return None, read.request
+
+
+async def checked(out: Output, prompts: PromptFile) -> Checked:
+    """What a file holds; raises `CliError` when there is nothing in it that may be sent."""
+    found = await prompts.check()
+    for line in found.problems:
+        out.error(f"line {line.number}: {line.problem}")
+    if found.bad > len(found.problems):
+        out.error(f"… and {found.bad - len(found.problems):,} more")
+    if found.bad:
+        raise CliError(f"{found.bad:,} of {count(found.rows, 'row')} can't be right; nothing was sent")
+    if not found.rows:
+        raise CliError("there is no prompt in the input")
+    return found
 
 
 @contextmanager
