@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from contextlib import closing
 from datetime import UTC, date, datetime, time
+from importlib import import_module
 from typing import Any
 from uuid import UUID
 
@@ -11,6 +12,7 @@ import pytest
 
 from toapis_async.batch.cells import plain_fields, plain_value, size_of_time
 from toapis_async.batch.rows import Row, RowReader
+from toapis_async.batch.source import rows_of_frame
 from toapis_async.errors import InvalidRequest
 from toapis_async.request import ImageRequest
 
@@ -138,3 +140,24 @@ async def test_a_batch_reads_rows_as_data_frames_hold_them() -> None:
 async def test_a_key_column_of_the_users_own_matches_in_any_letter_case_too() -> None:
     [row] = await read_rows({"ID": Scalar(3), "prompt": "a kite"}, key="id")
     assert (row.key, row.error) == ("3", None)
+
+
+async def test_a_data_frame_may_hold_lists_numbers_and_objects_as_text() -> None:
+    frame = import_module("pandas").DataFrame(
+        {
+            "Prompt": ["a lamp", "a boat"],
+            "Reference images": ["https://a.de/1.png; https://a.de/2.png", None],
+            "N": ["2", "1.0"],
+            "metadata": [' {"a": 1}', "no JSON"],
+        }
+    )
+    lamp, boat = await read_rows(*rows_of_frame(frame))
+    assert lamp.request == ImageRequest(
+        "a lamp", reference_images=["https://a.de/1.png", "https://a.de/2.png"], n=2, metadata={"a": 1}
+    )
+    assert "metadata must be a mapping" in str(boat.error)
+
+
+async def test_rows_of_python_keep_their_types_strict() -> None:
+    [row] = await read_rows({"prompt": "a lamp", "n": "2"})
+    assert "n must be a whole number" in str(row.error)

@@ -6,6 +6,9 @@ import asyncio
 from collections.abc import AsyncIterator, Iterator, Mapping
 from typing import TYPE_CHECKING, Any, cast
 
+from toapis_async.batch.cells import column_name, value_of_text
+from toapis_async.request import ROW_FIELDS
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
 
@@ -21,7 +24,7 @@ class _Frame:
         return len(self._frame)
 
     def __iter__(self) -> Iterator[Mapping[str, Any]]:
-        return iter(self._rows())
+        return ({name: _value(name, cell) for name, cell in row.items()} for row in self._rows())
 
 
 def rows_of_frame(source: Any) -> Any:
@@ -39,6 +42,16 @@ def rows_of_frame(source: Any) -> Any:
     if hasattr(source, "to_batches") and hasattr(source, "column_names"):  # PyArrow
         return _Frame(source, lambda: (row for batch in source.to_batches() for row in batch.to_pylist()))
     return source
+
+
+def _value(name: str, cell: Any) -> Any:
+    """A cell whose text means a number, a list or an object, as that; all else as it is, for the request to judge."""
+    if not isinstance(cell, str):
+        return cell
+    try:
+        return value_of_text(column_name(name, ROW_FIELDS), cell.strip())
+    except (ValueError, RecursionError):
+        return cell
 
 
 async def next_of(rows: AsyncIterator[Any] | Iterator[Any]) -> object:

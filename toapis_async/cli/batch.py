@@ -31,7 +31,7 @@ from toapis_async.report.pictures import THUMBS
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
     from toapis_async.batch.batch import Batch
@@ -84,9 +84,13 @@ class _Rows:
     def __init__(self, prompts: PromptFile, total: int) -> None:
         self._prompts = prompts
         self._total = total
+        self.kept: dict[int, Mapping[str, Any]] = {}  #: columns of rows that are on their way, by their index
 
     def __iter__(self) -> Iterator[Any]:
-        return self._prompts.rows()
+        for index, line in enumerate(self._prompts.checked_lines()):
+            if line.kept:
+                self.kept[index] = line.kept
+            yield line.row
 
     def __len__(self) -> int:
         return self._total
@@ -112,6 +116,7 @@ class _Run:
         self._client: ToAPIs | None = None
         self._progress: BatchProgress | None = None
         self._balances: list[str] = []
+        self._kept: dict[int, Mapping[str, Any]] = {}
 
     @property
     def failed(self) -> bool:
@@ -123,8 +128,10 @@ class _Run:
         client, out, caps = session.client, session.out, self._caps
         session.watch = self._note_event
         await self._query_balance(client, "before")
+        rows = _Rows(prompts, self.total)
+        self._kept = rows.kept
         async with client.batch(
-            _Rows(prompts, self.total),
+            rows,
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
             run=self._name,
             retry_failed=self._retry_failed,
@@ -155,7 +162,7 @@ class _Run:
     def _note(self, item: BatchItem, session: Session, results: Results) -> None:
         assert self._batch is not None
         out = session.out
-        out.record(results.add(item))
+        out.record(results.add(item, self._kept.pop(item.index, None)))
         session.pending.settled(item.task_id, item.client_business_id)
         self._summary.note(item)
         if self._progress is not None:
@@ -184,7 +191,7 @@ class _Run:
                 self._note(await anext(self._batch), session, results)
             left = session.pending.sent(self._batch.running())
             for item in left:
-                session.out.record(results.add_running(item, _running_message(item)))
+                session.out.record(results.add_running(item, _running_message(item), self._kept.get(item.index)))
                 session.pending.settled(item.task_id, item.client_business_id)
             if left:
                 session.out.warn(_left_message(left))

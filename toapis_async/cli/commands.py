@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Generator
     from decimal import Decimal
 
+    from toapis_async.cli.formats import Format
     from toapis_async.request import Kind
 
 
@@ -38,6 +39,11 @@ def _members(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> 
     return members or None
 
 
+def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tuple[str, ...]:
+    return tuple(name for value in values for part in value.split(",") if (name := part.strip()))
+
+
+_NAMES: Any = {"multiple": True, "metavar": "NAME,…", "callback": _names}
 _MEMBERS: Any = {"multiple": True, "metavar": "KEY=JSON", "callback": _members}
 _FOLDER = click.Path(file_okay=False, path_type=Path)
 
@@ -148,9 +154,16 @@ def generate(
 @click.option(
     "--format",
     "format_",
-    type=click.Choice(["jsonl", "txt", "csv"]),
-    help="What FILE holds.  [default: by its name, else by its first line]",
+    type=click.Choice(["jsonl", "txt", "csv", "xlsx", "parquet"]),
+    help="What FILE holds.  [default: by its name, else by how it begins]",
 )
+@click.option(
+    "--prompt-template",
+    metavar="TEXT",
+    help='Makes prompts of columns: "a {colour} {noun}".',
+)
+@click.option("--ignore-columns", **_NAMES, help="Leave these columns out, such as notes of your own. Repeatable.")
+@click.option("--keep-columns", **_NAMES, help="Keep these columns in results.jsonl, beside each row. Repeatable.")
 @click.option("--retry-failed", is_flag=True, help="Send rows that failed again, under new ids; they cost again.")
 @click.option(
     "--attempts",
@@ -175,7 +188,10 @@ def batch(
     *,
     file: str,
     out: Path,
-    format_: str | None,
+    format_: Format | None,
+    prompt_template: str | None,
+    ignore_columns: tuple[str, ...],
+    keep_columns: tuple[str, ...],
     budget_credits: Decimal | None,
     max_images: int | None,
     prices: dict[str, Decimal],
@@ -187,21 +203,23 @@ def batch(
       .jsonl  rows of request fields, or prompts in quotes:
               {"key": "kite", "prompt": "a red kite", "size": "16:9", "n": 2}
               {"kind": "video", "model": "kling-v3", "prompt": "a red kite", "duration": 5}
-      .csv    the same fields as columns, with a header; empty cells are left to the service
+      .csv    the same fields as columns, with a header; commas, semicolons or tabs between them
+      .xlsx   the same, of the first sheet; .parquet, too
       .txt    one prompt a line
 
-    Under other names and from stdin, the first line decides: JSON (an object or a text), or two and more columns of
-    CSV, prompt among them; else each line is a prompt. What begins with [ is refused unless --format is given: a JSON
-    array must become lines first (jq -c '.[]' FILE).
+    Under other names and from stdin, the beginning decides: JSON (an object or a text), or two and more columns, prompt
+    among them; else each line is a prompt. What begins with [ is refused unless --format is given: a JSON array must
+    become lines first (jq -c '.[]' FILE).
 
-    References (reference_images: a list) are http(s) URLs or files beside FILE. The optional `key` names what is
-    made. All rows are checked before any is sent.
+    References (reference_images: a list, in a cell with ; or | between them) are http(s) URLs or files beside FILE.
+    Empty cells are left to the service. The optional `key` names what is made. All rows are checked before any is sent.
 
     \b
       toapis batch docs/examples/prompts.jsonl --out out --sandbox
       toapis batch docs/examples/videos.jsonl --out v --sandbox
       toapis batch prompts.csv --out out --dry-run --price 2 --price gpt-image-2-vip/4k=9
       toapis batch prompts.csv --out out --budget-credits 500 --price 2 --price gpt-image-2-vip/4k=9
+      toapis batch shop.xlsx --out out --prompt-template "a {colour} {noun}" --keep-columns sku
       cut -f2 table.tsv | toapis batch - --out out --format txt
 
     Writes OUT/images/KEY.png (KEY-1.png … for several), OUT/videos/KEY.mp4, OUT/index.html to look at, and
@@ -216,12 +234,17 @@ def batch(
     is refused. Earlier passes of a run count in its budget; rows that do not fit are not sent.
     """
     with reported(output := options.output()):
+        from toapis_async.batch.template import PromptTemplate
         from toapis_async.cli.batch import batch as body
+        from toapis_async.cli.columns import Columns
         from toapis_async.cli.prompts import opened
+
+        template = None if prompt_template is None else PromptTemplate.of(prompt_template)
+        columns = Columns(ignore_columns, keep_columns, template)
 
         if file == "-" and sys.stdin.isatty():
             output.note("reading prompts, one a line; end with Ctrl-D")
-        with opened(file, format_) as prompts:
+        with opened(file, format_, columns) as prompts:
             caps = Caps(budget_credits, max_images, prices)
             run(output, body(options, output, prompts, out, how=BatchOptions(**how), caps=caps))
 

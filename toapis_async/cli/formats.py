@@ -4,44 +4,90 @@ refused, since every line taken for a prompt by mistake is paid for."""
 from __future__ import annotations
 
 import csv
-import difflib
 import json
 import shlex
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Final, Literal, cast
+from typing import IO, TYPE_CHECKING, Final, Literal
 
-from toapis_async.batch.rows import KEY_COLUMN
+from toapis_async.cli.columns import Columns
 from toapis_async.cli.output import CliError
-from toapis_async.protocol.lenient import shorten
-from toapis_async.request import ROW_FIELDS
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-Format = Literal["jsonl", "txt", "csv"]
-COLUMNS: Final = (KEY_COLUMN, *ROW_FIELDS)
-_BY_SUFFIX: Final[dict[str, Format]] = {".jsonl": "jsonl", ".ndjson": "jsonl", ".txt": "txt", ".csv": "csv"}
-_SEPARATORS: Final = {"\t": "tabs", ";": "semicolons"}
+    from toapis_async.batch.sheets import SheetFormat
+Format = Literal["jsonl", "txt", "csv", "xlsx", "parquet"]
+SEPARATORS: Final = {",": "commas", ";": "semicolons", "\t": "tabs"}
+_BY_SUFFIX: Final[dict[str, Format]] = {
+    ".jsonl": "jsonl",
+    ".ndjson": "jsonl",
+    ".txt": "txt",
+    ".csv": "csv",
+    ".tsv": "csv",
+    ".tab": "csv",
+    ".xlsx": "xlsx",
+    ".xlsm": "xlsx",
+    ".parquet": "parquet",
+}
+_SHEET_FORMATS: Final[dict[str, SheetFormat]] = {"xlsx": "xlsx", "parquet": "parquet"}
+_SHEETS: Final[dict[bytes, SheetFormat]] = {b"PK\x03\x04": "xlsx", b"PAR1": "parquet"}
+"""By what such files begin with."""
+_MARKS: Final = {b"\xff\xfe\0\0": "UTF-32", b"\0\0\xfe\xff": "UTF-32", b"\xff\xfe": "UTF-16", b"\xfe\xff": "UTF-16"}
+"""Encodings by their byte order mark; UTF-8 has none, or its own."""
+_OTHER_SHEETS: Final = frozenset({".xls", ".xlsb", ".ods", ".numbers"})
 _LOOKED_AT_BYTES: Final = 1_024
 
 
-def format_of(path: Path, given: str | None, source: str) -> Format:
-    """The format of the file at `path`, which the user calls `source` (`-` for stdin)."""
-    name = "the input" if source == "-" else source
+def sheet_format(path: Path, given: Format | None, source: str) -> SheetFormat | None:
+    """Which sheet the file at `path` is, as stated, else by how it begins; None for text."""
+    if given is not None:
+        return _SHEET_FORMATS.get(given)
     with path.open("rb") as file:
-        if b"\0" in file.read(_LOOKED_AT_BYTES):
-            raise CliError(f"{name} is no text in UTF-8 but a binary file (or UTF-16)")
+        head = file.read(4)
+    if Path(source).suffix.lower() in _OTHER_SHEETS:
+        raise CliError(f"{source} is a sheet of a kind that is not read: save it as .xlsx or .csv")
+    return _SHEETS.get(head)
+
+
+def encoding_of(path: Path, name: str) -> str:
+    """The encoding of a text by its mark: UTF-8 or UTF-16. Raises `CliError` for what is no text."""
+    with path.open("rb") as file:
+        head = file.read(_LOOKED_AT_BYTES)
+    found = next((encoding for mark, encoding in _MARKS.items() if head.startswith(mark)), "UTF-8")
+    if found == "UTF-32" or (found == "UTF-8" and b"\0" in head):
+        raise CliError(f"{name} is no text in UTF-8 (or UTF-16 with its mark) but a binary file: save it as UTF-8")
+    return found
+
+
+def text_format(path: Path, given: Format | None, source: str, columns: Columns) -> tuple[Format, str]:
+    """The format of the text at `path`, which the user calls `source` (`-` for stdin), and what separates its
+    columns."""
+    name = "the input" if source == "-" else source
     with opened_text(path) as file:
-        first = next((text.strip() for _, text, _ in texts(file) if text.strip()), "")
+        lines = (text.strip("\r\n ") for _, text, _ in texts(file) if text.strip())
+        first = next(lines, "")
+        header = next(lines, "") if first.lower().startswith("sep=") else first
     suffix = Path(source).suffix.lower()
-    stated = cast("Format | None", given) or _BY_SUFFIX.get(suffix)
-    if stated in {None, "csv"}:
-        _refuse_separators(first, name)
-    found = stated or _sniffed(first)
+    stated = given or _BY_SUFFIX.get(suffix)
+    if stated == "txt" and given is None and _is_header(header, "\t", columns):
+        stated = "csv"  # as Excel saves "Unicode text"
+    found = stated if stated in {"jsonl", "txt", "csv"} else _sniffed(header, columns)
     literal = given is not None or suffix == ".txt"  # whoever says text means it: `[cinematic] a kite` is a prompt
     if not literal and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
         raise CliError(_not_row_by_row(first, source, name))
-    return found
+    if found == "txt" and columns != Columns():
+        raise CliError(f"{name} is plain text, a prompt a line: there are no columns to use (--format csv?)")
+    return found, separator_of(header, columns) if found == "csv" else ","
+
+
+def separator_of(header: str, columns: Columns) -> str:
+    """What separates the columns of a header: that under which most of them are known, else most in number."""
+
+    def fit(mark: str) -> tuple[int, int]:
+        cells = _cells(header, mark)
+        return sum(columns.is_known(cell) for cell in cells), len(cells)
+
+    return max(SEPARATORS, key=fit)
 
 
 def opened_text(path: Path) -> IO[str]:
@@ -63,19 +109,6 @@ def texts(file: IO[str]) -> Iterator[tuple[int, str, str | None]]:
             yield number, text, None
 
 
-def unknown_column(name: str) -> str:
-    """The problem of a name that is no column of a row, with the nearest that is."""
-    near = difflib.get_close_matches(name.lower(), COLUMNS, n=1, cutoff=0.5)
-    hint = f"did you mean {near[0]!r}?" if near else f"known are {', '.join(COLUMNS)}"
-    return f"unknown field {shorten(name, 40)!r}: {hint} (`extra`, an object, sends any field unchecked)"
-
-
-def _refuse_separators(first: str, name: str) -> None:
-    for mark, word in _SEPARATORS.items():
-        if _is_header(first, mark):
-            raise CliError(f"the columns of {name} are separated by {word}: use commas")
-
-
 def _is_json(first: str, suffix: str) -> bool:
     """Whether lines that are no JSON one by one seem to be JSON together."""
     return first == "{" or (suffix == ".json" and first != "")
@@ -87,9 +120,9 @@ def _not_row_by_row(first: str, source: str, name: str) -> str:
     return f"{name} {what}: make it one row a line (jq -c {program}{file}), or --format txt takes each line as a prompt"
 
 
-def _sniffed(first: str) -> Format:
+def _sniffed(first: str, columns: Columns) -> Format:
     """JSON lines if the first line is an object or a text in JSON, CSV if it is a header; else plain lines."""
-    if _is_header(first, ","):
+    if any(_is_header(first, mark, columns) for mark in SEPARATORS):
         return "csv"
     try:
         return "jsonl" if isinstance(json.loads(first), dict | str) else "txt"
@@ -97,10 +130,14 @@ def _sniffed(first: str) -> Format:
         return "txt"
 
 
-def _is_header(line: str, mark: str) -> bool:
-    """Whether a line is two or more columns that are known (in whatever case), the prompt among them."""
+def _is_header(line: str, mark: str, columns: Columns) -> bool:
+    """Whether a line is two or more columns that are known (in whatever case), and what makes prompts is among them."""
+    cells = _cells(line, mark)
+    return len(cells) > 1 and columns.header_problem(cells) is None
+
+
+def _cells(line: str, mark: str) -> list[str]:
     try:
-        cells = [cell.strip().lower() for cell in next(csv.reader([line], delimiter=mark), list[str]())]
+        return [cell.strip() for cell in next(csv.reader([line], delimiter=mark), list[str]())]
     except csv.Error:
-        return False
-    return len(cells) > 1 and "prompt" in cells and all(not cell or cell in COLUMNS for cell in cells)
+        return []

@@ -7,9 +7,9 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from toapis_async.cli.lines import reference
 from toapis_async.cli.output import ALL_DONE, CliError
 from toapis_async.cli.progress import refreshing, task_view
-from toapis_async.cli.prompts import reference
 from toapis_async.cli.results import generation_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.protocol.budget import images_of

@@ -1,4 +1,4 @@
-"""Prompt files: JSON lines, plain lines or CSV, read as a stream, as often as needed.
+"""Prompt files: JSON lines, plain lines, CSV and sheets, read as a stream, as often as needed.
 
 A row is what `client.batch` takes: a mapping of request fields (with an optional `key`), or a prompt. Reference images
 may be local files; they are looked for beside the prompt file.
@@ -7,54 +7,38 @@ may be local files; they are looked for beside the prompt file.
 from __future__ import annotations
 
 import asyncio
-import csv
-import errno
-import json
-import re
 import shutil
 import sys
 import tempfile
 from collections import Counter
-from contextlib import closing, contextmanager, nullcontext
+from contextlib import ExitStack, closing, contextmanager, nullcontext
 from functools import partial
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, Final, cast
+from typing import TYPE_CHECKING, Any, Final
 
-from attrs import field, fields, frozen
+from attrs import field, frozen
 
-from toapis_async.batch.cells import column_name, is_nameless, plain_fields
-from toapis_async.batch.rows import KEY_COLUMN, RowReader
-from toapis_async.cli.formats import COLUMNS, Format, format_of, opened_text, texts, unknown_column
+from toapis_async.batch.rows import RowReader
+from toapis_async.cli.columns import Columns
+from toapis_async.cli.formats import SEPARATORS, encoding_of, opened_text, sheet_format, text_format
+from toapis_async.cli.lines import MOST_NAME_CHARACTERS, Line, is_file, json_lines, plain_lines, with_files
 from toapis_async.cli.output import CliError, in_cli_terms
+from toapis_async.cli.tables import Table, csv_rows, spool_sheet, spooled_rows
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.budget import PriceClass
 from toapis_async.protocol.lenient import shorten
 from toapis_async.protocol.wording import count
-from toapis_async.request import LINK_LISTS, ImageRequest, VideoRequest, map_links
+from toapis_async.request import map_links
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Generator, Iterator, Mapping
 
+    from toapis_async.cli.formats import Format
     from toapis_async.cli.output import Output
     from toapis_async.request import Kind, Request
 
 
 MOST_SHOWN: Final = 50
-_OBJECTS: Final = ("metadata", "extra", "tools")
-_FIELDS: Final = (*fields(ImageRequest), *fields(VideoRequest))
-_NUMBERS: Final = {a.name for a in _FIELDS if str(a.type) == "int | None"}
-_FLAGS: Final = {a.name for a in _FIELDS if str(a.type).startswith("bool |")}
-_WHOLE: Final = re.compile(r"([0-9]{1,18})(?:\.0*)?")  #: also as data frames write it: 1.0
-MOST_NAME_CHARACTERS: Final = 100  #: of a file, in messages
-
-
-@frozen
-class Line:
-    """One row and the number of its (first) line, or what is wrong with it."""
-
-    number: int
-    row: Any = None
-    problem: str | None = None
 
 
 @frozen
@@ -72,27 +56,46 @@ class Checked:
 class PromptFile:
     """A prompt file that can be read more than once."""
 
-    path: Path
+    path: Path  #: as it is read: of a sheet, its cells
     format: Format
-    folder: Path = field()
-    """Where local reference images are looked for."""
+    folder: Path  #: where local reference images are looked for
+    columns: Columns = field(factory=Columns)
+    separator: str = ","
+    notes: tuple[str, ...] = ()  #: what the user should know of how it is read
+
+    @property
+    def noun(self) -> str:
+        """What the number of a row counts."""
+        return "row" if self.is_sheet else "line"
+
+    @property
+    def is_sheet(self) -> bool:
+        return self.format in {"xlsx", "parquet"}
 
     def lines(self) -> Iterator[Line]:
         """Every row, in order; blank lines are none."""
         with opened_text(self.path) as file:
-            if self.format == "csv":
-                parsed = _csv_lines(file, self.folder)
+            if self.format == "jsonl":
+                parsed = json_lines(file, self.columns)
+            elif self.format == "txt":
+                parsed = plain_lines(file)
             else:
-                parsed = _json_lines(file) if self.format == "jsonl" else _plain_lines(file)
+                table = Table(self.columns, partial(is_file, self.folder), self.separator)
+                rows = spooled_rows(file) if self.is_sheet else csv_rows(file, self.separator)
+                parsed = table.lines(rows, self.noun)
             for line in parsed:
-                yield line if line.problem else _with_files(line, self.folder)
+                yield line if line.problem else with_files(line, self.folder)
 
-    def rows(self) -> Iterator[Any]:
+    def checked_lines(self) -> Iterator[Line]:
         """The rows of a file that was checked."""
         for line in self.lines():
             if line.problem:
-                raise InvalidRequest(f"line {line.number}: {line.problem}; the file was changed meanwhile")
-            yield line.row
+                raise InvalidRequest(f"{self.noun} {line.number}: {line.problem}; the file was changed meanwhile")
+            yield line
+
+    def rows(self) -> Iterator[Any]:
+        """The same as a batch takes them."""
+        return (line.row for line in self.checked_lines())
 
     async def check(self) -> Checked:
         """Make a request of every row, send none, and collect what is wrong."""
@@ -129,16 +132,19 @@ class PromptFile:
 
         map_links(read.request.as_named(), note)
         if missing:
-            hint = ' (a name with blanks is written ["my kite.png"])' if self.format == "csv" else ""
+            has_cells = self.format not in {"jsonl", "txt"}
+            hint = ' (a name with blanks is written ["my kite.png"])' if has_cells else ""
             return f"{missing[0]}, nor is it an http(s) URL{hint}", None
         return None, read.request
 
 
 async def checked(out: Output, prompts: PromptFile) -> Checked:
     """What a file holds; raises `CliError` when there is nothing in it that may be sent."""
+    for note in prompts.notes:
+        out.note(note)
     found = await prompts.check()
     for line in found.problems:
-        out.error(f"line {line.number}: {line.problem}")
+        out.error(f"{prompts.noun} {line.number}: {line.problem}")
     if found.bad > len(found.problems):
         out.error(f"… and {found.bad - len(found.problems):,} more")
     if found.bad:
@@ -149,17 +155,42 @@ async def checked(out: Output, prompts: PromptFile) -> Checked:
 
 
 @contextmanager
-def opened(source: str, given_format: str | None = None) -> Generator[PromptFile]:
-    """The prompt file at a path, or `-` for stdin. What can be read only once (a pipe) is spooled."""
-    path = Path(source)
-    if source != "-" and path.is_file():
-        yield PromptFile(path, format_of(path, given_format, source), path.parent)
-        return
-    with tempfile.TemporaryDirectory(prefix="toapis-prompts-") as folder:
-        copy = Path(folder) / "prompts"
-        with copy.open("wb") as spool, nullcontext(sys.stdin.buffer) if source == "-" else path.open("rb") as pipe:
-            shutil.copyfileobj(pipe, spool)
-        yield PromptFile(copy, format_of(copy, given_format, source), Path())
+def opened(source: str, given: Format | None = None, columns: Columns | None = None) -> Generator[PromptFile]:
+    """The prompt file at a path, or `-` for stdin. What can be read only once (a pipe), or is no text in UTF-8, is
+    spooled. Raises `CliError` and `InvalidRequest` for what can't be read, or would be misread."""
+    path, name, columns = Path(source), "the input" if source == "-" else source, columns or Columns()
+    with ExitStack() as stack:
+        spools = Path(stack.enter_context(tempfile.TemporaryDirectory(prefix="toapis-prompts-")))
+        folder = path.parent
+        if source == "-" or not path.is_file():
+            path, folder = _spooled(source, spools / "prompts"), Path()
+        if (sheet := sheet_format(path, given, source)) is not None:
+            note = spool_sheet(path, sheet, name, spools / "cells")
+            yield PromptFile(spools / "cells", sheet, folder, columns, notes=(note,) if note else ())
+            return
+        encoding = encoding_of(path, name)
+        if encoding != "UTF-8":
+            path = _transcoded(path, encoding, name, spools / "text")
+        format_, separator = text_format(path, given, source, columns)
+        told = [f"{SEPARATORS[separator]} between columns"] if separator != "," else []
+        told += [encoding] if encoding != "UTF-8" else []
+        notes = (f"{name} is read with {', '.join(told)}",) if told else ()
+        yield PromptFile(path, format_, folder, columns, separator, notes)
+
+
+def _spooled(source: str, spool: Path) -> Path:
+    with spool.open("wb") as copy, nullcontext(sys.stdin.buffer) if source == "-" else open(source, "rb") as pipe:
+        shutil.copyfileobj(pipe, copy)
+    return spool
+
+
+def _transcoded(path: Path, encoding: str, name: str, spool: Path) -> Path:
+    try:
+        with path.open(encoding=encoding, newline="") as text, spool.open("w", encoding="utf-8", newline="") as copy:
+            shutil.copyfileobj(text, copy)
+    except UnicodeError as error:
+        raise CliError(f"{name} begins as {encoding}, but is none: {error}; save it as UTF-8") from None
+    return spool
 
 
 def prompt_from_stdin() -> str:
@@ -171,171 +202,3 @@ def prompt_from_stdin() -> str:
     if not prompt:
         raise CliError("there is no prompt on standard input")
     return prompt
-
-
-def _plain_lines(file: IO[str]) -> Iterator[Line]:
-    for number, text, problem in texts(file):
-        if text.strip():
-            yield Line(number, text.strip(), problem)
-
-
-def _json_lines(file: IO[str]) -> Iterator[Line]:
-    for number, text, problem in texts(file):
-        if text.strip():
-            yield Line(number, problem=problem) if problem else _json_line(number, text)
-
-
-def _json_line(number: int, text: str) -> Line:
-    try:
-        row = json.loads(text)
-    except json.JSONDecodeError as error:
-        return Line(number, problem=f"not JSON: {error.msg} in column {error.colno}")
-    except (ValueError, RecursionError) as error:
-        return Line(number, problem=f"not JSON: {error}")
-    if isinstance(row, str):
-        return Line(number, row)
-    if not isinstance(row, dict):
-        return Line(number, problem='a row is {"prompt": "…", …} or a prompt in quotes')
-    try:
-        row_fields = plain_fields(cast("dict[str, Any]", row), COLUMNS)
-    except InvalidRequest as error:
-        return Line(number, problem=str(error))
-    unknown = next((name for name in row_fields if name not in COLUMNS), None)
-    return Line(number, row_fields) if unknown is None else Line(number, problem=unknown_column(unknown))
-
-
-def _csv_lines(file: IO[str], folder: Path) -> Iterator[Line]:
-    """Rows by the names in the header. `strict`, or an unclosed quote would swallow the rest of the file.
-
-    Raises `CliError` for a bad header: no row is right or wrong under it.
-    """
-    undecodable: list[str] = []
-
-    def decoded() -> Iterator[str]:
-        for _, text, problem in texts(file):
-            if problem:
-                undecodable.append(problem)
-            yield text
-
-    reader = csv.reader(decoded(), strict=True)
-    header: list[str] | None = None
-    while True:
-        number, cells, problem = reader.line_num + 1, list[str](), None
-        try:
-            cells = next(reader)
-        except StopIteration:
-            return
-        except csv.Error as error:
-            problem = f"not CSV: {error}"
-        if undecodable:
-            problem = undecodable[0]
-            undecodable.clear()
-        if not problem and not any(cell.strip() for cell in cells):
-            continue
-        if header is None:
-            header = [column_name(cell.strip(), COLUMNS) for cell in cells]
-            if problem := problem or _header_problem(header):
-                raise CliError(f"line {number}: {problem}")
-        else:
-            yield Line(number, problem=problem) if problem else _csv_line(number, header, cells, folder)
-
-
-def _header_problem(header: list[str]) -> str | None:
-    for place, name in enumerate(header):
-        if name not in COLUMNS and not is_nameless(name):
-            return f"the header: {unknown_column(name)}"
-        if name in header[:place] and not is_nameless(name):
-            return f"the header has {name!r} twice"
-    return None if "prompt" in header else "the header has no column 'prompt'"
-
-
-def _csv_line(number: int, header: list[str], cells: list[str], folder: Path) -> Line:
-    row: dict[str, Any] = {}
-    for place, cell in enumerate(map(str.strip, cells)):
-        name = header[place] if place < len(header) else None
-        if not cell or cell == "NaN" or (cell == "nan" and name not in {KEY_COLUMN, "prompt"}):  # NaN: as pandas has it
-            continue
-        if name is None:
-            problem = f"{len(cells)} cells under {len(header)} columns: put text with commas in quotes"
-            return Line(number, problem=problem)
-        if is_nameless(name):
-            problem = f"column {place + 1} has no name in the header, but holds {shorten(cell, 40)!r} here"
-            return Line(number, problem=f"{problem}: name the column, or remove it")
-        try:
-            row[name] = _value(name, cell, folder)
-        except (ValueError, RecursionError) as error:
-            return Line(number, problem=f"column {name} is not JSON: {error}")
-    return Line(number, row)
-
-
-def _value(name: str, cell: str, folder: Path) -> Any:
-    if name in _NUMBERS and (number := _WHOLE.fullmatch(cell)):
-        return int(number[1])
-    if name in _FLAGS and cell.lower() in {"true", "false"}:
-        return cell.lower() == "true"
-    if name in _OBJECTS or (name in LINK_LISTS and cell.startswith("[")):
-        return json.loads(cell)
-    if name in LINK_LISTS:
-        return [cell] if _is_file(folder / cell) else cell.split()
-    return cell
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):
-        return False
-
-
-def _with_files(line: Line, folder: Path) -> Line:
-    """The line with the names of local reference images made into paths, which must stay inside the prompt file's
-    folder: a prompt file from elsewhere shall not send pictures from all over the disk."""
-    row = line.row
-    if isinstance(row, str):
-        return line
-    try:
-        return Line(line.number, map_links(row, partial(_file_inside, folder)))
-    except InvalidRequest as error:
-        return Line(line.number, problem=str(error))
-
-
-def _file_inside(folder: Path, where: str, text: Any) -> Any:
-    try:
-        return _inside(reference(text, folder), folder)
-    except InvalidRequest as error:
-        raise InvalidRequest(f"{where.partition('[')[0]}: {error}") from None
-
-
-def _inside(found: Any, folder: Path) -> Any:
-    if isinstance(found, Path) and not found.resolve().is_relative_to(folder.resolve()):
-        outside = shorten(str(found), MOST_NAME_CHARACTERS)
-        raise InvalidRequest(f"{outside} is outside the prompt file's folder: copy it there")
-    return found
-
-
-def reference(text: Any, folder: Path) -> Any:
-    """A reference image as the user wrote it: a URL, and what is no text, unchanged; else the `Path` of a file.
-
-    Raises `InvalidRequest` for a text that can't be the name of a file.
-    """
-    if not isinstance(text, str) or "://" in text or text.startswith("data:"):
-        return text
-    name, path = repr(shorten(text, MOST_NAME_CHARACTERS)), folder / text
-    try:
-        if text.startswith("~") and not path.is_file():
-            path = Path(text).expanduser()
-        path.stat()
-    except (FileNotFoundError, NotADirectoryError):
-        pass  # `check` names it
-    except RuntimeError:
-        raise InvalidRequest(f"there is no file {name}, nor such a home folder") from None
-    except OSError as error:  # links that lead in a circle, a folder that may not be read, too long a name
-        if error.errno == errno.ENAMETOOLONG:
-            raise InvalidRequest(
-                f"{name} is too long for the name of a file ({len(text):,} characters); base64 is not accepted: "
-                "give the name of the file"
-            ) from None
-        raise InvalidRequest(f"can't use the file {name}: {error.strerror}") from None
-    except ValueError:
-        raise InvalidRequest(f"{name} is no name of a file: a character of it can't be in one") from None
-    return path

@@ -17,7 +17,7 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from toapis_async.cli.output import CliError, error_record
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
+    from collections.abc import Generator, Mapping
     from datetime import datetime
     from pathlib import Path
 
@@ -75,19 +75,21 @@ class Results:
         """Whether there is a row, and so a file that stays."""
         return bool(self._offsets)
 
-    def add(self, item: BatchItem) -> dict[str, Any]:
-        """Append a row that has ended; returns it."""
-        return self._append(item, error_record(item.error) if item.error else None)
+    def add(self, item: BatchItem, columns: Mapping[str, Any] | None = None) -> dict[str, Any]:
+        """Append a row that has ended, with the columns that are kept of it; returns it."""
+        return self._append(item, error_record(item.error) if item.error else None, columns)
 
-    def add_running(self, item: BatchItem, message: str) -> dict[str, Any]:
+    def add_running(self, item: BatchItem, message: str, columns: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Append a row that was left before its end; returns it."""
-        return self._append(item, {"type": "StillRunning", "code": "", "message": message})
+        return self._append(item, {"type": "StillRunning", "code": "", "message": message}, columns)
 
-    def _append(self, item: BatchItem, error: dict[str, Any] | None) -> dict[str, Any]:
+    def _append(
+        self, item: BatchItem, error: dict[str, Any] | None, columns: Mapping[str, Any] | None
+    ) -> dict[str, Any]:
         if self._file is None:  # not before: until the first row, an earlier run's results stay
             self._part.unlink(missing_ok=True)  # of a process that was killed while it put its rows in order
             self._file = self._path.open("w+b")
-        row = self._row(item, error)
+        row = self._row(item, error) | ({"columns": dict(columns)} if columns else {})
         missing = item.index + 1 - len(self._offsets)
         if missing > 0:
             self._offsets.extend([_NOT_YET] * missing)
