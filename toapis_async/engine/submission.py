@@ -70,6 +70,14 @@ class State(enum.Enum):
     REFUSED = enum.auto()  #: certainly not accepted; the latest error says whether it may be tried again
 
 
+def priority_of(budget: Budget | None, *, is_sent_again: bool = False) -> Priority:
+    """A single submission goes before the rows of batches, which have a `budget`; for a turn of the bucket, what is
+    sent again goes before what is new of its kind."""
+    if budget is not None:
+        return Priority.ROW_AGAIN if is_sent_again else Priority.ROW
+    return Priority.URGENT if is_sent_again else Priority.ORDINARY
+
+
 class Submission:
     """One request on its way to being a task. It holds a permit from `run` on, until its task does or nothing may come
     of it.
@@ -116,7 +124,7 @@ class Submission:
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
         self._emit_queued()
-        await parts.permits.acquire(self._priority)
+        await parts.permits.acquire(priority_of(self._budget))
         try:
             await self._reserve()
             while True:
@@ -165,11 +173,7 @@ class Submission:
 
     @property
     def _priority(self) -> Priority:
-        """A single submission goes before the rows of batches, and what is sent again before what is new."""
-        is_sent_again = self._posts > 0 or self._doubt is not None
-        if self._budget is not None:  # a batch's row
-            return Priority.ROW_AGAIN if is_sent_again else Priority.ROW
-        return Priority.URGENT if is_sent_again else Priority.ORDINARY
+        return priority_of(self._budget, is_sent_again=self._posts > 0 or self._doubt is not None)
 
     def intended_earlier(self) -> None:
         """An earlier process wrote the intent and perhaps sent it: it begins in doubt."""
