@@ -7,6 +7,7 @@ import random
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
+import hypothesis
 import pytest
 
 from tests.engine.kit import FakeService
@@ -15,6 +16,15 @@ if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
 
     from toapis_async.events import Event
+
+hypothesis.settings.register_profile(
+    "the same wherever it runs",
+    derandomize=True,
+    deadline=None,
+    database=None,
+    suppress_health_check=[hypothesis.HealthCheck.too_slow],  # a busy machine is no fault of a test's
+)
+hypothesis.settings.load_profile("the same wherever it runs")
 
 
 @pytest.fixture

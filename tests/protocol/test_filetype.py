@@ -204,7 +204,7 @@ def test_a_label_counts_where_the_bytes_tell_nothing(label: str, head: bytes, ex
     assert (kind.extension if kind else None) == extension
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(content=st.binary(max_size=100))
 def test_any_bytes_are_a_known_format_or_none(content: bytes) -> None:
     kind = sniff(content)

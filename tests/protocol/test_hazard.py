@@ -43,7 +43,7 @@ def test_an_age_falls_into_the_bin_that_holds_it(age_s: float) -> None:
     assert edges[place] <= age_s < edges[place + 1]
 
 
-@settings(max_examples=50, derandomize=True, deadline=None)
+@settings(max_examples=50)
 @given(spans=st.lists(st.tuples(ages, ages), min_size=1, max_size=20))
 def test_the_seconds_watched_in_each_bin_are_those_of_the_spans(spans: list[tuple[float, float]]) -> None:
     hazard = Hazard(1.0)

@@ -64,7 +64,7 @@ def test_a_link_goes_out_in_the_spelling_it_came_in(target: str, expected: str) 
     assert target_of(f"https://files.example{target}") == expected
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(target=st.text(st.characters(exclude_categories=["Cs"]), max_size=40))
 def test_any_target_can_stand_in_a_request_and_is_settled_after_once(target: str) -> None:
     spelled = target_of(f"https://files.example/{target}")

@@ -89,7 +89,7 @@ def test_an_altered_name_bears_a_hash_of_its_key(key: str, stem: str) -> None:
     assert file_stem(key) == f"{stem}~{digest(key)}"
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(key=nasty)
 def test_no_key_escapes_its_folder_or_names_a_device(key: str) -> None:
     stem = file_stem(key)
@@ -105,7 +105,7 @@ def test_no_key_escapes_its_folder_or_names_a_device(key: str) -> None:
     assert not re.search(r"-\d+$", stem)  # the name of another key's second image
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(first=nasty, second=nasty)
 def test_two_keys_never_meet_in_one_file(first: str, second: str) -> None:
     if first != second and not (HASHED.search(first) or HASHED.search(second)):
@@ -155,7 +155,7 @@ def test_the_key_of_a_row_without_one(occurrence: int, expected: str) -> None:
     assert row_key("A red kite", "0a1b2c3d", occurrence) == expected
 
 
-@settings(derandomize=True, max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(prompt=st.one_of(nasty, st.text(max_size=60)), occurrence=st.integers(1, 1_000))
 def test_a_made_key_is_a_file_name_as_it_is(prompt: str, occurrence: int) -> None:
     key = row_key(prompt, digest(prompt), occurrence)

@@ -146,7 +146,7 @@ def steps(*names: str) -> st.SearchStrategy[list[Step]]:
 
 
 @pytest.mark.parametrize(("capacity", "per_s"), BUCKETS)
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(steps=steps(*_PLAIN))
 def test_the_service_never_refuses_whatever_the_order_of_events(
     capacity: float, per_s: float, steps: list[Step]
@@ -175,7 +175,7 @@ def test_under_steady_load_the_service_never_refuses_and_its_rate_is_used(
 
 
 @pytest.mark.parametrize(("capacity", "per_s"), BUCKETS)
-@settings(derandomize=True, max_examples=40, deadline=None)
+@settings(max_examples=40)
 @given(before=steps(*_PLAIN, "throttle"), pause_s=st.floats(0, 10), after=steps(*_PLAIN))
 def test_after_a_429_nothing_is_granted_in_the_pause_and_no_burst_after_it(
     capacity: float, per_s: float, before: list[Step], pause_s: float, after: list[Step]
@@ -192,7 +192,7 @@ def test_after_a_429_nothing_is_granted_in_the_pause_and_no_burst_after_it(
         assert granted - given_back <= max(world.real_s - empty_since_s, 0) * per_s + TOLERANCE
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     bucket=st.sampled_from(BUCKETS), most=st.integers(1, 40), steps=steps(*_PLAIN, "throttle"), seconds=st.floats(0, 30)
 )
@@ -398,7 +398,7 @@ def test_what_the_service_counted_lowers_the_level_and_never_raises_it() -> None
     assert bucket.statistics(0.0).level == 5
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(bucket=st.sampled_from(BUCKETS), steps=steps("take_all", "hear", "advance", "drain"))
 def test_headers_bring_a_drained_bucket_to_light(bucket: tuple[float, float], steps: list[Step]) -> None:
     world = World(*bucket)

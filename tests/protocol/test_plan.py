@@ -63,7 +63,7 @@ def test_a_poll_that_would_miss_by_a_moment_is_not_made_before() -> None:
     assert at_s <= mode_s + 2 * steep.step_s
 
 
-@settings(max_examples=40, derandomize=True, deadline=None)
+@settings(max_examples=40)
 @given(
     rates=st.lists(st.floats(1e-6, 3.0), min_size=BINS, max_size=BINS),
     price_s=st.floats(0.01, 100.0),
@@ -85,7 +85,7 @@ def test_the_grid_is_as_fine_as_reaches_to_where_hardly_a_task_is_left() -> None
     assert curve(1e-9).step_s == INTERVAL_S
 
 
-@settings(max_examples=50, derandomize=True, deadline=None)
+@settings(max_examples=50)
 @given(low_s=st.floats(0, 500), first_s=st.floats(0, 2_000), second_s=st.floats(0, 2_000))
 def test_the_cumulative_hazard_of_a_constant_rate_is_exact_within_and_beyond_the_grid(
     low_s: float, first_s: float, second_s: float

@@ -69,7 +69,7 @@ def test_other_currencies_are_none_of_ours() -> None:
     assert len(page("m", row("1"), currency=None).prices) == 1
 
 
-@settings(derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(data=json_values, rows=json_values)
 def test_whatever_comes_is_read_or_unreadable(data: object, rows: object) -> None:
     for body in ({"data": data}, {"data": [{"id": "m", "prices": rows}]}, {"data": [{"id": "m", "prices": [rows]}]}):

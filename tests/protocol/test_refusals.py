@@ -159,7 +159,7 @@ def test_an_error_nested_without_end_is_still_an_error() -> None:
     assert len(decode_error(answer(nested(), 500)).message) <= 300
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(status=st.integers(300, 599), value=json_values, about_task=st.booleans())
 def test_arbitrary_json_is_an_error_with_a_short_printable_message(
     status: int, value: object, about_task: bool
@@ -172,7 +172,7 @@ def test_arbitrary_json_is_an_error_with_a_short_printable_message(
     assert len(error.code) <= 100
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(status=st.integers(300, 599), body=st.binary(max_size=400))
 def test_arbitrary_bytes_are_an_error_with_a_short_printable_message(status: int, body: bytes) -> None:
     error = decode_error(Answer(status, {}, body))
@@ -180,7 +180,7 @@ def test_arbitrary_bytes_are_an_error_with_a_short_printable_message(status: int
     assert error.message.isprintable()
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(text=st.text(max_size=400), limit=st.integers(1, 100))
 def test_shortened_text_is_printable_folded_and_within_its_limit(text: str, limit: int) -> None:
     short = shorten(text, limit)

@@ -152,7 +152,7 @@ def test_a_date_without_a_zone_is_not_in_the_zone_of_this_machine(monkeypatch: p
         time.tzset()
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(
     value=st.one_of(st.text(max_size=40), st.from_regex(r"[A-Z][a-z]{2}, \d{1,2} [A-Z][a-z]{2} \d{1,5} [\d:]{0,9}.*")),
     now_s=st.floats(0, 1e10),
@@ -162,7 +162,7 @@ def test_any_header_is_a_wait_within_bounds_or_none(value: str, now_s: float) ->
     assert wait_s is None or 0 <= wait_s <= 60
 
 
-@settings(derandomize=True, max_examples=200, deadline=None)
+@settings(max_examples=200)
 @given(
     failures=st.integers(1, 10_000),
     base_s=st.floats(1e-3, 10),

@@ -76,7 +76,7 @@ def population(schedule: Schedule[Task], count: int, rng: random.Random, median_
     return [Task(forecast, since_s=at, ends_s=at + rng.lognormvariate(math.log(median_s), 0.5)) for at in starts]
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000), count=st.integers(1, 60), scarcity=st.sampled_from([0.0, 0.1, 1.0]))
 def test_no_poll_is_too_soon_and_no_task_is_forgotten(seed: int, count: int, scarcity: float) -> None:
     rng, schedule = random.Random(seed), schedule_with(seed=seed)
@@ -88,7 +88,7 @@ def test_no_poll_is_too_soon_and_no_task_is_forgotten(seed: int, count: int, sca
         assert task.polls[-1] >= task.ends_s
 
 
-@settings(max_examples=25, derandomize=True, deadline=None)
+@settings(max_examples=25)
 @given(seed=st.integers(0, 10_000))
 def test_no_task_is_starved_while_the_bucket_allows(seed: int) -> None:
     rng, schedule = random.Random(seed), schedule_with(seed=seed)

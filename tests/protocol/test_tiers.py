@@ -55,7 +55,7 @@ def test_a_documented_figure_shows_its_tier_and_no_other_does(
     assert bucket_of_limit(category, limit) == expected
 
 
-@settings(derandomize=True, max_examples=100)
+@settings(max_examples=100)
 @given(category=st.sampled_from(["submit", "query"]), limit=st.floats(allow_nan=False, allow_infinity=False))
 def test_any_finite_figure_shows_a_documented_bucket_or_none(category: Category, limit: float) -> None:
     shown = bucket_of_limit(category, limit)

@@ -132,7 +132,7 @@ def test_what_is_no_json_object_is_unreadable(decode: Callable[[Answer], object]
     assert caught.value.place == "$"
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(decode=st.sampled_from(DECODERS), value=json_values)
 def test_arbitrary_json_decodes_or_is_refused(decode: Callable[[Answer], object], value: object) -> None:
     outcome: object

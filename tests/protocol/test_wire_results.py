@@ -220,7 +220,7 @@ def test_two_polls_must_agree() -> None:
     assert is_confirmed(done.claimed_status, decode_task(answer(status="success", url=LINK)))
 
 
-@settings(derandomize=True, max_examples=200)
+@settings(max_examples=200)
 @given(
     word=st.sampled_from([*CLAIMS, "completed", "failed", ""]),
     members=st.dictionaries(

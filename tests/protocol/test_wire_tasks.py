@@ -474,7 +474,7 @@ def _check_unreadable(error: UnreadableAnswer) -> None:
     assert len(error.text) <= 300
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(body=json_objects, asked=st.sampled_from([None, "asked"]))
 def test_an_arbitrary_object_decodes_or_is_unreadable(body: dict[str, Any], asked: str | None) -> None:
     try:
@@ -489,7 +489,7 @@ def test_an_arbitrary_object_decodes_or_is_unreadable(body: dict[str, Any], aske
     assert copy.deepcopy(snapshot) == snapshot
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(body=st.one_of(st.binary(max_size=60), json_values.map(lambda value: json.dumps(value).encode())))
 def test_arbitrary_bytes_decode_or_are_unreadable(body: bytes) -> None:
     try:

@@ -300,7 +300,7 @@ def test_given_are_the_fields_that_were_given() -> None:
     }
 
 
-@settings(derandomize=True, max_examples=80, deadline=None)
+@settings(max_examples=80)
 @given(
     fields=st.fixed_dictionaries(
         {"prompt": st.text(min_size=1, max_size=50).filter(str.strip)},

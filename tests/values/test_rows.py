@@ -252,7 +252,7 @@ async def test_a_key_that_is_the_made_up_name_of_another_gets_a_file_of_its_own(
     assert len({row.stem.casefold() for row in rows}) == 5
 
 
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(max_examples=100)
 @given(keys=st.lists(st.text(st.sampled_from("aAß/~-2. "), min_size=1, max_size=4), unique=True, max_size=12))
 async def test_no_two_rows_share_a_file(keys: list[str]) -> None:
     rows = await read(*({"prompt": "a", "key": key} for key in keys))
