@@ -28,6 +28,14 @@ class Priority(enum.IntEnum):
     ROW = 3
 
 
+def priority_of(*, is_row: bool, is_sent_again: bool = False) -> Priority:
+    """Of a submission: a single one goes before the rows of batches, and for a turn of the bucket, what is sent again
+    before what is new of its kind."""
+    if is_row:
+        return Priority.ROW_AGAIN if is_sent_again else Priority.ROW
+    return Priority.URGENT if is_sent_again else Priority.ORDINARY
+
+
 class Source(Protocol):
     """What a gate hands out."""
 

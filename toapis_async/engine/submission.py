@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Final
 
 from toapis_async.engine.journal.records import End
 from toapis_async.engine.journal.resume import end_of
-from toapis_async.engine.limiter import Priority
+from toapis_async.engine.limiter import Priority, priority_of
 from toapis_async.errors import (
     JournalError,
     ServiceError,
@@ -70,14 +70,6 @@ class State(enum.Enum):
     REFUSED = enum.auto()  #: certainly not accepted; the latest error says whether it may be tried again
 
 
-def priority_of(budget: Budget | None, *, is_sent_again: bool = False) -> Priority:
-    """A single submission goes before the rows of batches, which have a `budget`; for a turn of the bucket, what is
-    sent again goes before what is new of its kind."""
-    if budget is not None:
-        return Priority.ROW_AGAIN if is_sent_again else Priority.ROW
-    return Priority.URGENT if is_sent_again else Priority.ORDINARY
-
-
 class Submission:
     """One request on its way to being a task. It holds a permit from `run` on, until its task does or nothing may come
     of it.
@@ -124,7 +116,7 @@ class Submission:
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
         self._emit_queued()
-        await parts.permits.acquire(priority_of(self._budget))
+        await parts.permits.acquire(priority_of(is_row=self._budget is not None))
         try:
             await self._reserve()
             while True:
@@ -173,7 +165,7 @@ class Submission:
 
     @property
     def _priority(self) -> Priority:
-        return priority_of(self._budget, is_sent_again=self._posts > 0 or self._doubt is not None)
+        return priority_of(is_row=self._budget is not None, is_sent_again=self._posts > 0 or self._doubt is not None)
 
     def intended_earlier(self) -> None:
         """An earlier process wrote the intent and perhaps sent it: it begins in doubt."""

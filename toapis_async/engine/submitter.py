@@ -23,8 +23,8 @@ from toapis_async.engine.journal.resume import (
     decide,
     snapshot_of,
 )
-from toapis_async.engine.limiter import Priority
-from toapis_async.engine.submission import Submission, priority_of
+from toapis_async.engine.limiter import Priority, priority_of
+from toapis_async.engine.submission import Submission
 from toapis_async.errors import InvalidRequest, SessionClosed, ToAPIsError
 from toapis_async.protocol.endpoints import ENDPOINTS
 
@@ -97,7 +97,7 @@ class Submitter:
         if isinstance(verdict, Changed):
             raise verdict.error
         if verdict is not None and not isinstance(verdict, Send | LookUp):
-            return self.take_up(verdict, priority_of(budget))
+            return self.take_up(verdict, priority_of(is_row=budget is not None))
         submission = Submission(self._parts, request, client_business_id, intent=intent, budget=budget)
         if isinstance(verdict, LookUp):
             submission.intended_earlier()
