@@ -212,6 +212,15 @@ class CreditsShort:
     rows_left: int
 
 
+@frozen
+class JournalTakenOver:
+    """Processes that shared the journal are gone, and their unfinished or unsaved submissions are this client's:
+    `client.recovered()` lists them, too."""
+
+    at_s: float
+    submissions: int  #: how many
+
+
 Event: TypeAlias = (
     RequestDone
     | SubmitQueued
@@ -230,4 +239,5 @@ Event: TypeAlias = (
     | FileSaved
     | FileFailed
     | CreditsShort
+    | JournalTakenOver
 )

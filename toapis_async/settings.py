@@ -295,10 +295,16 @@ class Settings:
 class Journal:
     """Where submissions are written down before they are sent, so that a later process can take up what this one left.
 
+    `path` is a file, which one process at a time may use; or with `per_process`, or when it exists as a folder, a
+    folder in which any number of processes of one machine share a journal. Each has its own submissions in it; those of
+    a process that is gone are taken over by one that starts, or within a minute by one that runs.
+
     On a local disk: file locks on network disks can't be relied on.
     """
 
     path: Path = field(converter=Path)
+    per_process: bool = field(default=False, kw_only=True)
+    """Whether `path` is a folder, made if missing, for several processes."""
     same_account: bool = field(default=False, kw_only=True)
     """Accept a journal written with another key: this very account's, which was rotated since."""
 

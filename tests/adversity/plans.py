@@ -27,7 +27,7 @@ _JOURNAL = "toapis_async.engine.journal"
 _FILE, _RECORDS, _WRITER = f"{_JOURNAL}.file", f"{_JOURNAL}.records", f"{_JOURNAL}.writer:JournalWriter"
 _PART, _RESULTS = "toapis_async.engine.part:Part", "toapis_async.cli.results:Results"
 POINTS: Final[dict[str, int]] = {
-    f"{_FILE}:_create": 1,
+    f"{_FILE}:create": 1,
     f"{_FILE}:_locked": 1,
     f"{_FILE}:_migrate": 1,
     f"{_FILE}:_bind": 1,

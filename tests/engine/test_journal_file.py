@@ -345,7 +345,7 @@ def test_a_step_that_fails_leaves_the_journal_as_it_was(path: Path, monkeypatch:
     monkeypatch.undo()
     with opened(path) as journal:
         tables = {name for (name,) in journal.connection.execute("SELECT name FROM sqlite_schema WHERE type = 'table'")}
-        assert tables == {"fact", "submission", "file"}
+        assert tables == {"fact", "submission", "file", "run"}
 
 
 # ------------------------------------------------------------------------------------------- statements
@@ -353,13 +353,13 @@ def test_a_step_that_fails_leaves_the_journal_as_it_was(path: Path, monkeypatch:
 
 def test_an_id_that_may_be_paid_for_is_never_begun_again(db: sqlite3.Connection) -> None:
     journal_records.put_intent(db, an_intent(), 1.0)
-    with pytest.raises(sqlite3.IntegrityError, match="b1 was sent already"):
+    with pytest.raises(journal_records.SentAlready, match="b1 was sent already"):
         journal_records.put_intent(db, an_intent(), 2.0)
     journal_records.put_accepted(db, "b1", "task_1", "task_1", 3.0)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(journal_records.SentAlready):
         journal_records.put_intent(db, an_intent(), 4.0)
     journal_records.put_end(db, "b1", End(State.FAILED, "task_1", "{}"), 5.0)
-    with pytest.raises(sqlite3.IntegrityError):
+    with pytest.raises(journal_records.SentAlready):
         journal_records.put_intent(db, an_intent(), 6.0)
     known = journal_records.record_of_id(db, "b1")
     assert known is not None

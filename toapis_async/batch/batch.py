@@ -226,6 +226,7 @@ class Batch:
 
     async def _run(self) -> None:
         """Feed rows in while the task group carries them to their ends."""
+        await self._of_run.claim()
         await self._of_run.count_earlier()
         await self._of_run.make_folders()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as beside:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Final
 import anyio.to_thread
 from attrs import evolve
 
+from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import Intent, State
 from toapis_async.engine.journal.resume import (
     ENDED_BADLY,
@@ -70,6 +71,7 @@ class Run:
         self.budget = options.budget(engine.prices)
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
+        self._is_claimed = False
 
     def begin(self) -> None:
         """Reserve the name: two passes at once would both find that a row was not sent yet."""
@@ -78,9 +80,17 @@ class Run:
         if self.name is not None:
             self._engine.runs.add(self.name)
 
+    async def claim(self) -> None:
+        """The same towards other processes. Raises `JournalLocked` while the run is going on in one of them."""
+        if self.name is not None and self._engine.journal is not None:
+            await self._engine.journal.begin_run(self.name)
+            self._is_claimed = True
+
     def end(self) -> None:
         """Give the name back."""
         self._engine.runs.discard(self.name or "")
+        if self._is_claimed and self.name is not None and self._engine.journal is not None:
+            self._engine.journal.end_run(self.name)
 
     async def make_folders(self) -> None:
         """Make the folders for the files, or raise `InvalidRequest`."""
@@ -193,15 +203,20 @@ class Run:
     async def _take_up_or_submit(self, journal: JournalPort, row: Row, request: Request) -> Entry:
         assert row.identity is not None
         assert row.client_business_id is not None
-        try:
-            verdict = await self._verdict(journal, row, row.identity, request)
-        except ToAPIsError as error:
-            error.concerning(client_business_id=row.client_business_id)
-            raise
-        intent = self._intent(row, request)
-        return await self._engine.submitter.submit(
-            request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
-        )
+        submitter = self._engine.submitter
+        while True:
+            try:
+                verdict = await self._verdict(journal, row, row.identity, request)
+            except ToAPIsError as error:
+                error.concerning(client_business_id=row.client_business_id)
+                raise
+            intent = self._intent(row, request)
+            try:
+                return await submitter.submit(
+                    request, row.client_business_id, intent=intent, verdict=verdict, budget=self.budget
+                )
+            except TakenMeanwhile:
+                await submitter.settled(row.client_business_id)
 
     def _new_id(self, row: Row, given: str | None = None) -> str:
         """A client_business_id that nothing was sent under; it tells of the caller's `given`, if there is one."""

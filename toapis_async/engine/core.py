@@ -15,7 +15,7 @@ from toapis_async.engine.bills import Bills
 from toapis_async.engine.downloads import Downloads
 from toapis_async.engine.emitter import Emitter
 from toapis_async.engine.journal.records import End, State
-from toapis_async.engine.journal.resume import answer_of
+from toapis_async.engine.journal.resume import end_from
 from toapis_async.engine.limiter import Gate, Permits
 from toapis_async.engine.pacer import Pacer
 from toapis_async.engine.parts import Parts, SubmitCounts
@@ -35,7 +35,6 @@ from toapis_async.protocol.budget import Budget, Prices
 from toapis_async.protocol.endpoints import ENDPOINTS
 from toapis_async.protocol.pacing import Bucket, PacingStatistics, TokenBucket
 from toapis_async.protocol.polling.schedule import Schedule
-from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -71,7 +70,8 @@ class ClientStatistics:
     throttled_queries: int
     saved_files: int
     saved_bytes: int
-    recoverable: int  #: plain submissions that the journal held at the start; `recovered()` lists the newest 10,000
+    recoverable: int  #: plain submissions that earlier processes left in the journal, or those that are gone in one
+    #: that processes share; `recovered()` lists the newest 10,000
     submit: PacingStatistics
     query: PacingStatistics
 
@@ -127,6 +127,8 @@ class Engine:
         poller = Poller(port=self.queries, agenda=agenda, tasks=self.tasks, settings=settings, emit=self.emit)
         self._polling = self._loop.create_task(poller.run(), name="toapis-poller")
         self._polling.add_done_callback(self._poller_ended)
+        if recovery is not None:
+            recovery.start(self.emit)
 
     def _parts(self) -> Parts:
         return Parts(
@@ -154,6 +156,8 @@ class Engine:
             for dependent in tuple(self.dependents):
                 await dependent.aclose()
             await self.bills.aclose()
+            if self.recovery is not None:
+                await self.recovery.aclose()
             await self.submitter.aclose()
             self._polling.cancel()
             await asyncio.wait([self._polling])
@@ -171,6 +175,8 @@ class Engine:
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._polling.cancel)
             self._loop.call_soon_threadsafe(self.bills.close)
+            if self.recovery is not None:
+                self._loop.call_soon_threadsafe(self.recovery.stop)
             self._loop.call_soon_threadsafe(self.tasks.close)
         if self.journal is not None:
             self.journal.forget()
@@ -192,10 +198,9 @@ class Engine:
         if business_id is None:
             return
         if snapshot is not None:
-            failed, answer = snapshot.status is TaskStatus.FAILED, answer_of(snapshot)
-            if answer is not None and (failed or snapshot.files):
-                state = State.FAILED if failed else State.COMPLETED
-                self.journal.ended(business_id, End(state, entry.task_id, answer, len(snapshot.files)))
+            end = end_from(snapshot, entry.task_id)
+            if end is not None and (snapshot.files or end.state is State.FAILED):
+                self.journal.ended(business_id, end)
         elif isinstance(entry.error, TaskNotFound) and not entry.has_snapshot:
             watched_s = self._loop.time() - entry.since_s
             if watched_s >= self.settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):

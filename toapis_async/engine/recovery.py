@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
@@ -12,25 +12,36 @@ from toapis_async.engine.entry import Entry
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import snapshot_of
 from toapis_async.errors import JournalError, ToAPIsError, UnreadableAnswer
+from toapis_async.events import JournalTakenOver
+from toapis_async.log import logger
 from toapis_async.protocol.endpoints import ENDPOINTS
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from toapis_async.engine.emitter import Emitter
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.writer import JournalWriter
     from toapis_async.engine.tasks import Tasks
     from toapis_async.protocol.token import Token
 
 
+TAKES_OVER_EVERY_S: Final = 60.0
+"""How often a process looks for others that are gone."""
+
+
 class Recovery:
-    """Their entries, watched from the first call on. The answer of one that is finished is read when it is wanted."""
+    """Their entries, watched from the first call on. The answer of one that is finished is read when it is wanted.
+
+    Beside other processes there are more of them whenever one of those is gone.
+    """
 
     def __init__(self, journal: JournalWriter, records: Sequence[Record], number: int) -> None:
         self._journal = journal
-        self._records = records
-        self._entries: tuple[Entry, ...] | None = None
+        self._records = [*records]  # those that no call has listed yet
+        self._entries: tuple[Entry, ...] = ()
+        self._taking_over: asyncio.Task[None] | None = None
         self.number = number  #: how many there are, the ones beyond the newest 10,000 included
 
     @classmethod
@@ -38,11 +49,41 @@ class Recovery:
         """What is in a journal now. Raises `JournalError`."""
         return cls(journal, *await journal.recoverable())
 
+    def start(self, emit: Emitter) -> None:
+        """From now on take over what processes leave that are gone. To be ended by `aclose`, or by `stop`."""
+        if self._journal.is_shared:
+            self._taking_over = asyncio.get_running_loop().create_task(self._take_over(emit), name="toapis-take-over")
+
+    def stop(self) -> None:
+        """End that, without waiting."""
+        if self._taking_over is not None:
+            self._taking_over.cancel()
+
+    async def aclose(self) -> None:
+        """End that."""
+        self.stop()
+        if self._taking_over is not None:
+            await asyncio.wait([self._taking_over])
+
+    async def _take_over(self, emit: Emitter) -> None:
+        number = self.number
+        while True:
+            if number:
+                emit(JournalTakenOver, number)
+            await asyncio.sleep(TAKES_OVER_EVERY_S)
+            try:
+                records, number = await self._journal.recoverable()
+            except JournalError as error:
+                logger.warning("could not look for processes that are gone: %s", error)
+                number = 0
+                continue
+            self._records += records
+            self.number += number
+
     def entries(self, tasks: Tasks) -> tuple[Entry, ...]:
-        """The same at each call."""
-        if self._entries is None:
-            self._entries = tuple(self._entry(record, tasks) for record in self._records)
-            self._records = ()
+        """The same at each call, and after them what was taken over since."""
+        records, self._records = self._records, []
+        self._entries += tuple(self._entry(record, tasks) for record in records)
         return self._entries
 
     def _entry(self, record: Record, tasks: Tasks) -> Entry:

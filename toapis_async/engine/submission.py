@@ -16,6 +16,7 @@ import enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
+from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import End
 from toapis_async.engine.journal.resume import end_of
 from toapis_async.engine.limiter import Priority, priority_of
@@ -59,7 +60,7 @@ RESUBMISSIONS: Final = 3
 """How often a submission in doubt is sent again, each time after a whole window of look-ups."""
 
 
-class State(enum.Enum):
+class Phase(enum.Enum):
     """How far a submission has got."""
 
     NEW = enum.auto()
@@ -96,7 +97,7 @@ class Submission:
         self._budget = budget
         self._endpoint = endpoint_of(request)
         self._body: JsonObject = {}
-        self.state: State = State.NEW
+        self._phase = Phase.NEW
         self._has_left = False
         self._is_reserved = False
         self._doubt: SubmitUncertain | None = None  # why nobody knows whether a POST was accepted
@@ -110,7 +111,8 @@ class Submission:
     async def run(self) -> Entry:
         """The entry of the task that the service made of the request.
 
-        Raises `SubmitUncertain` when nobody knows whether there is one, and otherwise only when there is none.
+        Raises `SubmitUncertain` when nobody knows whether there is one, `TakenMeanwhile` when another process submits
+        it, and otherwise only when there is none.
         """
         parts, request = self._parts, self._request
         links = await parts.uploads.links_of(request)
@@ -118,6 +120,8 @@ class Submission:
         self._emit_queued()
         await parts.permits.acquire(priority_of(is_row=self._budget is not None))
         try:
+            if self._doubt is not None and parts.journal is not None:
+                await parts.journal.hold(self._business_id)
             await self._reserve()
             while True:
                 if self._doubt is None:
@@ -146,7 +150,7 @@ class Submission:
 
     def _in_doubt(self, cause: ToAPIsError) -> SubmitUncertain:
         """It may have been accepted: from here on nobody knows, until it is settled."""
-        self.state = State.IN_DOUBT
+        self._phase = Phase.IN_DOUBT
         self._parts.emit(SubmitInDoubt, self._business_id, str(cause))
         self._doubt = SubmitUncertain(
             f"nobody knows whether the service accepted this submission ({cause}); "
@@ -161,7 +165,7 @@ class Submission:
     @property
     def _is_intended(self) -> bool:
         """Whether the journal holds it, or may."""
-        return self._intent is not None and self.state is not State.NEW
+        return self._intent is not None and self._phase is not Phase.NEW
 
     @property
     def _priority(self) -> Priority:
@@ -189,9 +193,13 @@ class Submission:
         await gate.acquire(self._priority)
         try:
             self._check_batch()
-            if self._parts.journal is not None and self._intent is not None and self.state is State.NEW:
-                self.state = State.INTENDED  # also when cancelled meanwhile: it may be on disk
-                await self._parts.journal.intend(self._intent)
+            if self._parts.journal is not None and self._intent is not None and self._phase is Phase.NEW:
+                self._phase = Phase.INTENDED  # also when cancelled meanwhile: it may be on disk
+                try:
+                    await self._parts.journal.intend(self._intent)
+                except TakenMeanwhile:
+                    self._phase = Phase.NEW  # what the journal holds is another's
+                    raise
                 gate.check_open()  # the client may have been closed meanwhile, or the batch stopped
                 self._check_batch()
         except BaseException:
@@ -250,7 +258,7 @@ class Submission:
         """One POST."""
         pacer, started_s = self._parts.pacer, self._loop.time()
         self._posts += 1
-        self.state = State.SENT
+        self._phase = Phase.SENT
         self._parts.emit(SubmitSent, self._business_id, self._posts)
         try:
             answer = await self._posted()
@@ -286,7 +294,7 @@ class Submission:
         return transport.post("submit", path, json=self._body, before_send=before_send)
 
     def _refused(self, error: ToAPIsError) -> ToAPIsError:
-        self.state = State.REFUSED
+        self._phase = Phase.REFUSED
         return error
 
     def _accepted(self, answer: Answer) -> Entry | ToAPIsError:
@@ -304,7 +312,7 @@ class Submission:
         """Its task is watched from now on, and holds the permit. The service may answer with a task that is watched
         already, and that holds a permit of its own."""
         parts, request, was_found = self._parts, self._request, body is None
-        self.state = State.ACCEPTED
+        self._phase = Phase.ACCEPTED
         parts.counts.accepted += 1
         parts.counts.adopted += was_found
         if parts.journal is not None and self._is_intended:
@@ -386,10 +394,13 @@ class Submission:
         if not isinstance(error, SubmitUncertain):  # of which `SubmitLost` was told
             code = error.code if isinstance(error, ServiceError) else None
             parts.emit(SubmitFailed, business_id, type(error).__name__, code)
+        certain = isinstance(error, ServiceError if self._doubt else (ToAPIsError, asyncio.CancelledError))
+        is_uncertain = isinstance(error, SubmitUncertain) or not certain
+        if is_uncertain and parts.journal is not None and self._is_intended:
+            parts.journal.left(business_id)
         if not self._is_reserved:  # what is reserved under its id belongs to another submission
             return
-        certain = isinstance(error, ServiceError if self._doubt else (ToAPIsError, asyncio.CancelledError))
-        if isinstance(error, SubmitUncertain) or not certain:
+        if is_uncertain:
             parts.spending.settle(business_id)
             return
         parts.spending.give_back_latest(business_id)

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.engine.entry import Entry
 from toapis_async.engine.fingerprint import fingerprint
+from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import Intent, Record, State
 from toapis_async.engine.journal.resume import (
     Changed,
@@ -66,8 +67,12 @@ class Submitter:
             if request.given_business_id is None:
                 return await self._carry_out(None, request, client_business_id, intent, budget)
             async with self.alone(client_business_id):
-                verdict = await self._verdict(client_business_id, identity.digest)
-                return await self._carry_out(verdict, request, client_business_id, intent, budget)
+                while True:
+                    verdict = await self._verdict(client_business_id, identity.digest)
+                    try:
+                        return await self._carry_out(verdict, request, client_business_id, intent, budget)
+                    except TakenMeanwhile:
+                        await self.settled(client_business_id)
         except ToAPIsError as error:
             if isinstance(error, SessionClosed):
                 error.client_business_ids = (client_business_id,)
@@ -158,11 +163,12 @@ class Submitter:
             mine.set_result(None)
 
     async def settled(self, client_business_id: str) -> bool:
-        """Wait for the POSTs under way for an id; False when there is none."""
+        """Wait for the POSTs under way for an id, here and in other processes; False when there is none."""
         attempts = [attempt for attempt, name in self._parts.attempts.items() if name == client_business_id]
         if attempts:
             await asyncio.wait(attempts)
-        return bool(attempts)
+        journal = self._parts.journal
+        return (journal is not None and await journal.released(client_business_id)) or bool(attempts)
 
     def is_busy_with(self, client_business_id: str) -> bool:
         """Whether somebody submits under this id of the caller's own, or left a POST behind."""

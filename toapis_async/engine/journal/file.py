@@ -8,21 +8,23 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import os
 import re
 import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Final, Self
 
-from toapis_async.engine.journal.records import CHARGED, SELECT
+from toapis_async.engine.journal.locks import LockHeld, create_private, hold
+from toapis_async.engine.journal.records import CHARGED, SAVED, SELECT, State, disown_all, record_of
+from toapis_async.engine.journal.resume import snapshot_of
 from toapis_async.engine.journal.soundness import check_pages, check_values
-from toapis_async.errors import JournalError, JournalLocked
+from toapis_async.errors import JournalError, JournalLocked, UnreadableAnswer
 from toapis_async.protocol.lenient import shorten
 
 if TYPE_CHECKING:
     from collections.abc import Generator
     from pathlib import Path
 
+    from toapis_async.engine.journal.locks import Processes
     from toapis_async.settings import Credentials
 
 APPLICATION_ID: Final = 0x544F4A4C  #: "TOJL"
@@ -63,22 +65,35 @@ MIGRATIONS: Final = (
     CREATE INDEX submission_unclaimed ON submission (id)
         WHERE run IS NULL AND state = 'completed' AND acknowledged_at IS NULL;
     """,
+    f"""
+    ALTER TABLE submission ADD COLUMN owner TEXT;
+    ALTER TABLE submission ADD COLUMN is_submitting INTEGER NOT NULL DEFAULT 0;
+    ALTER TABLE submission ADD COLUMN completed_at REAL;
+    CREATE TABLE run (name TEXT PRIMARY KEY, owner TEXT NOT NULL) WITHOUT ROWID;
+    UPDATE submission SET acknowledged_at = ended_at
+        WHERE run IS NULL AND state = 'completed' AND acknowledged_at IS NULL AND {SAVED};
+    """,  # noqa: S608  (a constant)
 )
 """One script a version, each from the one before; `PRAGMA user_version` tells where a file stands."""
-
-
-_FIRST_LOCKED_BYTE: Final = 0x40000000
-_LOCKED_BYTES: Final = 512
-_DATABASE: Final = b"SQLite format 3\0"
-"""Where sqlite keeps the locks of a database file."""
+_COUNTS_FILES: Final = 3
+"""The version from which on every finished record says how many files it has."""
 
 
 class JournalFile:
-    """An open journal. One process at a time may hold it for writing; readers may look on."""
+    """An open journal, held by this process alone; or in a folder, by several of them, which are its `processes`.
+    Others may read it."""
 
-    def __init__(self, connection: sqlite3.Connection, lock: sqlite3.Connection) -> None:
+    def __init__(
+        self, connection: sqlite3.Connection, lock: sqlite3.Connection, processes: Processes | None = None
+    ) -> None:
         self.connection = connection
         self._lock = lock
+        self.processes = processes
+
+    @property
+    def owner(self) -> str | None:
+        """The name of this process in a journal that others use, too."""
+        return self.processes.name if self.processes is not None else None
 
     @classmethod
     def open(cls, path: Path, credentials: Credentials, *, same_account: bool) -> Self:
@@ -87,26 +102,18 @@ class JournalFile:
         Raises `JournalLocked`, or `JournalError` when it is not ours, damaged, newer than this library, another
         account's or at another address; nothing is changed then.
         """
-        try:
+        with usable(path):
             path = path.resolve()  # one file has one lock, by whatever name it is opened
-            _create(path)
+            create(path)
             lock = _locked(path)
-        except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a link that leads to itself
-            reason = error.strerror if isinstance(error, OSError) else error
-            raise JournalError(f"can't use the journal {path}: {reason}") from error
         try:
-            with explained(path):
-                connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
-                try:
-                    check_ours(connection, path)
-                    check_pages(connection)
-                    connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-                    _migrate(connection)
-                    check_values(connection)
-                    _bind(connection, path, credentials, same_account=same_account)
-                except BaseException:
-                    connection.close()
-                    raise
+            connection = connected(path, credentials, same_account=same_account)
+            try:
+                with explained(path):
+                    disown_all(connection)
+            except BaseException:
+                connection.close()
+                raise
         except BaseException:
             lock.close()
             raise
@@ -118,16 +125,44 @@ class JournalFile:
             self.connection.close()
         finally:
             self._lock.close()
+            if self.processes is not None:
+                self.processes.leave()
 
 
 # ---------------------------------------------------------------------------------------------- opening
 
 
-def _create(path: Path) -> None:
+@contextlib.contextmanager
+def usable(path: Path) -> Generator[None]:
+    """The system's refusals of a path as `JournalError`."""
+    try:
+        yield
+    except (OSError, ValueError, RuntimeError) as error:  # a NUL in the name; a link that leads to itself
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise JournalError(f"can't use the journal {path}: {reason}") from error
+
+
+def connected(path: Path, credentials: Credentials, *, same_account: bool) -> sqlite3.Connection:
+    """A connection to a journal that was checked and brought up to date. Raises `JournalError`."""
+    with explained(path):
+        connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
+        try:
+            check_ours(connection, path)
+            check_pages(connection)
+            connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
+            _migrate(connection)
+            check_values(connection)
+            _bind(connection, path, credentials, same_account=same_account)
+        except BaseException:
+            connection.close()
+            raise
+    return connection
+
+
+def create(path: Path) -> None:
     """Make the file with its owner's permissions only; what sqlite puts beside it gets the same."""
-    for name in (path, lock_path(path)):
-        with contextlib.suppress(FileExistsError):
-            os.close(os.open(name, os.O_CREAT | os.O_EXCL | os.O_RDWR, 0o600))
+    create_private(path)
+    create_private(lock_path(path))
 
 
 def lock_path(path: Path) -> Path:
@@ -136,69 +171,12 @@ def lock_path(path: Path) -> Path:
 
 
 def _locked(path: Path) -> sqlite3.Connection:
-    """Hold the sibling file's write lock for as long as this connection lives, with our pid readable in it.
-
-    sqlite's own locks end with the process however it ends, on every system. Race: between writing the pid and taking
-    the lock again another process may come first; it then holds the lock, and ours is refused.
-    """
+    """The lock of a journal that one process uses at a time. Raises `JournalLocked`, `JournalError`."""
     try:
-        lock = sqlite3.connect(lock_path(path), isolation_level=None, timeout=0, check_same_thread=False)
-    except sqlite3.OperationalError as error:  # another user's, or a folder
-        raise JournalError(f"can't lock the journal {path}: {error}") from error
-    try:
-        lock.execute("PRAGMA synchronous = OFF")
-        lock.execute("BEGIN IMMEDIATE")
-        lock.execute("PRAGMA busy_timeout = 1000")  # for one who is reading the pid just now
-        lock.execute("CREATE TABLE IF NOT EXISTS holder (pid INTEGER)")
-        lock.execute("DELETE FROM holder")
-        lock.execute("INSERT INTO holder VALUES (?)", (os.getpid(),))
-        lock.execute("PRAGMA busy_timeout = 1000")  # one who was refused may be reading whose it is
-        lock.execute("COMMIT")
-        lock.execute("PRAGMA busy_timeout = 0")
-        lock.execute("BEGIN IMMEDIATE")
-    except sqlite3.OperationalError as error:
-        if error.sqlite_errorcode not in {sqlite3.SQLITE_BUSY, sqlite3.SQLITE_LOCKED}:
-            lock.close()
-            raise JournalError(f"can't lock the journal {path}: {error}") from error
-        with contextlib.suppress(sqlite3.Error):
-            pid = lock.execute("SELECT pid FROM holder").fetchone()[0]
-            lock.close()
-            raise JournalLocked(
-                f"process {pid} is using the journal {path}: wait for it to end, or take another journal"
-            ) from None
-        lock.close()
-        raise JournalLocked(f"another process is using the journal {path}") from None
-    except sqlite3.DatabaseError as error:
-        lock.close()
-        if _emptied(lock_path(path)):
-            return _locked(path)
-        raise JournalError(
-            f"{lock_path(path)} is not the lock of a journal ({error}): remove it if no other process is at work"
-        ) from error
-    return lock
-
-
-def _emptied(lock: Path) -> bool:
-    """Empty a lock file that can't be read (zeroes after a power loss), if nobody holds it.
-
-    sqlite locks bytes of this range, also in a file that it can't read afterwards. The file stays the same one, so that
-    a process which opens it meanwhile meets our lock. False for a file that never was a lock, and where files can't be
-    locked so (Windows).
-    """
-    try:
-        import fcntl  # noqa: PLC0415  (not on Windows)
-    except ImportError:
-        return False
-    with lock.open("r+b") as file:
-        try:
-            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, _LOCKED_BYTES, _FIRST_LOCKED_BYTE)
-        except OSError:
-            return False
-        head = file.read(len(_DATABASE))
-        if not head or head not in {_DATABASE, bytes(len(head))}:
-            return False
-        file.truncate(0)
-        return True
+        return hold(lock_path(path))
+    except LockHeld as held:
+        way_out = ": wait for it to end, or take another journal" if held.pid is not None else ""
+        raise JournalLocked(f"{held} is using the journal {path}{way_out}") from None
 
 
 @contextlib.contextmanager
@@ -240,10 +218,44 @@ def _migrate(db: sqlite3.Connection) -> None:
     """Bring the schema up to date, a version at a time, each in one transaction."""
     version: int = db.execute("PRAGMA user_version").fetchone()[0]
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
+        if number == _COUNTS_FILES:
+            _count_files(db)
         db.executescript(
             f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID}; "
             f"PRAGMA user_version = {number}; COMMIT;"
         )
+
+
+def _count_files(db: sqlite3.Connection) -> None:
+    """Say of the records of the first version, which did not, how many files their answers name."""
+    for row in db.execute(f"{SELECT} WHERE state = ? AND images IS NULL", (State.COMPLETED,)).fetchall():
+        record = record_of(db, row)
+        with contextlib.suppress(UnreadableAnswer):
+            values = (len(snapshot_of(record).files), record.number)
+            db.execute("UPDATE submission SET images = ? WHERE id = ?", values)
+
+
+def is_of_account(db: sqlite3.Connection, credentials: Credentials, *, same_account: bool) -> bool:
+    """Whether a journal is bound to this account at this address, or to nobody yet."""
+    facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
+    return (
+        not facts or _mismatch(facts, _binding(credentials, facts.get("salt", "")), same_account=same_account) is None
+    )
+
+
+def _binding(credentials: Credentials, salt: str) -> dict[str, str]:
+    # Of the key no more than this is kept: enough to know it again, and useless to everybody else.
+    account = hashlib.sha256(f"toapis-async {salt} {credentials.api_key}".encode()).hexdigest()[:32]
+    return {"address": credentials.base_url, "salt": salt, "account": account}
+
+
+def _mismatch(facts: dict[str, str], mine: dict[str, str], *, same_account: bool) -> str | None:
+    """In which of its facts a journal is another's; None when it is ours."""
+    if "address" in facts and facts["address"] != mine["address"]:
+        return "address"
+    if "account" in facts and facts["account"] != mine["account"] and not same_account:
+        return "account"
+    return None
 
 
 def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_account: bool) -> None:
@@ -251,19 +263,14 @@ def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_
     facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
     if facts and not db.execute(f"{SELECT} WHERE {CHARGED} LIMIT 1").fetchone():
         facts = {"salt": facts["salt"]} if "salt" in facts else {}  # nothing was accepted: it may be anybody's
-    salt = facts.get("salt") or secrets.token_hex(16)
-    mine = {
-        "address": credentials.base_url,
-        "salt": salt,
-        # Of the key no more than this is kept: enough to know it again, and useless to everybody else.
-        "account": hashlib.sha256(f"toapis-async {salt} {credentials.api_key}".encode()).hexdigest()[:32],
-    }
-    if "address" in facts and facts["address"] != mine["address"]:
+    mine = _binding(credentials, facts.get("salt") or secrets.token_hex(16))
+    mismatch = _mismatch(facts, mine, same_account=same_account)
+    if mismatch == "address":
         raise JournalError(
             f"the journal {path} belongs to {facts.get('address')}, not to {mine['address']}: its tasks are not known "
             "there; use the same address, or another journal"
         )
-    if "account" in facts and facts["account"] != mine["account"] and not same_account:
+    if mismatch is not None:
         raise JournalError(
             f"the journal {path} was written with another API key: if that was this very account's (a rotated key), "
             "say so with --same-account or Journal(path, same_account=True); else take another journal"

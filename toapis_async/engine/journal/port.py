@@ -4,11 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol
 
+from toapis_async.errors import JournalError
+
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
 
     from toapis_async.engine.journal.records import End, Intent, Record
     from toapis_async.task import Billing
+
+
+class TakenMeanwhile(JournalError):
+    """Another process came first with this id: what the journal says of it is to be read again. No caller sees this."""
 
 
 class JournalPort(Protocol):
@@ -19,7 +25,29 @@ class JournalPort(Protocol):
     """
 
     async def intend(self, intent: Intent) -> None:
-        """Returns once the intent is durable. Raises `JournalError`, and then nothing may be sent."""
+        """Returns once the intent is durable. Raises `TakenMeanwhile`, or another `JournalError`, and then nothing may
+        be sent."""
+        ...
+
+    async def hold(self, client_business_id: str) -> None:
+        """Returns once an intent that was left in doubt is this process's to look up. Raises `TakenMeanwhile`."""
+        ...
+
+    def left(self, client_business_id: str) -> None:
+        """Its submission ended in doubt: any process may look it up."""
+        ...
+
+    async def released(self, client_business_id: str) -> bool:
+        """Returns once no other process is submitting it: False at once, or True after a wait. Raises `JournalLocked`
+        when that takes longer than a submission can."""
+        ...
+
+    async def begin_run(self, name: str) -> None:
+        """Returns once the run is this process's. Raises `JournalLocked` while it is going on in another."""
+        ...
+
+    def end_run(self, name: str) -> None:
+        """The run may go on in any process."""
         ...
 
     async def confirm(self, intent: Intent) -> None:

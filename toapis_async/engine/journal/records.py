@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import enum
 import json
-import sqlite3
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, field, frozen
@@ -13,7 +12,8 @@ from toapis_async.protocol.lenient import as_object, json_of
 from toapis_async.protocol.results import body_without_data
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    import sqlite3
+    from collections.abc import Callable, Mapping, Sequence
 
     from toapis_async.protocol.endpoints import Kind
     from toapis_async.task import Billing
@@ -53,6 +53,7 @@ class End:
     task_id: str | None = None
     answer: str | None = None  #: the final answer's body, or the refusal, as JSON
     images: int | None = None  #: how many files the answer names
+    completed_at: float | None = None  #: when the task finished, in Unix seconds by the service's clock
 
 
 @frozen
@@ -93,6 +94,7 @@ SAVED: Final = (
     "(SELECT count(*) FROM file WHERE file.client_business_id = submission.client_business_id)"
     " >= coalesce(nullif(images, 0), 1)"
 )
+LATEST_S: Final = 253_402_300_799  #: the end of the year 9999, the last that `datetime` knows
 MOST_RECOVERED: Final = 10_000
 """Plain submissions that `recovered()` lists; the newest."""
 _PAGE_ROWS: Final = 500
@@ -100,15 +102,22 @@ _LARGE_BYTES: Final = 50_000  #: an answer that is longer may hold files
 _INTENT_COLUMNS: Final = 9
 
 
-def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
-    """A submission is about to be sent; one that certainly was not accepted before may be."""
+class SentAlready(Exception):
+    """Another process came first: this id's intent is in the journal already, or more than that."""
+
+
+def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float, owner: str | None = None) -> None:
+    """A submission is about to be sent by `owner`; one that certainly was not accepted before may be. Raises
+    `SentAlready`: whether it was sent is asked and the intent written in this one statement."""
     written = db.execute(
         "INSERT INTO submission (client_business_id, digest, request, run, place, key, occurrence, stem, kind, state,"
-        " intended_at) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?) ON CONFLICT (client_business_id) DO UPDATE SET"
+        " intended_at, owner, is_submitting) VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, 'intent', ?, ?, 1)"
+        " ON CONFLICT (client_business_id) DO UPDATE SET"
         " digest = excluded.digest, request = excluded.request, run = excluded.run, place = excluded.place,"
         " key = excluded.key, occurrence = excluded.occurrence, kind = excluded.kind,"
-        " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL,"
-        " lost_at = NULL, acknowledged_at = NULL, intended_at = excluded.intended_at"
+        " stem = excluded.stem, state = 'intent', answer = NULL, ended_at = NULL, completed_at = NULL,"
+        " lost_at = NULL, acknowledged_at = NULL, intended_at = excluded.intended_at,"
+        " owner = excluded.owner, is_submitting = 1"
         " WHERE state IN ('withdrawn', 'refused')",
         (
             intent.client_business_id,
@@ -121,10 +130,60 @@ def put_intent(db: sqlite3.Connection, intent: Intent, now_s: float) -> None:
             intent.stem,
             intent.kind,
             now_s,
+            owner,
         ),
     )
     if not written.rowcount:
-        raise sqlite3.IntegrityError(f"{intent.client_business_id} was sent already")
+        raise SentAlready(f"{intent.client_business_id} was sent already")
+
+
+def submitter_of(db: sqlite3.Connection, client_business_id: str) -> str | None:
+    """The process that was last known to be submitting it, and has not said that it left it; it may be gone."""
+    found = db.execute(
+        "SELECT owner FROM submission WHERE client_business_id = ? AND state = 'intent' AND is_submitting",
+        (client_business_id,),
+    ).fetchone()
+    return None if found is None else found[0]
+
+
+def hold_intent(db: sqlite3.Connection, client_business_id: str, owner: str | None) -> bool:
+    """An intent is `owner`'s to look up from now on; False when it is no intent any more."""
+    held = db.execute(
+        "UPDATE submission SET owner = iif(state = 'intent', ?, owner), is_submitting = (state = 'intent')"
+        " WHERE client_business_id = ? RETURNING state",
+        (owner, client_business_id),
+    ).fetchone()
+    return held is None or held[0] == State.INTENT
+
+
+def leave_intent(db: sqlite3.Connection, client_business_id: str, owner: str | None) -> None:
+    """Nobody knows whether it was accepted, and `owner` does no more about it."""
+    db.execute(
+        "UPDATE submission SET is_submitting = 0 WHERE client_business_id = ? AND owner IS ?",
+        (client_business_id, owner),
+    )
+
+
+def disown_all(db: sqlite3.Connection) -> None:
+    """No process that used the journal lives any more."""
+    db.execute("UPDATE submission SET owner = NULL, is_submitting = 0 WHERE owner IS NOT NULL OR is_submitting")
+    db.execute("DELETE FROM run")
+
+
+def run_owner(db: sqlite3.Connection, name: str) -> str | None:
+    """The process in which a run was begun and not ended; it may be gone."""
+    found: tuple[str] | None = db.execute("SELECT owner FROM run WHERE name = ?", (name,)).fetchone()
+    return None if found is None else found[0]
+
+
+def put_run(db: sqlite3.Connection, name: str, owner: str) -> None:
+    """A run is going on in this process."""
+    db.execute("INSERT OR REPLACE INTO run VALUES (?, ?)", (name, owner))
+
+
+def end_run(db: sqlite3.Connection, name: str, owner: str) -> None:
+    """The run may go on in any process."""
+    db.execute("DELETE FROM run WHERE name = ? AND owner = ?", (name, owner))
 
 
 def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, query_id: str, now_s: float) -> None:
@@ -136,15 +195,25 @@ def put_accepted(db: sqlite3.Connection, client_business_id: str, task_id: str, 
     )
 
 
-def put_end(db: sqlite3.Connection, client_business_id: str, end: End, now_s: float) -> None:
-    """It came to an end, or was never taken; only an intent can be withdrawn."""
-    statement = (
-        "UPDATE submission SET state = ?, task_id = ?, answer = ?, images = ?, ended_at = ?"
-        " WHERE client_business_id = ?"
+def put_end(db: sqlite3.Connection, client_business_id: str, end: End, now_s: float, owner: str | None = None) -> None:
+    """It came to an end, or was never taken. Only an intent can be that, and only `owner` knows so of its own: of
+    another's it may just not be to be found yet."""
+    never_taken = end.state in {State.WITHDRAWN, State.REFUSED}
+    db.execute(
+        "UPDATE submission SET state = ?, task_id = ?, answer = ?, images = ?, completed_at = ?, ended_at = ?"
+        " WHERE client_business_id = ? AND (NOT ? OR (state = 'intent' AND owner IS ?))",
+        (
+            end.state.value,
+            end.task_id,
+            end.answer,
+            end.images,
+            end.completed_at,
+            now_s,
+            client_business_id,
+            never_taken,
+            owner,
+        ),
     )
-    only = " AND state = 'intent'" if end.state is State.WITHDRAWN else ""
-    values = (end.state.value, end.task_id, end.answer, end.images, now_s, client_business_id)
-    db.execute(statement + only, values)
 
 
 def put_bill(db: sqlite3.Connection, client_business_id: str, billing: Billing) -> None:
@@ -219,8 +288,10 @@ def record_of_id(db: sqlite3.Connection, client_business_id: str) -> Record | No
 _RECOVERABLE: Final = (
     "WHERE id IN (SELECT id FROM submission WHERE state IN ('intent', 'accepted') AND run IS NULL"
     " UNION ALL SELECT id FROM submission WHERE run IS NULL AND state = 'completed' AND acknowledged_at IS NULL"
-    " AND lost_at IS NULL AND ended_at > ?)"
+    " AND lost_at IS NULL AND max(ended_at, coalesce(completed_at, 0)) > ?)"
 )
+"""Out of date is what is so by this machine's clock and by the service's: the one may have been wrong by days when it
+was written down, and to list one too many is better than to hide one."""
 
 
 def recoverable(db: sqlite3.Connection, since_s: float) -> tuple[tuple[Record, ...], int]:
@@ -231,6 +302,25 @@ def recoverable(db: sqlite3.Connection, since_s: float) -> tuple[tuple[Record, .
     newest = f"{_select('NULL')} {_RECOVERABLE} ORDER BY id DESC LIMIT {MOST_RECOVERED}"
     rows = db.execute(newest, (since_s,)).fetchall()
     return tuple(record_of(db, row) for row in reversed(rows)), number
+
+
+def take_over(
+    db: sqlite3.Connection, since_s: float, owner: str, is_alive: Callable[[str], bool]
+) -> tuple[tuple[Record, ...], int]:
+    """The same of those that no living process has: from now on they are `owner`'s."""
+    owners: list[tuple[str | None]] = db.execute(
+        f"SELECT DISTINCT owner FROM submission {_RECOVERABLE}",  # noqa: S608
+        (since_s,),
+    ).fetchall()
+    gone = json.dumps([name or "" for (name,) in owners if name is None or (name != owner and not is_alive(name))])
+    theirs = f"{_RECOVERABLE} AND coalesce(owner, '') IN (SELECT value FROM json_each(?))"  # noqa: S608
+    newest = f"{_select('NULL')} {theirs} ORDER BY id DESC LIMIT {MOST_RECOVERED}"
+    rows = db.execute(newest, (since_s, gone)).fetchall()
+    taken = db.execute(
+        f"UPDATE submission SET owner = ?, is_submitting = 0 {theirs}",  # noqa: S608
+        (owner, since_s, gone),
+    )
+    return tuple(record_of(db, row) for row in reversed(rows)), taken.rowcount
 
 
 CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, TypeAlias
 
 from attrs import frozen
 
-from toapis_async.engine.journal.records import State
+from toapis_async.engine.journal.records import LATEST_S, End, State
 from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
 from toapis_async.protocol.budget import PriceClass, charge_of, images_of
 from toapis_async.protocol.lenient import Answer
@@ -16,6 +16,7 @@ from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
 from toapis_async.protocol.wire import decode_task, with_id
 from toapis_async.request import body_of
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -146,6 +147,16 @@ def snapshot_of(record: Record) -> TaskSnapshot:
     answer = Answer(200, {}, (record.answer or "{}").encode())
     snapshot = decode_task(answer, record.task_id, kind=record.intent.kind)
     return with_id(snapshot, record.task_id or snapshot.task_id, record.intent.client_business_id)
+
+
+def end_from(snapshot: TaskSnapshot, task_id: str) -> End | None:
+    """A final state as the journal keeps it; None for one that can't be written."""
+    state = State.FAILED if snapshot.status is TaskStatus.FAILED else State.COMPLETED
+    answer, completed_at = answer_of(snapshot), snapshot.completed_at
+    if answer is None:
+        return None
+    completed_s = None if completed_at is None else min(max(completed_at.timestamp(), 0.0), LATEST_S)
+    return End(state, task_id, answer, len(snapshot.files), completed_s)
 
 
 def answer_of(snapshot: TaskSnapshot) -> str | None:

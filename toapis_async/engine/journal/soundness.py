@@ -8,7 +8,7 @@ from __future__ import annotations
 import sqlite3
 from typing import Final
 
-_LATEST_S: Final = 253_402_300_799  #: the end of the year 9999, the last that `datetime` knows
+from toapis_async.engine.journal.records import LATEST_S
 
 
 def _is_not(kind: str, *columns: str) -> str:
@@ -20,7 +20,7 @@ def _is_given_and_not(kind: str, *columns: str) -> str:
 
 
 def _is_no_time(*columns: str) -> str:
-    return " OR ".join(f"{column} NOT BETWEEN 0 AND {_LATEST_S}" for column in columns)
+    return " OR ".join(f"{column} NOT BETWEEN 0 AND {LATEST_S}" for column in columns)
 
 
 _JSON: Final = "replace(replace(answer, 'NaN', '0'), 'Infinity', '0')"  #: an answer may hold them, as Python reads JSON
@@ -31,10 +31,11 @@ _UNSOUND: Final = (
             _is_not("text", "client_business_id", "digest", "request"),
             _is_not("integer", "occurrence"),
             _is_not("real", "intended_at"),
-            _is_given_and_not("text", "run", "key", "stem", "task_id", "asked_id", "answer"),
+            _is_given_and_not("text", "run", "key", "stem", "task_id", "asked_id", "answer", "owner"),
+            _is_not("integer", "is_submitting"),
             _is_given_and_not("integer", "place", "images"),
-            _is_given_and_not("real", "accepted_at", "ended_at", "lost_at", "acknowledged_at"),
-            _is_no_time("intended_at", "accepted_at", "ended_at", "lost_at", "acknowledged_at"),
+            _is_given_and_not("real", "accepted_at", "ended_at", "lost_at", "acknowledged_at", "completed_at"),
+            _is_no_time("intended_at", "accepted_at", "ended_at", "lost_at", "acknowledged_at", "completed_at"),
             "kind NOT IN ('image', 'video')",
             "state NOT IN ('intent', 'withdrawn', 'refused', 'accepted', 'completed', 'failed')",
             "(state = 'accepted' AND task_id IS NULL)",
@@ -54,6 +55,8 @@ _UNSOUND: Final = (
     )
     + " UNION ALL SELECT 'fact ' || name FROM fact WHERE "
     + _is_not("text", "name", "value")
+    + " UNION ALL SELECT 'run ' || name FROM run WHERE "
+    + _is_not("text", "name", "owner")
     + " LIMIT 1"
 )
 

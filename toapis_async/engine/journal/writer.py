@@ -19,19 +19,28 @@ from attrs import frozen
 
 from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.folder import open_in_folder
+from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.threads import in_thread
-from toapis_async.errors import JournalError, SessionClosed
+from toapis_async.errors import JournalError, JournalLocked, SessionClosed
 from toapis_async.log import logger
 from toapis_async.protocol.links import LINK_LIFE
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Sequence
 
+    from toapis_async.engine.journal.locks import LockHeld
     from toapis_async.engine.journal.records import End, Intent, Record
     from toapis_async.settings import Credentials, Journal
     from toapis_async.task import Billing
 
 T = TypeVar("T")
+WRITE_LOCK_S: Final = 10.0
+"""How long a commit waits for those of other processes, which take milliseconds each."""
+_STEP_S: Final = 0.002
+RELEASE_S: Final = 900.0
+"""How long to wait for another process that is submitting under the same id. With the default settings a submission
+takes less."""
 MOST_KEPT: Final = 100_000
 """Notes kept while the disk refuses them. Beyond that the oldest are dropped: a later process then queries the
 service for what they said."""
@@ -58,6 +67,7 @@ class JournalWriter:
 
     def __init__(self, file: JournalFile, name: str) -> None:
         self._file = file
+        self._owner = file.owner
         self._name = name
         self._loop = asyncio.get_running_loop()
         self._items: queue.SimpleQueue[_Item | None] = queue.SimpleQueue()
@@ -73,7 +83,9 @@ class JournalWriter:
         opened: list[JournalFile] = []
 
         def opening() -> None:
-            opened.append(JournalFile.open(journal.path, credentials, same_account=journal.same_account))
+            is_shared = journal.per_process or journal.path.is_dir()
+            open_file = open_in_folder if is_shared else JournalFile.open
+            opened.append(open_file(journal.path, credentials, same_account=journal.same_account))
 
         try:
             await in_thread(opening)
@@ -88,7 +100,7 @@ class JournalWriter:
     async def intend(self, intent: Intent) -> None:
         """Returns once the intent is durable. Raises `JournalError`, and then nothing may be sent."""
         now_s = time.time()
-        await self._do(lambda db: journal_records.put_intent(db, intent, now_s))
+        await self._do(lambda db: journal_records.put_intent(db, intent, now_s, self._owner))
 
     async def confirm(self, intent: Intent) -> None:
         """Returns at once: while this process has the journal, nobody takes its submissions over."""
@@ -101,7 +113,7 @@ class JournalWriter:
     def ended(self, client_business_id: str, end: End) -> None:
         """Its final state, or that it was not taken."""
         now_s = time.time()
-        self._note(lambda db: journal_records.put_end(db, client_business_id, end, now_s))
+        self._note(lambda db: journal_records.put_end(db, client_business_id, end, now_s, self._owner))
 
     def billed(self, client_business_id: str, billing: Billing) -> None:
         """A newer bill of a task that ended."""
@@ -121,6 +133,78 @@ class JournalWriter:
         """Its result is in good hands: it need not be given again."""
         now_s = time.time()
         self._note(lambda db: journal_records.put_acknowledged(db, client_business_id, now_s))
+
+    # -------------------------------------------------------------------------------------- beside other processes
+
+    @property
+    def is_shared(self) -> bool:
+        """Whether other processes may use it, too."""
+        return self._owner is not None
+
+    async def hold(self, client_business_id: str) -> None:
+        """Returns once an intent that was left in doubt is this process's to look up. Raises `TakenMeanwhile`."""
+
+        def act(db: sqlite3.Connection) -> bool:
+            is_free = self._submitter_of(db, client_business_id) is None
+            return is_free and journal_records.hold_intent(db, client_business_id, self._owner)
+
+        if self.is_shared and not await self._do(act):
+            raise TakenMeanwhile("another process is looking it up")
+
+    def left(self, client_business_id: str) -> None:
+        """Its submission ended in doubt: any process may look it up."""
+        if self.is_shared:
+            self._note(lambda db: journal_records.leave_intent(db, client_business_id, self._owner))
+
+    async def released(self, client_business_id: str) -> bool:
+        """Returns once no other process is submitting it: False at once, or True after a wait. Raises `JournalLocked`
+        when that takes longer than a submission can."""
+        if not self.is_shared:
+            return False
+        until_s, pause_s = self._loop.time() + RELEASE_S, 0.02
+        while (held := await self._do(lambda db: self._submitter_of(db, client_business_id))) is not None:
+            if self._loop.time() >= until_s:
+                raise JournalLocked(
+                    f"{held} has been submitting {client_business_id!r} for {RELEASE_S:g} s: see whether it was "
+                    "stopped; nothing was sent here"
+                )
+            await asyncio.sleep(pause_s)
+            pause_s = min(2 * pause_s, 1.0)
+        return pause_s > 0.02
+
+    def _submitter_of(self, db: sqlite3.Connection, client_business_id: str) -> LockHeld | None:
+        """The other process that is submitting it. In the thread."""
+        name = journal_records.submitter_of(db, client_business_id)
+        return None if name == self._owner else self._alive(name)
+
+    def _alive(self, name: str | None) -> LockHeld | None:
+        return None if self._file.processes is None else self._file.processes.holder(name)
+
+    def _is_alive(self, name: str) -> bool:
+        return self._alive(name) is not None
+
+    async def begin_run(self, name: str) -> None:
+        """Returns once the run is this process's. Raises `JournalLocked` while it is going on in another."""
+        owner = self._owner
+        if owner is None:
+            return
+
+        def act(db: sqlite3.Connection) -> LockHeld | None:
+            other = journal_records.run_owner(db, name)
+            held = None if other == owner else self._alive(other)
+            if held is None:
+                journal_records.put_run(db, name, owner)
+            return held
+
+        if (held := await self._do(act)) is not None:
+            raise JournalLocked(
+                f"the run {name!r} is going on in {held}: wait for it to end there, or take another name"
+            )
+
+    def end_run(self, name: str) -> None:
+        """The run may go on in any process."""
+        if (owner := self._owner) is not None:
+            self._note(lambda db: journal_records.end_run(db, name, owner))
 
     # -------------------------------------------------------------------------------------- reading
 
@@ -143,9 +227,12 @@ class JournalWriter:
 
     async def recoverable(self) -> tuple[tuple[Record, ...], int]:
         """The plain submissions that are unfinished, or finished within the life of their links with nobody having
-        their result: the newest, without their answers; and how many there are in all."""
-        since_s = time.time() - LINK_LIFE.total_seconds()
-        return await self._do(partial(journal_records.recoverable, since_s=since_s))
+        their result: the newest, without their answers; and how many there are in all. Beside other processes, those
+        of the ones that are gone, which are this one's from then on."""
+        since_s, owner = time.time() - LINK_LIFE.total_seconds(), self._owner
+        if owner is None:
+            return await self._do(partial(journal_records.recoverable, since_s=since_s))
+        return await self._do(lambda db: journal_records.take_over(db, since_s, owner, self._is_alive))
 
     # -------------------------------------------------------------------------------------- the thread
 
@@ -193,7 +280,7 @@ class JournalWriter:
         group = [*self._kept, *items]
         db = self._file.connection
         try:
-            db.execute("BEGIN IMMEDIATE")
+            self._begin(db)
             results = [self._done(item, db) for item in group]
             db.execute("COMMIT")
         except Exception as error:  # the disk is full, read-only or broken; or a bug, which must not end the thread
@@ -205,10 +292,28 @@ class JournalWriter:
             self._kept = []
             self._resolve_waiting(group, results)
 
+    def _begin(self, db: sqlite3.Connection) -> None:
+        """Begin a commit. Beside other processes it is tried in short steps for a bounded time: sqlite's own are long,
+        so that one of many that write at once could come too late each time."""
+        until_s = time.monotonic() + WRITE_LOCK_S
+        while True:
+            try:
+                db.execute("BEGIN IMMEDIATE")
+            except sqlite3.OperationalError as error:
+                if not self.is_shared or error.sqlite_errorcode != sqlite3.SQLITE_BUSY or time.monotonic() >= until_s:
+                    raise
+                time.sleep(_STEP_S)
+            else:
+                return
+
     def _done(self, item: _Item, db: sqlite3.Connection) -> object:
         """One item's result. A value that sqlite can't take is its own fault, and must not hold up the others."""
         try:
             return item.act(db)
+        except journal_records.SentAlready as error:
+            return TakenMeanwhile(str(error))
+        except JournalError as error:  # whether another process lives can't be told
+            return error
         except _ITS_OWN_FAULT as error:
             logger.error("the journal %s can't hold this: %s", self._name, error)
             return JournalError(f"the journal {self._name} can't hold this: {error}; nothing was sent")
@@ -223,7 +328,9 @@ class JournalWriter:
 
     def _failure(self, error: Exception) -> JournalError:
         """One for each who waits: the ids of its submission are added to it later."""
-        failure = JournalError(f"the journal {self._name} can't be written: {error}; nothing was sent")
+        is_busy = getattr(error, "sqlite_errorcode", None) == sqlite3.SQLITE_BUSY
+        reason = f"another process has been writing for {WRITE_LOCK_S:g} s (was it stopped?)" if is_busy else error
+        failure = JournalError(f"the journal {self._name} can't be written: {reason}; nothing was sent")
         failure.__cause__ = error
         return failure
 
