@@ -13,6 +13,7 @@ import anyio
 import pytest
 
 from toapis_async import (
+    AuthenticationFailed,
     InvalidRequest,
     RateLimited,
     ServiceError,
@@ -23,7 +24,7 @@ from toapis_async import (
 )
 from toapis_async.sandbox import Fault
 
-from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, reply, served, stall, turns, until
+from .kit import JPEG, KEY, PNG, RawServer, fast, hang_up, reply, served, stall, task, turns, until
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -38,7 +39,7 @@ AVIF = b"\0\0\0\x20ftypavif" + b"\0" * 20
 
 async def test_order_is_kept_between_urls_and_local_files(tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
-    (tmp_path / "b.jpg").write_bytes(JPEG)
+    (tmp_path / "b.jpg").write_bytes(JPEG + b"another")
     async with served() as (sandbox, client):
         references = [
             "https://one.example/1.png",
@@ -423,7 +424,7 @@ async def test_a_caller_cancelled_after_one_upload_failed_gets_the_cancellation(
 
     async with served() as (sandbox, client):
         assert client._engine is not None
-        client._engine.uploads.upload = upload  # type: ignore[method-assign, assignment]
+        client._engine.uploads._upload = upload  # type: ignore[method-assign, assignment]
         patience = asyncio.timeout(None)
         sending = asyncio.create_task(_submit(client, [PNG, b"bad"], patience))
         await ending.wait()
@@ -451,7 +452,7 @@ async def test_a_caller_cancelled_while_uploads_are_under_way_leaves_none_behind
         sending.cancel()
         with pytest.raises(asyncio.CancelledError):
             await sending
-        assert not [each for each in asyncio.all_tasks() if "Uploads.upload" in repr(each.get_coro())]
+        assert not [each for each in asyncio.all_tasks() if "Uploads._link_of" in repr(each.get_coro())]
 
 
 async def test_many_uploads_go_a_few_at_a_time_and_all_arrive() -> None:
@@ -461,3 +462,56 @@ async def test_many_uploads_go_a_few_at_a_time_and_all_arrive() -> None:
         assert sandbox.requests.count("upload") == 12
         sent: Any = next(iter(sandbox.ledger)).request["reference_images"]
         assert len(set(sent)) == 12
+
+
+async def test_one_picture_of_many_requests_is_uploaded_once_by_its_content(tmp_path: Path) -> None:
+    (tmp_path / "logo.png").write_bytes(PNG)
+    (tmp_path / "copy.png").write_bytes(PNG)
+    async with served() as (sandbox, client):
+        files = [tmp_path / "logo.png", tmp_path / "copy.png", PNG]
+        rows = [{"prompt": f"kite {n}", "reference_images": [files[n % 3], JPEG]} for n in range(10)]
+        items = await client.batch(rows).gather()
+        assert all(item.ok for item in items)
+        await client.submit({"prompt": "kite", "reference_images": [PNG, PNG]})
+        assert sandbox.requests.count("upload") == 2
+        sent: Any = [entry.request["reference_images"] for entry in sandbox.ledger]
+        assert len({(logo, jpeg) for logo, jpeg in sent[:10]}) == 1
+        assert sent[10] == [sent[0][0]] * 2
+        (tmp_path / "logo.png").write_bytes(PNG + b"changed")
+        await client.submit({"prompt": "kite", "reference_images": [tmp_path / "logo.png"]})
+        await client.upload(PNG)  # who asks for an upload gets one
+        assert sandbox.requests.count("upload") == 4
+
+
+async def test_a_link_serves_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> None:
+    async with served() as (sandbox, client):
+        for reused_s, uploads in ((3_600.0, 1), (3_600.0, 1), (0.0, 2), (0.0, 3)):
+            monkeypatch.setattr("toapis_async.engine.uploads.REUSED_S", reused_s)
+            await client.submit({"prompt": "kite", "reference_images": [PNG]})
+            assert sandbox.requests.count("upload") == uploads
+
+
+async def test_requests_that_wait_for_one_upload_share_its_failure_and_later_ones_try_anew() -> None:
+    async with served() as (sandbox, client):
+        sandbox.faults.script("upload", Fault.UNAUTHORIZED)
+        request = {"prompt": "kite", "reference_images": [PNG]}
+        ended = await asyncio.gather(*(client.submit(request) for _ in range(5)), return_exceptions=True)
+        assert [type(error) for error in ended] == [AuthenticationFailed] * 5
+        assert len({id(error) for error in ended}) == 5
+        assert sandbox.requests.count("upload") == 1
+        await client.submit(request)
+        assert sandbox.requests.count("upload") == 2
+
+
+async def test_who_leaves_an_upload_leaves_it_to_the_next(waits: list[int]) -> None:
+    async with (
+        RawServer(stall(), TAKEN, reply(200, task())) as server,
+        ToAPIs(KEY, base_url=server.url, settings=fast()) as client,
+    ):
+        first, second = (
+            asyncio.create_task(client.submit({"prompt": "kite", "reference_images": [PNG]})) for _ in range(2)
+        )
+        await until(lambda: len(server.requests) == 1)
+        first.cancel()
+        await second
+        assert first.cancelled()

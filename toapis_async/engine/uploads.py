@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import hashlib
 import stat
 import time
+from copy import copy
 from io import BytesIO
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
@@ -13,8 +15,10 @@ from typing import IO, TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
 import aiohttp
 import anyio
 import anyio.to_thread
+from attrs import define, field
 
-from toapis_async.errors import InvalidRequest, TransportError
+from toapis_async.engine.threads import in_thread
+from toapis_async.errors import InvalidRequest, ToAPIsError, TransportError
 from toapis_async.protocol.endpoints import UPLOAD_PATHS, Kind
 from toapis_async.protocol.filetype import HEAD_BYTES, UPLOADABLE, UPLOADABLE_VIDEOS, sniff
 from toapis_async.protocol.refusals import decode_error
@@ -26,7 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Coroutine, Sequence
 
     from toapis_async.engine.transport import Transport
-    from toapis_async.errors import ServiceError, ToAPIsError
+    from toapis_async.errors import ServiceError
     from toapis_async.models import Upload
     from toapis_async.protocol.lenient import Answer
     from toapis_async.request import Request
@@ -35,6 +39,9 @@ if TYPE_CHECKING:
 MAX_BYTES: Final[dict[Kind, int]] = {"image": 10_000_000, "video": 50_000_000}
 """The service says 10 MB and 50 MB [docs]; the strict reading is safe under both."""
 _CONCURRENCY = 4
+REUSED_S: Final = 3_600.0
+"""How long the link of a request's local file serves further requests with the same content. The service does not say
+how long it keeps uploads."""
 
 Uploadable: TypeAlias = str | Path | bytes | IO[bytes]
 T = TypeVar("T")
@@ -49,18 +56,38 @@ class _Passing(Exception):
         self.wait_s = wait_s
 
 
+@define
+class _Sent:
+    """What was sent of one content. Whoever holds the lock sends it; the others wait for its link or its failure."""
+
+    lock: asyncio.Lock = field(factory=asyncio.Lock)
+    upload: Upload | None = None
+    at_s: float = 0.0  #: loop time
+    attempts: int = 0
+    error: ToAPIsError | None = None  #: of the latest attempt
+
+    def fresh(self, now_s: float) -> Upload | None:
+        return self.upload if now_s < self.at_s + REUSED_S else None
+
+
 class Uploads:
-    """Checks and sends local files, a few at once."""
+    """Checks and sends local files, a few at once; those of requests once an hour, however many requests have them."""
 
     def __init__(self, transport: Transport, settings: Settings, rng: random.Random) -> None:
         self._transport = transport
         self._settings = settings
         self._rng = rng
         self._turns = asyncio.Semaphore(_CONCURRENCY)
+        self._sent: dict[tuple[str, Kind], _Sent] = {}  #: by the SHA-256 of the content, and what the request is for
 
-    async def upload(self, source: Uploadable, for_kind: Kind = "video") -> Upload:
-        """Send one picture or video; its bytes say which. Raises `InvalidRequest` before anything is sent when it is
-        neither, or too large, or a video for a request of images.
+    async def upload(self, source: Uploadable) -> Upload:
+        """Send one picture or video, also one that was sent before. Raises as `_upload`."""
+        sent, _ = await self._upload(source, "video")
+        return sent
+
+    async def _upload(self, source: Uploadable, for_kind: Kind) -> tuple[Upload, str]:
+        """Send one picture or video; its bytes say which. Returns the SHA-256 of what was sent, too. Raises
+        `InvalidRequest` before anything is sent when it is neither, or too large, or a video for a request of images.
 
         Unlike a submission it costs nothing and may arrive twice, so whatever may pass is tried again, for
         `submit_retry_s` after the first failure.
@@ -86,7 +113,7 @@ class Uploads:
             with anyio.move_on_after(wait_s):
                 await self._transport.closed.wait()  # then the next attempt is refused
 
-    async def _send(self, source: str | Path | bytes, for_kind: Kind) -> Upload:
+    async def _send(self, source: str | Path | bytes, for_kind: Kind) -> tuple[Upload, str]:
         content = await _read(source)
         kind = _kind_of(content)
         file_type = sniff(content[:HEAD_BYTES])
@@ -119,7 +146,7 @@ class Uploads:
             raise _Passing(error) from None
         if not 200 <= answer.status < 300:
             raise self._refusal(answer)
-        return decode_upload(answer)
+        return decode_upload(answer), await in_thread(_digest, content)
 
     def _refusal(self, answer: Answer) -> ServiceError | _Passing:
         asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
@@ -129,9 +156,38 @@ class Uploads:
     async def links_of(self, request: Request) -> list[str]:
         """Upload a request's local files side by side; their links, in the order of `request.local_files()`."""
         files = request.local_files()
-        return (
-            [sent.url for sent in await _together([self.upload(file, request.kind) for file in files])] if files else []
-        )
+        return await _together([self._link_of(file, request.kind) for file in files]) if files else []
+
+    async def _link_of(self, file: Path | bytes, for_kind: Kind) -> str:
+        """The link of a local file: of an earlier upload of the same content, when that is fresh."""
+        loop = asyncio.get_running_loop()
+        async with self._turns:  # bounds how many files are in memory
+            digest = await in_thread(_digest_of, file)
+        entry = self._sent.setdefault((digest, for_kind), _Sent())
+        attempts = entry.attempts
+        async with entry.lock:
+            upload = entry.fresh(loop.time())
+            if upload is not None:
+                return upload.url
+            if entry.error is not None and entry.attempts > attempts:  # it failed while this one waited
+                raise copy(entry.error)
+            entry.error = None
+            try:
+                upload, sent_digest = await self._upload(file, for_kind)
+            except ToAPIsError as error:
+                entry.error = copy(error)
+                raise
+            finally:
+                entry.attempts += 1
+            if sent_digest == digest:  # else the file was changed meanwhile
+                self._forget_stale(loop.time())
+                entry.upload, entry.at_s = upload, loop.time()
+        return upload.url
+
+    def _forget_stale(self, now_s: float) -> None:
+        for key, entry in [*self._sent.items()]:
+            if not entry.lock.locked() and entry.fresh(now_s) is None:
+                del self._sent[key]
 
 
 async def _together(works: Sequence[Coroutine[Any, Any, T]]) -> list[T]:
@@ -164,6 +220,14 @@ async def _ended(running: Sequence[asyncio.Task[Any]]) -> None:
         for each in running:
             if each.done() and not each.cancelled():
                 each.exception()  # marks it retrieved: one error or a cancellation is told, the rest not logged
+
+
+def _digest(content: bytes) -> str:
+    return hashlib.sha256(content).hexdigest()
+
+
+def _digest_of(file: Path | bytes) -> str:
+    return _digest(file if isinstance(file, bytes) else read_local(file))
 
 
 async def _read(source: Uploadable) -> bytes:
