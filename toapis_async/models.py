@@ -30,6 +30,7 @@ class WebhookOutcome(enum.StrEnum):
     DUPLICATE = "duplicate"  #: the event was handled before, or its task's end was known already
     EARLY = "early"  #: the answer to its submission is still awaited; kept, and applied when that comes
     UNKNOWN_TASK = "unknown_task"  #: no task of this client: pass it on to the process that has it
+    HANDED_ON = "handed_on"  #: the same, and it was passed on (`ToAPIs(shared="redis://…")`): nothing is left to do
     TEST_EVENT = "test_event"  #: the console's test; nothing was done
     IGNORED = "ignored"  #: of a kind we don't know, or without a result that can be read: polling will tell
 

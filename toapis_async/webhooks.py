@@ -5,7 +5,8 @@ from __future__ import annotations
 import time
 from typing import TYPE_CHECKING
 
-from toapis_async.errors import ClientStateError
+from toapis_async.errors import ClientStateError, WebhookRejected
+from toapis_async.models import WebhookOutcome
 from toapis_async.protocol.signature import verify
 from toapis_async.protocol.webhook import decode_event
 
@@ -13,12 +14,12 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from toapis_async.engine.core import Engine
-    from toapis_async.models import WebhookOutcome
     from toapis_async.protocol.signature import Headers
 
 
 class Webhooks:
-    """Takes the service's events and resolves the tasks they are about. Made by `client.webhooks`."""
+    """Takes the service's events and resolves the tasks they are about, in whichever process they are watched when ends
+    are shared. Made by `client.webhooks`."""
 
     def __init__(self, secrets: tuple[str, ...], opened: Callable[[], Engine]) -> None:
         if not secrets:
@@ -27,17 +28,29 @@ class Webhooks:
         self._opened = opened
 
     async def deliver(self, body: bytes, headers: Headers) -> WebhookOutcome:
-        """Verify an event and resolve the task it is about. Waits for nothing, so that the service is answered in time.
+        """Verify an event and resolve the task it is about. Waits for nothing, so that the service is answered in time;
+        with `ToAPIs(shared="redis://…")` for a second or two at most, until another process's event is handed on.
 
         `body` is the raw body: one that was parsed and written anew bears another signature. Raises `WebhookRejected`,
-        whose `status` is what to answer; `SessionClosed` while the client closes and after, and `ClientStateError`
-        before it is open: nothing was taken then, answer 503 and the service comes again.
+        whose `status` is what to answer: 503 when the event is of no task of this client and could not be handed on.
+        Raises `SessionClosed` while the client closes and after, and `ClientStateError` before it is open: nothing was
+        taken then, answer 503 and the service comes again.
         """
         if not isinstance(body, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"deliver takes the raw body as bytes, not {type(body).__name__}")
         body = bytes(body)
         event_id = verify(body, headers, self._secrets, time.time())
-        return self._opened().tasks.receive(decode_event(body, event_id))
+        engine, event = self._opened(), decode_event(body, event_id)
+        outcome = engine.tasks.receive(event)
+        if engine.ends is None or (end := event.end) is None:
+            return outcome
+        if outcome is WebhookOutcome.EARLY:
+            engine.ends.pass_on(end)
+        elif outcome is WebhookOutcome.UNKNOWN_TASK:
+            if not await engine.ends.hand_on(end):
+                raise WebhookRejected("the event could not be handed on to the process that has its task", status=503)
+            return WebhookOutcome.HANDED_ON
+        return outcome
 
     def __repr__(self) -> str:
         return f"<Webhooks, {len(self._secrets)} secret{'s' if len(self._secrets) > 1 else ''}>"

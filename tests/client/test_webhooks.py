@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 
 A_LOT = RateLimits(submit_per_s=1e4, submit_burst=1e4, query_per_s=1e4, query_burst=1e4)
 MINE = {"prompt": "kite", "client_business_id": "mine"}
-RESOLVED, DUPLICATE, EARLY, UNKNOWN_TASK, TEST_EVENT, IGNORED = WebhookOutcome
+RESOLVED, DUPLICATE, EARLY, UNKNOWN_TASK, HANDED_ON, TEST_EVENT, IGNORED = WebhookOutcome
 
 
 def now_s() -> float:

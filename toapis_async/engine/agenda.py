@@ -64,6 +64,22 @@ class Agenda:
         """An event told of an end that no poll had to find."""
         self._schedules[kind].backstop.ended(by_event=True)
 
+    def events_interrupted(self) -> None:
+        """Events may be missed from now on: polls are at once what they are without events."""
+        for schedule in self._schedules.values():
+            schedule.events_interrupted()
+        self._wake()
+
+    def events_resumed(self) -> None:
+        """Events come again."""
+        for schedule in self._schedules.values():
+            schedule.events_resumed(self._loop.time())
+
+    def hurry(self, entry: Entry) -> None:
+        """A task is known to have ended, though not how: poll it as soon as it may be polled."""
+        self._schedules[entry.endpoint.kind].hurry(entry)
+        self._wake()
+
     def due(self, fullness: float) -> Iterator[Entry]:
         """The tasks to poll now; `fullness` of the query bucket is 0 to 1."""
         for schedule in self._schedules.values():

@@ -23,6 +23,7 @@ from toapis_async.engine.poller import Poller
 from toapis_async.engine.queries import Queries
 from toapis_async.engine.retrying import with_retries
 from toapis_async.engine.saving import Saving
+from toapis_async.engine.shared.ends import Ends
 from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter
 from toapis_async.engine.tasks import Tasks
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.recovery import Recovery
+    from toapis_async.engine.shared.port import Channel
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Credentials, RateLimits, Settings
@@ -94,8 +96,10 @@ class Engine:
         recovery: Recovery | None = None,
         budget_credits: Decimal | None = None,
         bucket_for: Callable[[Category], Bucket] | None = None,
+        ends_channel: Channel | None = None,
     ) -> None:
-        """`bucket_for` gives the bucket of each category; by default one of this process's own."""
+        """`bucket_for` gives the bucket of each category; by default one of this process's own. `ends_channel` leads to
+        the other processes of the account."""
         self._loop = asyncio.get_running_loop()
         self.settings = settings
         rng = self._rng = random.Random()
@@ -120,7 +124,8 @@ class Engine:
         self.saving = Saving(self.downloads, journal, credentials.base_url)
         agenda = Agenda({kind: _schedule(endpoint, settings, rng) for kind, endpoint in ENDPOINTS.items()})
         self.learned = agenda.learned
-        self.tasks = Tasks(agenda, settings, self.emit, self._task_ended)
+        self.ends = None if ends_channel is None else Ends(ends_channel, agenda, rng)
+        self.tasks = Tasks(agenda, settings, self.emit, self._task_ended, self.ends)
         self._counts = SubmitCounts()
         self.submitter = Submitter(self._parts())
         self.transport.open()
@@ -129,6 +134,8 @@ class Engine:
         self._polling.add_done_callback(self._poller_ended)
         if recovery is not None:
             recovery.start(self.emit)
+        if self.ends is not None:
+            self.ends.start(self.tasks)
 
     def _parts(self) -> Parts:
         return Parts(
@@ -161,6 +168,8 @@ class Engine:
             await self.submitter.aclose()
             self._polling.cancel()
             await asyncio.wait([self._polling])
+            if self.ends is not None:
+                await self.ends.aclose()
             self._polls.gate.close()
             self.tasks.close()
             if self.journal is not None:
@@ -178,6 +187,8 @@ class Engine:
             if self.recovery is not None:
                 self._loop.call_soon_threadsafe(self.recovery.stop)
             self._loop.call_soon_threadsafe(self.tasks.close)
+            if self.ends is not None:
+                self._loop.call_soon_threadsafe(self.ends.forget)
         if self.journal is not None:
             self.journal.forget()
 

@@ -235,7 +235,7 @@ class Submission:
         gone, nobody would retrieve an exception."""
         if not self._posts:
             self._sent_s = self._loop.time()
-        self._parts.tasks.expect(self._business_id)
+        self._parts.tasks.early.expect(self._business_id)
         try:
             outcome = self._doubt or await self._post()
             if self._doubt is not None:
@@ -251,7 +251,7 @@ class Submission:
             self._parts.counts.uncertain += 1
             self._parts.emit(SubmitLost, self._business_id, str(outcome.__cause__))
         else:
-            self._parts.tasks.answered(self._business_id)
+            self._parts.tasks.early.answered(self._business_id)
         return outcome
 
     async def _post(self) -> Entry | ToAPIsError:
@@ -344,7 +344,7 @@ class Submission:
         times: int = 0
         while True:
             # An event that names it is as good as an answer, also while the service can't find its task yet.
-            early = partial(parts.tasks.early_event, business_id, self._endpoint.kind)
+            early = partial(parts.tasks.early.of_submission, business_id, self._endpoint.kind)
             window_s = parts.settings.reconcile_window_s
             found = early() or await parts.queries.find_within(window_s, business_id, self._endpoint) or early()
             if found is not None:

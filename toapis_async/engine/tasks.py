@@ -1,7 +1,7 @@
 """Every watched task, under all the ids it goes by: the only place where a watch begins and where it ends.
 
-The poller, the webhooks and the submissions report here; the first outcome wins. An entry is dropped at its outcome, so
-a client that lives for months does not grow; the handles that are still held keep theirs.
+The poller, the webhooks, the submissions and other processes report here; the first outcome wins. An entry is dropped
+at its outcome, so a client that lives for months does not grow; the handles that are still held keep theirs.
 
 An event may come before the answer to its task's submission: it is kept until that answer begins the watch. All of this
 happens in single steps of the loop, so a report is handled whole or not at all.
@@ -26,7 +26,9 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.agenda import Agenda, Start
     from toapis_async.engine.emitter import Emitter
+    from toapis_async.engine.shared.port import OtherProcesses
     from toapis_async.errors import TaskNotFound, ToAPIsError
+    from toapis_async.protocol.end_message import EndMessage
     from toapis_async.protocol.endpoints import Endpoint, Kind
     from toapis_async.protocol.polling.forecast import Forecast
     from toapis_async.protocol.webhook import WebhookEvent
@@ -41,16 +43,22 @@ class Tasks:
     """Watched tasks by kind and id. `on_end` is called at every end, before anyone who waits is woken."""
 
     def __init__(
-        self, agenda: Agenda, settings: Settings, emit: Emitter, on_end: Callable[[Entry], None] = lambda _: None
+        self,
+        agenda: Agenda,
+        settings: Settings,
+        emit: Emitter,
+        on_end: Callable[[Entry], None] = lambda _: None,
+        others: OtherProcesses | None = None,
     ) -> None:
         self._agenda = agenda
         self._settings = settings
         self._emit = emit
         self._on_end = on_end
+        self._others = others
         self._loop = asyncio.get_running_loop()
         self._by_id: dict[Kind, dict[str, Entry]] = {"image": {}, "video": {}}
         self._missing_since_s: dict[Entry, float] = {}  # here, since few ever are
-        self._early = EarlyEvents()
+        self.early = EarlyEvents()
         self._closed = False
         self._watched = 0
         self.are_refused = False
@@ -127,14 +135,19 @@ class Tasks:
         self._claim_early_event(entry)
         if self._closed:
             self._close(entry)
-        if not entry.ended:
-            self._agenda.add(entry, start)
+        if not (start == "unknown" and self._others is not None and not entry.ended and self._others.ask(entry)):
+            self.begin_polls(entry, start)
         return entry
 
+    def begin_polls(self, entry: Entry, start: Start) -> None:
+        """From now on the task is polled, unless its watch has ended."""
+        if not entry.ended:
+            self._agenda.add(entry, start)
+
     def _claim_early_event(self, entry: Entry) -> None:
-        early = self._early.of_task(entry.task_id, entry.endpoint.kind)
+        early = self.early.of_task(entry.task_id, entry.endpoint.kind)
         if early is not None and not entry.ended:
-            self.saw(entry, early)
+            self.saw(entry, early, is_shared=True)  # it was handed on when it came
             self._agenda.event_came(entry.endpoint.kind)
 
     def _watched_as(self, kind: Kind, task_id: str, client_business_id: str | None) -> Entry | None:
@@ -182,9 +195,17 @@ class Tasks:
 
     # -------------------------------------------------------------------------------------- reports
 
-    def saw(self, entry: Entry, snapshot: TaskSnapshot, body: bytes | None = None, *, by_event: bool = False) -> None:
-        """A poll (whose answer was `body`), or an event, showed the task. A final state ends it; what is older than
-        known is ignored."""
+    def saw(
+        self,
+        entry: Entry,
+        snapshot: TaskSnapshot,
+        body: bytes | None = None,
+        *,
+        by_event: bool = False,
+        is_shared: bool = False,
+    ) -> None:
+        """A poll (whose answer was `body`), or an event, showed the task, here or (`is_shared`) to another process. A
+        final state ends it; what is older than known is ignored."""
         self.found(entry)
         if entry.ended or not may_become(entry.status, snapshot.status):
             return
@@ -194,7 +215,7 @@ class Tasks:
                 return
         self._learn_own_id(entry, snapshot)
         if entry.same_as is not None:
-            self.saw(entry.same_as, snapshot, body, by_event=by_event)
+            self.saw(entry.same_as, snapshot, body, by_event=by_event, is_shared=is_shared)
             return
         before = (entry.status, entry.progress) if entry.has_snapshot else None
         entry.update(snapshot, body)
@@ -206,6 +227,8 @@ class Tasks:
                 self._agenda.finished(entry, took_s, by_event=by_event)
             assert entry.snapshot is not None
             self._end(entry, failure_of(entry.snapshot))
+            if self._others is not None and not is_shared:
+                self._others.tell(entry, by_event=by_event)
         elif changed:
             entry.notify()
 
@@ -307,7 +330,7 @@ class Tasks:
         self.completed += status is TaskStatus.COMPLETED
         self.failed += status is TaskStatus.FAILED
         if status is not None:
-            self._early.ended(entry.task_id)
+            self.early.ended(entry.task_id)
         self._on_end(entry)
         on_end, entry.on_end = entry.on_end, None
         if on_end is not None:
@@ -325,43 +348,40 @@ class Tasks:
         """
         if event.is_test:
             return WebhookOutcome.TEST_EVENT
-        if self._early.was_handled(event.event_id):
+        if self.early.was_handled(event.event_id):
             return WebhookOutcome.DUPLICATE
-        if event.snapshot is None:
+        if (end := event.end) is None:
             return WebhookOutcome.IGNORED
-        outcome = self._match(event.snapshot, event.kind)
+        outcome = self._match(end)
         if outcome is not WebhookOutcome.UNKNOWN_TASK:
-            self._early.handled(event.event_id)
+            self.early.handled(event.event_id)
         return outcome
 
-    def _match(self, snapshot: TaskSnapshot, kind: Kind | None) -> WebhookOutcome:
-        task_id, business_id = snapshot.task_id, snapshot.client_business_id
-        found = [entry for each in self._by_id if (entry := self._watched_as(each, task_id, business_id))]
+    def learn(self, end: EndMessage) -> None:
+        """Another process tells the end of a task, perhaps of one of ours. Raises `UnreadableAnswer`."""
+        self._match(end, is_shared=True)
+
+    def _match(self, end: EndMessage, *, is_shared: bool = False) -> WebhookOutcome:
+        kind = end.kind
+        found = [
+            entry for each in self._by_id if (entry := self._watched_as(each, end.task_id, end.client_business_id))
+        ]
         of_kind = [entry for entry in found if kind is None or entry.endpoint.kind == kind]
         of_any = [entry for entry in found if entry.fallback is not None and entry.status is None]
         if (entry := next(iter(of_kind or of_any), None)) is not None:
+            snapshot = end.snapshot()
             if entry.fallback is not None and entry.fallback.kind == kind:
                 self._take_for(entry, entry.fallback)
-            self.saw(entry.current, snapshot, by_event=True)
+            if snapshot is not None:
+                self.saw(entry.current, snapshot, by_event=end.by_event, is_shared=is_shared)
+            else:
+                self._agenda.hurry(entry.current)
             return WebhookOutcome.RESOLVED
-        names = [name for name in (task_id, business_id) if name is not None]
-        if self._early.have_ended(names):  # a poll was quicker
-            self._agenda.event_came(kind or "image")
+        if self.early.have_ended(end.names):
+            if end.by_event:  # a poll was quicker
+                self._agenda.event_came(kind or "image")
             return WebhookOutcome.DUPLICATE
-        is_early = self._early.keep(snapshot, kind, names, self._loop.time())
-        return WebhookOutcome.EARLY if is_early else WebhookOutcome.UNKNOWN_TASK
-
-    def expect(self, client_business_id: str) -> None:
-        """A POST begins whose task may end before its answer is here."""
-        self._early.expect(client_business_id, self._loop.time())
-
-    def answered(self, client_business_id: str) -> None:
-        """Whether it was accepted is known now. (While it is not, an event may still tell.)"""
-        self._early.answered(client_business_id)
-
-    def early_event(self, client_business_id: str, kind: Kind) -> TaskSnapshot | None:
-        """The task of an early event with this client_business_id."""
-        return self._early.of_submission(client_business_id, kind)
+        return WebhookOutcome.EARLY if self.early.keep(end) else WebhookOutcome.UNKNOWN_TASK
 
 
 def _call_at_end(entry: Entry, on_end: Callable[[Entry], None] | None) -> None:

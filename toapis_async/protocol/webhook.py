@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 
 from toapis_async.errors import UnreadableAnswer, WebhookRejected
+from toapis_async.protocol.end_message import EndMessage
 from toapis_async.protocol.lenient import Answer, JsonObject, as_object, json_of, read_text, read_text_or_none
 from toapis_async.protocol.lifecycle import claim_of, status_of
 from toapis_async.protocol.results import kind_of
@@ -32,6 +33,14 @@ class WebhookEvent:
     type: str
     snapshot: TaskSnapshot | None
     kind: Kind | None = None  #: of the task, by its `task_type`; None when the event does not say
+
+    @property
+    def end(self) -> EndMessage | None:
+        """The end that the event tells, if it shows one."""
+        shown = self.snapshot
+        if shown is None:
+            return None
+        return EndMessage(shown.task_id, shown.client_business_id, self.kind, by_event=True, decoded=shown)
 
     @property
     def is_test(self) -> bool:

@@ -1,12 +1,15 @@
-"""What the engine uses of whatever processes share: a store of turns, and a channel between them."""
+"""What the engine uses of whatever processes share: a store of turns, and a channel to what the others know."""
 
 from __future__ import annotations
 
 from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
-if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+from attrs import frozen
 
+if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator, Sequence
+
+    from toapis_async.engine.entry import Entry
     from toapis_async.protocol.leasing import Ask, Grant
     from toapis_async.protocol.tiers import Category
 
@@ -41,15 +44,40 @@ class Store(Protocol):
         ...
 
 
+@frozen
+class Outgoing:
+    """A message to all processes; with `keep_as`, it can be read under that task's id for some minutes."""
+
+    message: bytes
+    keep_as: str | None = None
+
+
 @runtime_checkable
 class Channel(Protocol):
-    """A store through which processes also tell each other what they learn (`engine/shared/ends.py`)."""
+    """A store through which processes also tell each other what they learn (`engine/shared/ends.py`). All raise
+    `StoreLost`, within seconds, when it can't be used."""
 
-    async def publish(self, message: bytes) -> None:
-        """Give a message to every process that listens, this one included. Raises `StoreLost`."""
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """Give the messages, in their order, to every process that listens, this one included."""
         ...
 
-    def messages(self) -> AsyncIterator[bytes | None]:
-        """What the processes publish from now on, for as long as it is iterated; None after a gap, in which messages
-        may have been lost."""
+    async def kept(self, task_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """What is kept under each id."""
+        ...
+
+    def messages(self) -> AsyncGenerator[bytes | None, None]:
+        """First None, once all that is published from then on will come; then every message. The first that may be
+        missing ends it, with `StoreLost`."""
+        ...
+
+
+class OtherProcesses(Protocol):
+    """The processes at the other ends of a channel, as the registry of tasks sees them."""
+
+    def tell(self, entry: Entry, *, by_event: bool) -> None:
+        """This process saw the task's outcome."""
+        ...
+
+    def ask(self, entry: Entry) -> bool:
+        """Whether it is asked now if another process knows the task's end; its polls then wait for the answer."""
         ...

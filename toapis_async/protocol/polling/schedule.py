@@ -93,6 +93,7 @@ class Schedule(Generic[W]):
         self._ready: list[tuple[float, W]] = []
         self._ranked: list[tuple[float, W]] = []
         self._ranked_s = -math.inf
+        self._missed_until_s = -math.inf  # events may have been missed until then
         self.backstop = Backstop()  #: polls get dearer as events leave them less to find
         self.fullness = 1.0  #: of the query bucket, 0 to 1; polls get dearer as it empties
 
@@ -172,6 +173,29 @@ class Schedule(Generic[W]):
             gap_s = age_s - seen_age_s
             task.forecast.saw_finished(seen_age_s, *(seen_age_s + part * gap_s for part in EVENLY))
 
+    def events_interrupted(self) -> None:
+        """Events of any task may be missed from now on: polls are what they are without events, those that wait
+        already included. A poll that failed keeps its back-off."""
+        self._missed_until_s = math.inf
+        self._waiting = [(due_s if task.seen_s != task.polled_s else -math.inf, task) for due_s, task in self._waiting]
+        heapq.heapify(self._waiting)
+
+    def events_resumed(self, now_s: float) -> None:
+        """Events come again: tasks whose end may have been missed are polled as without events until they are seen
+        once more, and how much events find is learned anew."""
+        self._missed_until_s = now_s
+        self.backstop = Backstop()
+
+    def hurry(self, task: W) -> None:
+        """The task is known to have ended, though not how: its next poll is as soon as one may be. Linear in the tasks
+        that wait."""
+        for place, (_, waiting) in enumerate(self._waiting):
+            if waiting is task:
+                task.seen_s = -math.inf
+                self._waiting[place] = (task.polled_s + self._interval_s, task)
+                heapq.heapify(self._waiting)
+                return
+
     def next_due_s(self) -> float | None:
         """When `pop` is to be called next; None while no task is waited for."""
         if self._ready or self._ranked:
@@ -198,7 +222,7 @@ class Schedule(Generic[W]):
         work that it was, in tasks."""
         if task.ended:
             return 1
-        work = 1 if task.forecast.has_plan(self._price_s(task.forecast)) else PLANNING
+        work = 1 if task.forecast.has_plan(self._price_s(task)) else PLANNING
         planned_s = self._planned_s(task)
         if planned_s > now_s and task.since_s + self._most_age_s > now_s:
             self._wait(task, planned_s, now_s)
@@ -228,15 +252,17 @@ class Schedule(Generic[W]):
         """When a poll of the task is worth its price, without jitter."""
         if task.seen_s == -math.inf:
             return -math.inf
-        at_s = task.since_s + task.forecast.next_poll_age_s(task.seen_s - task.since_s, self._price_s(task.forecast))
+        at_s = task.since_s + task.forecast.next_poll_age_s(task.seen_s - task.since_s, self._price_s(task))
         return max(at_s, task.seen_s + (self._first_s if task.seen_s == task.since_s else self._interval_s))
 
-    def _price_s(self, forecast: Forecast) -> float:
-        """λ in seconds: for this class, the more the emptier the query bucket is, and the fewer ends polls find."""
+    def _price_s(self, task: W) -> float:
+        """λ in seconds: for the task's class, the more the emptier the query bucket is, and the fewer ends polls find,
+        unless the task's end may have been missed."""
         priced_for_s = PRICED_FOR * self._interval_s
-        share, scarcity = self.backstop.share, max(1.0 - 2.0 * self.fullness, 0.0) ** 2
+        share = self.backstop.share if task.seen_s >= self._missed_until_s else 1.0
+        scarcity = max(1.0 - 2.0 * self.fullness, 0.0) ** 2
         price = PRICE * share + PRICE_EVENTS * (1.0 - share) + PRICE_SCARCE * scarcity
-        return price / share * self._interval_s * priced_for_s / max(forecast.typical_s, priced_for_s)
+        return price / share * self._interval_s * priced_for_s / max(task.forecast.typical_s, priced_for_s)
 
     def _wait(self, task: W, planned_s: float, now_s: float) -> None:
         """Wait for the task's next poll, or until its plan is checked if that is sooner. Checks are at the same moments
