@@ -37,7 +37,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 WRITE_LOCK_S: Final = 10.0
 """How long a commit waits for those of other processes, which take milliseconds each."""
-_STEP_S: Final = 0.002
+_STEP_S: Final = 0.002  #: between two tries to begin a commit
+_PAUSE_S: Final = 0.02  #: between two looks at what another process holds; those for a submission grow
+RUN_END_S: Final = 0.5
+"""How long to wait for a run that has just ended in another process: that is noted without anybody waiting there."""
 RELEASE_S: Final = 900.0
 """How long to wait for another process that is submitting under the same id. With the default settings a submission
 takes less."""
@@ -161,7 +164,7 @@ class JournalWriter:
         when that takes longer than a submission can."""
         if not self.is_shared:
             return False
-        until_s, pause_s = self._loop.time() + RELEASE_S, 0.02
+        until_s, pause_s = self._loop.time() + RELEASE_S, _PAUSE_S
         while (held := await self._do(lambda db: self._submitter_of(db, client_business_id))) is not None:
             if self._loop.time() >= until_s:
                 raise JournalLocked(
@@ -170,7 +173,7 @@ class JournalWriter:
                 )
             await asyncio.sleep(pause_s)
             pause_s = min(2 * pause_s, 1.0)
-        return pause_s > 0.02
+        return pause_s > _PAUSE_S
 
     def _submitter_of(self, db: sqlite3.Connection, client_business_id: str) -> LockHeld | None:
         """The other process that is submitting it. In the thread."""
@@ -196,10 +199,13 @@ class JournalWriter:
                 journal_records.put_run(db, name, owner)
             return held
 
-        if (held := await self._do(act)) is not None:
-            raise JournalLocked(
-                f"the run {name!r} is going on in {held}: wait for it to end there, or take another name"
-            )
+        until_s = self._loop.time() + RUN_END_S
+        while (held := await self._do(act)) is not None:
+            if self._loop.time() >= until_s:
+                raise JournalLocked(
+                    f"the run {name!r} is going on in {held}: wait for it to end there, or take another name"
+                )
+            await asyncio.sleep(_PAUSE_S)
 
     def end_run(self, name: str) -> None:
         """The run may go on in any process."""
