@@ -29,6 +29,8 @@ FLOORS = (
     {"handle", "report"},
     {"batch", "webhooks", "receivers", "lifetime"},
     {"client"},
+    {"parts"},
+    {"dask"},
     {"", "cli", "testing", "__main__"},
 )
 """From the ground up, by the first part of a module's name below the package; "" is `__init__`, which names them all

@@ -261,6 +261,13 @@ def put_lost(db: sqlite3.Connection, client_business_id: str, now_s: float) -> N
     db.execute("UPDATE submission SET lost_at = ? WHERE client_business_id = ?", (now_s, client_business_id))
 
 
+def put_fact(db: sqlite3.Connection, name: str, value: str) -> str:
+    """What the journal holds under this name: `value`, unless there was something already."""
+    db.execute("INSERT OR IGNORE INTO fact VALUES (?, ?)", (name, value))
+    found: tuple[str] = db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone()
+    return found[0]
+
+
 def put_acknowledged(db: sqlite3.Connection, client_business_id: str, now_s: float) -> None:
     """Its result is in good hands."""
     db.execute("UPDATE submission SET acknowledged_at = ? WHERE client_business_id = ?", (now_s, client_business_id))

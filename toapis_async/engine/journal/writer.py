@@ -226,10 +226,18 @@ class JournalWriter:
         """The rows of a run that the service has charged, or may have, in the order they were sent; with `unsaved`,
         those that may have images which are not on disk. A page at a time, however many they are."""
         after = 0
-        while page := await self._do(partial(journal_records.paid, run=run, after=after, unsaved=unsaved)):
+        while page := await self.paid_page(run, after, unsaved=unsaved):
             for record in page:
                 yield record
             after = page[-1].number
+
+    async def paid_page(self, run: str, after: int, *, unsaved: bool = False) -> tuple[Record, ...]:
+        """The next few of `paid`, after the record of this number."""
+        return await self._do(partial(journal_records.paid, run=run, after=after, unsaved=unsaved))
+
+    async def fact(self, name: str, value: str) -> str:
+        """What was written down under this name first: `value`, unless there was something already."""
+        return await self._do(partial(journal_records.put_fact, name=name, value=value))
 
     async def recoverable(self) -> tuple[tuple[Record, ...], int]:
         """The plain submissions that are unfinished, or finished within the life of their links with nobody having

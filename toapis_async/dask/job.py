@@ -1,0 +1,392 @@
+"""`bulk`: the driver of a run on a Dask cluster."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+import pickle
+import secrets
+import time
+from collections import deque
+from contextlib import AsyncExitStack, aclosing, suppress
+from decimal import Decimal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final, Self
+
+from attrs import evolve, fields
+from distributed import Client, LocalCluster
+from distributed.protocol import pickle as dask_pickle
+from distributed.scheduler import KilledWorker
+
+from toapis_async.batch.item import BatchStatistics, item_of
+from toapis_async.dask.plugins import Crew, DeskPlugin, Recipe, ask_desk, crew_name, do_part, who_am_i
+from toapis_async.engine.desk.server import Opening
+from toapis_async.errors import (
+    AuthenticationFailed,
+    ClientStateError,
+    InsufficientQuota,
+    InvalidRequest,
+    SessionClosed,
+    ToAPIsError,
+)
+from toapis_async.log import logger
+from toapis_async.parts import Each, PartOptions, checked_run, read_parts
+from toapis_async.protocol.naming import slug
+from toapis_async.settings import Settings
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Callable
+    from os import PathLike
+    from types import TracebackType
+
+    from distributed.deploy.cluster import Cluster
+
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.rows import Source
+    from toapis_async.parts import Part
+    from toapis_async.request import Kind
+
+BUFFER_ITEMS: Final = 100
+"""Finished items that may wait for a slow consumer before no more rows are read."""
+WORKERS_S: Final = 60.0
+"""How long a cluster without workers is waited for."""
+CLOSE_S: Final = 20.0
+"""How long closing waits for the workers' engines."""
+
+
+# Dask's own annotations say little of these.
+_local_cluster: Any = LocalCluster
+_client: Any = Client
+_pickle: Any = dask_pickle
+
+
+def bulk(
+    rows: Source,
+    *,
+    run: str,
+    key: Callable[[Any], str] | str | None = None,
+    cluster: str | Cluster | Client | None = None,
+    save_to: Any = None,
+    part_rows: int = 25,
+    retry_failed: bool = False,
+    attempts: int = 1,
+    budget_credits: float | Decimal | None = None,
+    api_key: str | None = None,
+    base_url: str | None = None,
+    settings: Settings | None = None,
+    journal: str | PathLike[str] | None = None,
+    each: Each | None = None,
+    fresh: bool = False,
+    kind: Kind = "image",
+) -> Bulk:
+    """A run over many rows on a Dask cluster, which may lose any of its machines. See `Bulk`.
+
+    `cluster` is None (processes of this machine, started now and ended afterwards), a scheduler's address, a Dask
+    `Cluster` or an asynchronous `Client`. `rows` may also be a Dask bag or data frame. `run`, `key`, `save_to`,
+    `retry_failed`, `attempts`, `budget_credits` and `kind` are those of `ToAPIs.batch`; `save_to` is a place that every
+    worker reaches: a folder on a shared disk, or an object store.
+
+    `each(item)` is called on the worker, in a thread (or awaited, a coroutine function), with every item that is ok;
+    what it returns is the item's `result`. It is called at least once for a row: again when a worker dies, or when the
+    run is called again. What it raises makes the item not ok, and never sends the row again.
+
+    `journal` is a path on the scheduler's machine (default: a file for this run in its user's state folder); a network
+    disk is refused. Without an `api_key` each worker reads its own environment. `fresh` says that this run was never at
+    work before: else, when its journal is new, each row is looked up by its id before it is sent.
+
+    Raises `InvalidRequest` for what can't be, and what can't be pickled, by its name.
+    """
+    if journal is not None:
+        journal = os.fspath(journal)
+    settings = _picklable(settings or Settings())
+    try:
+        _pickle.dumps(each)
+    except Exception as error:
+        raise InvalidRequest(f"each can't be sent to a worker: {error}", field="each") from error
+    options = PartOptions(
+        run=checked_run(run), save_to=save_to, retry_failed=retry_failed, attempts=attempts, each=each
+    )
+    options.of_batch()  # raises
+    recipe = Recipe(
+        session=secrets.token_hex(4), options=options, settings=settings, api_key=api_key, base_url=base_url
+    )
+    return Bulk(rows, recipe, cluster=cluster, key=key, kind=kind, part_rows=part_rows, journal=journal, fresh=fresh)
+
+
+def _picklable(settings: Settings) -> Settings:
+    """The settings, each of whose fields can be sent to a worker."""
+    for listener in settings.on_event:
+        if hasattr(listener, "__self__"):
+            raise InvalidRequest(
+                f"Settings(on_event=…) can't be sent to a worker: {listener!r} belongs to an object of this process; "
+                "give a function of a module",
+                field="on_event",
+            )
+    for each in fields(Settings):
+        try:
+            pickle.dumps(getattr(settings, each.name))
+        except Exception as error:
+            raise InvalidRequest(
+                f"Settings({each.name}=…) can't be sent to a worker: {error}", field=each.name
+            ) from error
+    return settings
+
+
+class Bulk:
+    """One pass over a run. `async with` it, then iterate for items as their parts complete.
+
+    The same call again takes a run up after whatever happened to it: what was paid for is not paid for again. A row
+    that fails is an item with `ok=False`; what raises is misuse, a source that fails, and a cluster that can't go on.
+    """
+
+    def __init__(
+        self,
+        rows: Source,
+        recipe: Recipe,
+        *,
+        cluster: str | Cluster | Client | None,
+        key: Callable[[Any], str] | str | None,
+        kind: Kind,
+        part_rows: int,
+        journal: str | None,
+        fresh: bool,
+    ) -> None:
+        self._recipe = recipe
+        self._run = recipe.options.run
+        self._cluster = cluster
+        self._parts = read_parts(rows, key=key, kind=kind, part_rows=part_rows)
+        self._part_rows = part_rows
+        self._journal = journal
+        self._fresh = fresh
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+        self._main: asyncio.Task[None] | None = None
+        self._feeder: asyncio.Task[None] | None = None
+        self._stopping: asyncio.Task[None] | None = None
+        self._stopped = False
+        self.stopped_by: ToAPIsError | None = None
+        """A 401 or 402, after which no more rows are handed out: each would meet the same."""
+        self._finished: deque[BatchItem] = deque()
+        self._news = asyncio.Event()
+        self._room = asyncio.Event()
+        self._taken = self._out = self._done = self._failed = 0
+        self._started_s = self._ended_s = 0.0
+
+    # -------------------------------------------------------------------------------------- lifetime
+
+    async def __aenter__(self) -> Self:
+        if self._client is not None:
+            raise ClientStateError("a run on a cluster is entered once: call bulk(…) again")
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+        return self
+
+    async def __aexit__(
+        self, exc_type: type[BaseException] | None, exc: BaseException | None, traceback: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Leave: nothing more is sent. What the service works on stays paid for; the same call takes it up."""
+        self.stop()
+        if self._main is not None:
+            self._main.cancel()
+            await asyncio.wait([self._main])
+        await self._stack.aclose()
+
+    async def _open(self) -> None:
+        client = self._client = await self._connect()
+        session, stack = self._recipe.session, self._stack
+        await client.register_plugin(DeskPlugin())
+        await client.register_plugin(Crew(self._recipe))
+        stack.push_async_callback(self._leave)
+        try:
+            async with asyncio.timeout(WORKERS_S):
+                account, base_url = await client.submit(who_am_i, session, key=f"toapis account-{session}", pure=False)
+        except TimeoutError:
+            raise ClientStateError(f"the Dask cluster had no worker for {WORKERS_S:g} s: start some") from None
+        opening = Opening(
+            session=session,
+            driver=client.id,
+            run=self._run,
+            journal=Path(),
+            account=account,
+            base_url=base_url,
+            fresh=self._fresh,
+        )
+        refusal = await ask_desk(client.scheduler, "begin", opening, self._journal)
+        if refusal is not None:
+            raise ClientStateError(str(refusal))
+
+    async def _connect(self) -> Any:
+        cluster = self._cluster
+        if isinstance(cluster, Client):
+            if not cluster.asynchronous:
+                raise InvalidRequest("cluster: an asynchronous Client is needed: Client(…, asynchronous=True)")
+            return cluster
+        if cluster is None:
+            workers = min(os.cpu_count() or 1, 4)
+            cluster = await self._stack.enter_async_context(
+                _local_cluster(
+                    n_workers=workers, threads_per_worker=1, asynchronous=True, dashboard_address="127.0.0.1:0"
+                )
+            )
+        return await self._stack.enter_async_context(_client(cluster, asynchronous=True))
+
+    async def _leave(self) -> None:
+        """Close the engines, then the journal: what they noted at last is in it."""
+        session = self._recipe.session
+        with suppress(Exception):  # the cluster may be gone
+            async with asyncio.timeout(CLOSE_S):
+                if self._stopping is not None:
+                    await asyncio.wait([self._stopping])
+                await self._client.unregister_worker_plugin(crew_name(session))
+        with suppress(Exception):
+            async with asyncio.timeout(CLOSE_S):
+                await ask_desk(self._client.scheduler, "end", session)
+
+    # -------------------------------------------------------------------------------------- consuming
+
+    def __aiter__(self) -> AsyncIterator[BatchItem]:
+        if self._client is None:
+            raise ClientStateError("enter a run on a cluster first: async with bulk(…) as job")
+        if self._main is not None:
+            raise ClientStateError("a run on a cluster can be iterated once: call bulk(…) again")
+        self._started_s = time.monotonic()
+        self._main = asyncio.create_task(self._go(), name="toapis-bulk")
+        return self
+
+    async def __anext__(self) -> BatchItem:
+        """The next item. Raises `StopAsyncIteration` after the last, and what the source or the cluster raised."""
+        if self._main is None:
+            raise ClientStateError("iterate over a run with `async for item in job`")
+        while not self._finished:
+            if self._main.cancelled():
+                raise SessionClosed("the run was left while it was at work")
+            if self._main.done():
+                _reraise(self._main)
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        self._room.set()
+        return self._finished.popleft()
+
+    def stop(self) -> None:
+        """Send no more rows; iteration ends when what was sent has ended."""
+        if self._stopped:
+            return
+        self._stopped = True
+        if self._feeder is not None:
+            self._feeder.cancel()
+        if self._client is not None and self._main is not None and not self._main.done():
+            self._stopping = asyncio.create_task(self._tell_to_stop(), name="toapis-stop")
+
+    async def _tell_to_stop(self) -> None:
+        try:
+            await ask_desk(self._client.scheduler, "stop", self._recipe.session)
+        except (OSError, KeyError) as error:
+            logger.warning("the scheduler could not be told to stop: %s", error)
+
+    def statistics(self) -> BatchStatistics:
+        """A snapshot of the counters."""
+        ended = self._done + self._failed
+        elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
+        return BatchStatistics(
+            taken=self._taken,
+            in_flight=self._out,
+            saving=0,
+            done=self._done,
+            failed=self._failed,
+            waiting_for_consumer=len(self._finished),
+            elapsed_s=elapsed_s,
+            rows_per_s=ended / elapsed_s if elapsed_s else 0.0,
+            left_s=None,
+            credits_spent=Decimal(0),
+            images=0,
+        )
+
+    def __repr__(self) -> str:
+        return f"<Bulk {self._run!r}: {self._done} done, {self._failed} failed, {self._out} out>"
+
+    # -------------------------------------------------------------------------------------- running
+
+    async def _go(self) -> None:
+        try:
+            async with asyncio.TaskGroup() as group:
+                self._feeder = group.create_task(self._feed(group))
+                if self._stopped:
+                    self._feeder.cancel()
+        finally:
+            self._ended_s = time.monotonic()
+            self._news.set()
+
+    async def _feed(self, group: asyncio.TaskGroup) -> None:
+        async with aclosing(self._parts) as parts:
+            async for part in parts:
+                await self._has_room(len(part.rows))
+                self._taken += len(part.rows)
+                self._out += len(part.rows)
+                group.create_task(self._carry(part))
+
+    async def _has_room(self, rows: int) -> None:
+        """Wait until fewer rows are out than the service may work on at once, and the consumer keeps up."""
+        most_out = max(self._recipe.settings.max_in_flight, rows)
+        while self._out + rows > most_out or len(self._finished) >= BUFFER_ITEMS:
+            self._room.clear()
+            await self._room.wait()
+
+    async def _carry(self, part: Part) -> None:
+        """A part from its rows to its items."""
+        rows = {row.index: row for row in part.rows}
+        for item in await self._items_of(part, f"rows {part.rows[0].index}..{part.rows[-1].index}"):
+            self._note(evolve(item, request=rows[item.index].request))
+        self._out -= len(part.rows)
+        self._room.set()
+
+    def _note(self, item: BatchItem) -> None:
+        if self._stopped and isinstance(item.error, SessionClosed):
+            return  # it was not sent
+        self._done += item.ok
+        self._failed += not item.ok
+        self._finished.append(item)
+        self._news.set()
+        if isinstance(item.error, AuthenticationFailed | InsufficientQuota) and item.task_id is None:
+            self.stopped_by = self.stopped_by or item.error
+            self.stop()
+
+    async def _items_of(self, part: Part, name: str) -> list[BatchItem]:
+        """Have a part done by the cluster, which does it again when a worker dies. When workers keep dying of it, its
+        rows are tried one by one, so that what kills them is found."""
+        session = self._recipe.session
+        key = f"toapis {slug(self._run)}-{session}-{name}"
+        future = self._client.submit(do_part, part, session, key, key=key, pure=False)
+        try:
+            return list(await future)
+        except KilledWorker as error:
+            logger.warning("workers keep dying of %s", name)
+            if len(part.rows) == 1:
+                lost = ToAPIsError(f"every worker that was given this row died ({error})")
+                return [item_of(part.rows[0], error=lost)]
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise ClientStateError(
+                "the Dask scheduler has gone, or was restarted: the same call takes the run up"
+            ) from None
+        finally:
+            future.release()
+        singles = [evolve(part, rows=(row,)) for row in part.rows]
+        done = [await self._items_of(each, f"row {each.rows[0].index}") for each in singles]
+        return [item for items in done for item in items]
+
+
+def _reraise(main: asyncio.Task[None]) -> None:
+    """Raise what ended the run, if anything did; of several, the first."""
+    error: Any = main.exception()
+    while isinstance(error, BaseExceptionGroup):
+        error = error.exceptions[0]  # pyright: ignore[reportUnknownMemberType, reportUnknownVariableType]
+    if error is not None:
+        raise error

@@ -1,0 +1,1 @@
+"""One process's journal and limits, for engines in others."""
