@@ -29,7 +29,7 @@ FLOORS = (
     {"handle", "report"},
     {"batch", "webhooks", "receivers", "lifetime"},
     {"client"},
-    {"parts"},
+    {"parts", "telemetry"},
     {"dask"},
     {"", "cli", "testing", "__main__"},
 )

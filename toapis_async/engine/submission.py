@@ -98,7 +98,7 @@ class Submission:
         self._endpoint = endpoint_of(request)
         self._body: JsonObject = {}
         self._phase = Phase.NEW
-        self._has_left = False
+        self._has_left = self._has_permit = False
         self._is_reserved = False
         self._doubt: SubmitUncertain | None = None  # why nobody knows whether a POST was accepted
         self._reason: ServiceError | None = None  # the error that a 2xx held: believed when no task is found
@@ -117,9 +117,11 @@ class Submission:
         parts, request = self._parts, self._request
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
-        self._emit_queued()
-        await parts.permits.acquire(priority_of(is_row=self._budget is not None))
+        prompt, images = parts.emit.public_prompt(request.prompt), images_of(self._body)
+        parts.emit(SubmitQueued, self._business_id, request.model, prompt, kind=request.kind, images=images)
         try:
+            await parts.permits.acquire(priority_of(is_row=self._budget is not None))
+            self._has_permit = True
             if self._doubt is not None and parts.journal is not None:
                 await parts.journal.hold(self._business_id)
             await self._reserve()
@@ -141,12 +143,6 @@ class Submission:
             else:
                 self._end_without_task(error)
             raise
-
-    def _emit_queued(self) -> None:
-        request, emit = self._request, self._parts.emit
-        prompt = emit.public_prompt(request.prompt)
-        kind, images = request.kind, images_of(self._body)
-        emit(SubmitQueued, self._business_id, request.model, prompt, kind=kind, images=images)
 
     def _in_doubt(self, cause: ToAPIsError) -> SubmitUncertain:
         """It may have been accepted: from here on nobody knows, until it is settled."""
@@ -390,7 +386,8 @@ class Submission:
         taken for paid; so does one that a bug of ours ended. Once it is in doubt, only the service itself can say that
         it was not."""
         parts, business_id = self._parts, self._business_id
-        parts.permits.give_back()
+        if self._has_permit:
+            parts.permits.give_back()
         if not isinstance(error, SubmitUncertain):  # of which `SubmitLost` was told
             code = error.code if isinstance(error, ServiceError) else None
             parts.emit(SubmitFailed, business_id, type(error).__name__, code)
