@@ -11,9 +11,11 @@ import hypothesis
 import pytest
 
 from tests.engine.kit import FakeService
+from tests.redis_server import RedisServer
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Callable
+    from collections.abc import AsyncIterator, Callable, Iterator
+    from pathlib import Path
 
     from toapis_async.events import Event
 
@@ -92,3 +94,14 @@ def impatient(monkeypatch: pytest.MonkeyPatch) -> None:
 def events() -> list[Event]:
     """Give `events.append` as `on_event`."""
     return []
+
+
+@pytest.fixture
+def redis_server(tmp_path: Path) -> Iterator[RedisServer]:
+    """A Redis of this test's own; skips where there is none."""
+    server = RedisServer(tmp_path)
+    server.start()
+    try:
+        yield server
+    finally:
+        server.kill()

@@ -23,7 +23,7 @@ NAMES = {
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "GeneratedVideo", "Usage",
-    "Generation", "Learned", "Model", "Price", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
+    "Generation", "Learned", "Model", "Price", "SharedStatistics", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
     "WebhookOutcome",
     # errors
     "AuthenticationFailed", "BudgetExceeded", "ClientStateError", "ContentRefused", "DownloadFailed",
@@ -36,7 +36,11 @@ LATER = {"journal", "budget_credits", "run"}
 
 #: What contract.md promises: name, whether it is awaited, parameters as written there.
 TOAPIS = (
-    ("__init__", False, "api_key=None, *, base_url=None, settings=None, journal=None, budget_credits=None"),
+    (
+        "__init__",
+        False,
+        "api_key=None, *, base_url=None, settings=None, journal=None, budget_credits=None, shared=None",
+    ),
     ("generate", True, "prompt_or_request, *, timeout_s=None, **fields"),
     ("submit", True, "request"),
     ("attach", False, "task_id, kind=None"),

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from toapis_async.batch.item import BatchItem, BatchStatistics
     from toapis_async.client import ToAPIs
     from toapis_async.engine.core import ClientStatistics
+    from toapis_async.engine.shared.leases import SharedStatistics
     from toapis_async.errors import (
         AuthenticationFailed,
         BudgetExceeded,
@@ -82,6 +83,7 @@ __all__ = [
     "SessionClosed",
     "Settings",
     "Shared",
+    "SharedStatistics",
     "SubmitUncertain",
     "TaskError",
     "TaskFailed",
@@ -116,6 +118,7 @@ _HOMES = (
     "batch.item",
     "batch.batch",
     "webhooks",
+    "engine.shared.leases",
     "engine.core",
     "lifetime",
     "client",

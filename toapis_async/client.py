@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from contextlib import AsyncExitStack
 from typing import TYPE_CHECKING, Any, Literal, Unpack
 
 from attrs import evolve
@@ -13,6 +14,8 @@ from toapis_async.engine import account
 from toapis_async.engine.core import ClientStatistics, Engine
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.recovery import Recovery, watch_again
+from toapis_async.engine.shared.opening import checked_shared, open_store
+from toapis_async.engine.shared.port import Channel
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import TaskNotFound
 from toapis_async.handle import StoredHandle, TaskHandle, wait_timeout
@@ -32,10 +35,12 @@ if TYPE_CHECKING:
     from toapis_async.batch.options import SaveTo
     from toapis_async.batch.rows import Source
     from toapis_async.engine.entry import Entry
+    from toapis_async.engine.shared.port import Store
     from toapis_async.engine.uploads import Uploadable
     from toapis_async.events import Event
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload
     from toapis_async.request import ImageFields, Kind, Request
+    from toapis_async.shared import Shared
     from toapis_async.task import TaskSnapshot
 
 
@@ -49,6 +54,9 @@ class ToAPIs(Lifetime):
     image is lost when the process dies: see `batch(run=…)` and `recovered()`. With `budget_credits`, nothing is sent
     that could bring this session's cost over so many credits (`BudgetExceeded`); `Settings(prices=…)` says what an
     image costs.
+
+    With `shared` (`"host"`, a `redis://` URL or a `Shared`; by default what TOAPIS_SHARED says now), the processes of
+    one account keep to its limits together; `"off"` turns that off. Raises `InvalidRequest` for any other word.
     """
 
     def __init__(
@@ -59,28 +67,35 @@ class ToAPIs(Lifetime):
         settings: Settings | None = None,
         journal: str | PathLike[str] | Journal | None = None,
         budget_credits: float | Decimal | None = None,
+        shared: str | Shared | Store | None = None,
     ) -> None:
         super().__init__()
         self._credentials = Credentials.resolve(api_key, base_url)
         self._settings = settings or Settings()
         self._journal = journal if journal is None or isinstance(journal, Journal) else Journal(journal)
         self._budget_credits = checked_budget(budget_credits)
+        self._shared = checked_shared(shared)
 
     async def _opened(self) -> Engine:
-        if self._journal is None:
-            return Engine(self._credentials, self._settings, budget_credits=self._budget_credits)
-        journal = await JournalWriter.open(self._journal, self._credentials)
-        try:
-            return Engine(
+        async with AsyncExitStack() as opened:
+            if (store := await open_store(self._shared, self._credentials)) is not None:
+                opened.push_async_callback(store.aclose)
+            journal = recovery = None
+            if self._journal is not None:
+                journal = await JournalWriter.open(self._journal, self._credentials)
+                opened.push_async_callback(journal.aclose)
+                recovery = await Recovery.of(journal)
+            engine = Engine(
                 self._credentials,
                 self._settings,
                 journal=journal,
-                recovery=await Recovery.of(journal),
+                recovery=recovery,
                 budget_credits=self._budget_credits,
+                store=store,
+                ends_channel=store if isinstance(store, Channel) else None,
             )
-        except BaseException:
-            await journal.aclose()
-            raise
+            opened.pop_all()
+            return engine
 
     # -------------------------------------------------------------------------------------- tasks
 

@@ -221,6 +221,24 @@ class JournalTakenOver:
     submissions: int  #: how many
 
 
+@frozen
+class SharingLost:
+    """What the processes of this account share their limits through can't be used now (`ToAPIs(shared=…)`). This one
+    goes on with its last share of them, and tries again every second."""
+
+    at_s: float
+    reason: str
+    share: float  #: of the limits, 0 to 1
+
+
+@frozen
+class SharingBack:
+    """The limits are shared again, after `alone_s` seconds."""
+
+    at_s: float
+    alone_s: float
+
+
 Event: TypeAlias = (
     RequestDone
     | SubmitQueued
@@ -240,4 +258,6 @@ Event: TypeAlias = (
     | FileFailed
     | CreditsShort
     | JournalTakenOver
+    | SharingLost
+    | SharingBack
 )

@@ -7,7 +7,7 @@ import enum
 import warnings
 from abc import ABC, abstractmethod
 from functools import partial
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, NoReturn, Self
 
 from toapis_async.engine import account
 from toapis_async.errors import ClientStateError, SessionClosed
@@ -46,7 +46,8 @@ class Lifetime(ABC):
     async def start(self) -> Self:
         """Open the client on the running loop. It can be opened once.
 
-        Raises `JournalLocked` when another process uses the journal, and `JournalError` when it can't be used.
+        Raises `JournalLocked` when another process uses the journal, `JournalError` when it can't be used, and
+        `ClientStateError` for a store of `shared` that refuses to be used (one that is not there is tried again).
         """
         if self._state is not ClientState.NEW:
             raise ClientStateError(f"the client is {self._state.value}")
@@ -107,9 +108,13 @@ class Lifetime(ABC):
     ) -> None:
         await self.aclose()
 
+    def __reduce__(self) -> NoReturn:
+        raise ClientStateError("a client can't be pickled or copied: make one client in each process")
+
     def __del__(self) -> None:
-        if getattr(self, "_state", None) is ClientState.OPEN and self._engine is not None:
-            self._engine.forget()  # first: the warning may be an error
+        engine = getattr(self, "_engine", None)
+        if engine is not None and self._state is ClientState.OPEN and not engine.is_forked:
+            engine.forget()  # first: the warning may be an error
             warnings.warn(f"unclosed client {self!r}", ResourceWarning, source=self, stacklevel=2)
 
     def _open_engine(self) -> Engine:

@@ -181,10 +181,13 @@ def test_nothing_is_refilled_while_nobody_had_the_store() -> None:
     store = Store()
     store.ask("a", want=45), store.ask("b")
     store.now_s += 10.0
-    assert store.ask("b", alone_s=9.5, spent_alone=25.0).level == 0.0
+    # Half of what is refilled in a second is the other's, who goes on alone until then.
+    assert store.ask("b", alone_s=9.5, spent_alone=25.0, of=2).level == -2.5
     store.now_s += 1.0
-    grant = store.ask("a", alone_s=10.0, spent_alone=25.0)
-    assert grant.level == pytest.approx(5.0 - 25.0 / 10.0)  # of its last second, in which the other had the store
+    assert store.ask("a", alone_s=10.0, spent_alone=25.0, of=2).level == pytest.approx(2.5)
+    store.now_s += 1.0
+    grant = store.ask("c", alone_s=10.0, spent_alone=25.0, of=2)
+    assert grant.level == pytest.approx(7.5 - 2.5)  # it was later than was expected
 
 
 def test_a_clock_that_is_set_back_is_paid_neither_in_tokens_nor_in_pauses() -> None:

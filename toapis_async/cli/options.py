@@ -12,6 +12,7 @@ from attrs import field, fields, frozen
 
 from toapis_async.cli.output import Output
 from toapis_async.settings import Settings, Tier, as_credits
+from toapis_async.shared import OFF
 
 Command = Callable[..., None]
 
@@ -27,6 +28,7 @@ class Options:
     base_url: str | None = None
     proxy: str | None = None
     tier: Tier | None = None
+    shared: str | None = field(default=None, repr=False)  #: may hold a password
     max_in_flight: int | None = None
     first_poll_s: float | None = None
     min_poll_interval_s: float | None = None
@@ -45,6 +47,8 @@ class Options:
         """Itself, or a usage error for options that contradict each other."""
         if self.sandbox and self.base_url:
             raise click.UsageError("--sandbox brings its own address: leave --base-url out")
+        if self.sandbox and self.shared not in {None, OFF}:
+            raise click.UsageError("--sandbox is this process's own: leave --shared out")
         if self.sandbox and self.proxy:
             raise click.UsageError("--sandbox runs on this machine, which no proxy reaches: leave --proxy out")
         for name in ("speed", "seed"):
@@ -117,6 +121,12 @@ _OPTIONS = (
         "--tier",
         type=click.Choice(get_args(Tier)),
         help=f"The account's rate limits.  [default: {fields(Settings).tier.default}]",
+    ),
+    click.option(
+        "--shared",
+        metavar="host|URL",
+        help="Keep to the account's limits together with other processes: those of this machine (host), or all that "
+        "use a Redis (redis://…).  [default: $TOAPIS_SHARED]",
     ),
     click.option(
         "--max-in-flight",

@@ -17,6 +17,7 @@ from toapis_async.client import ToAPIs
 from toapis_async.events import SubmitLost, TaskAccepted, TaskEnded
 from toapis_async.protocol.wording import count
 from toapis_async.settings import TIERS, Credentials, Journal, RateLimits, Settings
+from toapis_async.shared import OFF
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
@@ -120,6 +121,7 @@ class Session:
                 base_url=base_url or self.options.base_url,
                 settings=self._settings,
                 journal=journal,
+                shared=OFF if self.options.sandbox else self.options.shared,
             )
             self._client = client
             async with client:

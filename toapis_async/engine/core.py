@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import math
+import os
 import random
 from functools import partial
 from typing import TYPE_CHECKING, Protocol, TypeVar
@@ -24,6 +25,7 @@ from toapis_async.engine.queries import Queries
 from toapis_async.engine.retrying import with_retries
 from toapis_async.engine.saving import Saving
 from toapis_async.engine.shared.ends import Ends
+from toapis_async.engine.shared.leases import Leases, SharedStatistics
 from toapis_async.engine.spending import Spending
 from toapis_async.engine.submitter import Submitter
 from toapis_async.engine.tasks import Tasks
@@ -44,7 +46,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.recovery import Recovery
-    from toapis_async.engine.shared.port import Channel
+    from toapis_async.engine.shared.port import Channel, Store
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Credentials, RateLimits, Settings
@@ -76,6 +78,7 @@ class ClientStatistics:
     #: that processes share; `recovered()` lists the newest 10,000
     submit: PacingStatistics
     query: PacingStatistics
+    shared: SharedStatistics | None = None  #: with `ToAPIs(shared=…)`
 
 
 class Dependent(Protocol):
@@ -95,12 +98,13 @@ class Engine:
         journal: JournalPort | None = None,
         recovery: Recovery | None = None,
         budget_credits: Decimal | None = None,
-        bucket_for: Callable[[Category], Bucket] | None = None,
+        store: Store | None = None,
         ends_channel: Channel | None = None,
     ) -> None:
-        """`bucket_for` gives the bucket of each category; by default one of this process's own. `ends_channel` leads to
-        the other processes of the account."""
+        """`store`: what the buckets' turns are leased from; None for buckets of this process's own. `ends_channel`
+        leads to the other processes of the account."""
         self._loop = asyncio.get_running_loop()
+        self._pid = os.getpid()
         self.settings = settings
         rng = self._rng = random.Random()
         self.emit = Emitter(settings.on_event, with_prompts=settings.events_with_prompts)
@@ -112,7 +116,8 @@ class Engine:
         self.dependents: set[Dependent] = set()
         self.unclaimed = Unclaimed()
         self.transport = Transport(credentials, settings, self.emit)
-        bucket_for = bucket_for or partial(_own_bucket, settings, self._loop)
+        self.leases = None if store is None else Leases(store, settings, self.emit)
+        bucket_for = self.leases.bucket if self.leases else partial(_own_bucket, settings, self._loop)
         self._submits = Pacer("submit", bucket_for("submit"), settings, rng, self.emit)
         self._polls = Pacer("query", bucket_for("query"), settings, rng, self.emit)
         self._permits = Gate(Permits(settings.max_in_flight))
@@ -174,15 +179,21 @@ class Engine:
             self.tasks.close()
             if self.journal is not None:
                 await self.journal.aclose()
+            if self.leases is not None:
+                await self.leases.aclose()
         finally:
             if self.journal is not None:
                 self.journal.forget()  # when closing itself was cut short, its lock must not stay
+            if self.leases is not None:
+                self.leases.cancel()
             await self.transport.aclose()
 
     def forget(self) -> None:
         """The client was dropped unclosed: stop polling and tell whoever still waits. May run in any thread."""
         if not self._loop.is_closed():
             self._loop.call_soon_threadsafe(self._polling.cancel)
+            if self.leases is not None:
+                self._loop.call_soon_threadsafe(self.leases.cancel)
             self._loop.call_soon_threadsafe(self.bills.close)
             if self.recovery is not None:
                 self._loop.call_soon_threadsafe(self.recovery.stop)
@@ -217,7 +228,15 @@ class Engine:
             if watched_s >= self.settings.reconcile_window_s and not self.submitter.is_busy_with(business_id):
                 self.journal.ended(business_id, End(State.WITHDRAWN))
 
+    @property
+    def is_forked(self) -> bool:
+        """Whether this is a copy in another process: the loop, the journal and the connections are the other's."""
+        return os.getpid() != self._pid
+
     def check_loop(self) -> None:
+        """Raise `ClientStateError` in another process or event loop than the engine was made in."""
+        if self.is_forked:
+            raise ClientStateError("the client belongs to the process that opened it: make one client in each process")
         try:
             running = asyncio.get_running_loop()
         except RuntimeError:
@@ -248,6 +267,7 @@ class Engine:
             recoverable=self.recovery.number if self.recovery else 0,
             submit=submit.statistics(),
             query=query.statistics(),
+            shared=self.leases.statistics() if self.leases else None,
             **asdict(self._counts),
         )
 

@@ -31,6 +31,7 @@ class RateGate(Gate["Bucket"]):
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
         bucket.on_more = self.serve
+        bucket.waiting = lambda: self.waiting
 
     def answered(self, *, latency_s: float | None, sent: int = 1) -> None:
         """The request ended, with an answer after `latency_s` or without one (None)."""

@@ -38,10 +38,13 @@ SEEN_S: Final = 6.0
 HEARTBEAT_S: Final = 2.0
 MOST_MEMBERS: Final = 10_000
 
+RETURN_S: Final = 1.0
+"""After the store was lost to all, the others are expected to be back in this time, and go on alone until then."""
+
 GUESSED, STATED, SEEN = 0, 1, 2
 """How sure a process is of the limits: the default, what its settings say, what a header of the service says."""
 
-_ROUNDING: Final = 1e-6
+ROUNDING: Final = 1e-6
 
 
 @frozen
@@ -85,6 +88,7 @@ class Ask:
     extra: float = 0.0  #: requests that went out without a turn (resends of the HTTP library)
     alone_s: float = 0.0  #: how long it has been without the store until now
     spent_alone: float = 0.0
+    of: int = 1  #: how many they were when the store was lost
     remaining: float | None = None  #: the service counts no more tokens than this
     pause_s: float | None = None  #: the service said 429, and to wait so long
     is_leaving: bool = False
@@ -124,9 +128,12 @@ def hold_s(burst: float, per_s: float, *, is_loose: bool) -> float:
 def lease(state: State | None, ask: Ask, now_s: float) -> tuple[State, Grant]:
     """What becomes of a bucket when a process asks, and what the process is granted. None: there is no such bucket yet,
     or the store has forgotten it."""
-    state = _begun(ask, now_s) if state is None else _clock_set_back(state, now_s)
-    before, idle_s = state, now_s - state.at_s
-    state = _counted(_refilled(_with_limits(state, ask), ask, now_s), ask, now_s)
+    if state is None:
+        before, idle_s = _begun(ask, now_s), math.inf
+    else:
+        before = _clock_set_back(state, now_s)
+        idle_s = now_s - before.at_s
+    state = _counted(_refilled(_with_limits(before, ask), ask, now_s), ask, now_s)
     state = _corrected(state, ask, now_s, before.level, idle_s)
     if ask.pause_s is not None:
         state = _throttled(state, ask, ask.pause_s, now_s)
@@ -150,6 +157,12 @@ def _begun(ask: Ask, now_s: float) -> State:
         epoch=ask.epoch + 1,
         members={},
     )
+
+
+def empty_share(ask: Ask, members: int, now_s: float) -> State:
+    """What one of so many processes goes on with while the store is lost: its part of the bucket, empty."""
+    mine = evolve(ask, burst=max(ask.burst / members, 1.0), per_s=ask.per_s / members)
+    return evolve(_begun(mine, now_s), level=0.0, epoch=max(ask.epoch, 1))
 
 
 def _clock_set_back(state: State, now_s: float) -> State:
@@ -205,8 +218,12 @@ def _corrected(state: State, ask: Ask, now_s: float, level_before: float, idle_s
         level, epoch = min(level, 0.0), ask.epoch + 1
     if ask.alone_s > 0:
         if idle_s >= ask.alone_s:  # nobody had the store: all went on alone, and spent what was refilled
-            level, served_since_s = min(level, max(level_before, 0.0)), now_s
-        level -= ask.spent_alone * min((now_s - served_since_s) / ask.alone_s, 1.0)
+            ahead = state.per_s * state.pace * RETURN_S * (1.0 - 1.0 / ask.of)  # of what the others will have spent
+            level, served_since_s = min(level, max(level_before, 0.0)) - ahead, now_s
+        elif now_s - served_since_s >= ask.alone_s:
+            level -= ask.spent_alone
+        else:
+            level -= ask.spent_alone * max(now_s - served_since_s - RETURN_S, 0.0) / ask.alone_s
     if ask.unused and ask.epoch == epoch and now_s - ask.unused_for_s > state.ample_at_s:
         level = max(level, min(level + ask.unused, full / 2))
     level -= ask.extra
@@ -242,12 +259,12 @@ def _granted(state: State, ask: Ask, now_s: float) -> tuple[State, Grant]:
     """One turn at least for whoever wants any, and no more than fit in `lease_s` and than are this process's share."""
     level, rate, members = state.level, state.per_s * state.pace, max(len(state.members), 1)
     after_s = max(state.paused_until_s - now_s, 0.0)
-    fit = math.floor(level + rate * (ask.lease_s - after_s) + _ROUNDING)
-    share = math.floor((max(level, 0.0) + rate * ask.lease_s) / members + _ROUNDING)
+    fit = math.floor(level + rate * (ask.lease_s - after_s) + ROUNDING)
+    share = math.floor((max(level, 0.0) + rate * ask.lease_s) / members + ROUNDING)
     turns = min(ask.want, max(min(fit, share), 1))
     hold = hold_s(state.burst, state.per_s, is_loose=ask.is_loose)
     if ask.is_loose and ask.want > 0 and after_s == 0:
-        loose = min(max(ask.want, LOOSE), math.floor(state.burst * LOOSE_PART / members + _ROUNDING))
+        loose = min(max(ask.want, LOOSE), math.floor(state.burst * LOOSE_PART / members + ROUNDING))
         if loose >= turns and level - loose >= capacity(state.burst, state.per_s, is_loose=True) / 2:
             turns, hold = loose, LOOSE_S
     grant = Grant(turns, level, after_s, rate, hold, state.burst, state.per_s, state.epoch, members)

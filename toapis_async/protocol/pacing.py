@@ -45,11 +45,13 @@ class PacingStatistics:
 
 class Bucket(Protocol):
     """A picture of one of the service's two buckets. One that is shared with other processes may learn of tokens later:
-    its `wait_s` is infinity meanwhile, and it calls `on_more`, which its gate sets."""
+    its `wait_s` is infinity meanwhile, and it calls `on_more`. Its gate sets that, and `waiting`, which tells how many
+    wait."""
 
     capacity: float
     refill_per_s: float
     on_more: Callable[[], None]
+    waiting: Callable[[], int]
 
     def wait_s(self, now_s: float) -> float: ...
     def take(self, now_s: float) -> None: ...
@@ -60,6 +62,28 @@ class Bucket(Protocol):
     def throttle(self, now_s: float, pause_s: float) -> None: ...
     def pause(self, now_s: float, pause_s: float) -> None: ...
     def statistics(self, now_s: float) -> PacingStatistics: ...
+
+
+class Window:
+    """Requests that are not answered yet, and how many may be."""
+
+    def __init__(self, most: int) -> None:
+        self.unanswered = 0
+        self._most = most
+        self._latency_s: float | None = None
+
+    def size(self, per_s: float) -> int:
+        """How many may be unanswered: twice what the rate needs at the answer time seen (Little's law)."""
+        if self._latency_s is None:
+            return min(FIRST_WINDOW, self._most)
+        return min(max(WINDOW, math.ceil(2 * per_s * self._latency_s)), self._most)
+
+    def answered(self, latency_s: float | None) -> None:
+        """One was answered after `latency_s`, or will not be (None)."""
+        self.unanswered -= 1
+        if latency_s is not None:
+            before_s = self._latency_s if self._latency_s is not None else latency_s
+            self._latency_s = before_s + _LATENCY_WEIGHT * (latency_s - before_s)
 
 
 class TokenBucket:
@@ -73,13 +97,12 @@ class TokenBucket:
         self.capacity = capacity
         self.refill_per_s = refill_per_s
         self.on_more: Callable[[], None] = lambda: None
+        self.waiting: Callable[[], int] = lambda: 0
         self._level = capacity
         self._at_s = now_s
         self._paused_until_s = -math.inf
         self._empty_until_s = -math.inf
-        self._unanswered = 0
-        self._most_unanswered = most_unanswered
-        self._latency_s: float | None = None
+        self._window = Window(most_unanswered)
         self._granted = 0
         self._throttled = 0
         self._pace = 1.0
@@ -87,15 +110,13 @@ class TokenBucket:
 
     @property
     def window(self) -> int:
-        """How many requests may be unanswered: twice what the rate needs at the answer time seen (Little's law)."""
-        if self._latency_s is None:
-            return min(FIRST_WINDOW, self._most_unanswered)
-        return min(max(WINDOW, math.ceil(2 * self.refill_per_s * self._latency_s)), self._most_unanswered)
+        """How many requests may be unanswered."""
+        return self._window.size(self.refill_per_s)
 
     def wait_s(self, now_s: float) -> float:
         """Seconds until a token may be taken: 0 for now, infinity while only an answer can help."""
         # Under a full set of unanswered requests no token can grow, however long one waits.
-        if self._unanswered >= self.window or self.capacity - self._unanswered < _WHOLE:
+        if self._window.unanswered >= self.window or self.capacity - self._window.unanswered < _WHOLE:
             return math.inf
         self._refill(now_s)
         paused_s = self._paused_until_s - now_s
@@ -107,24 +128,21 @@ class TokenBucket:
         """Take the token that `wait_s` said is there."""
         self._refill(now_s)
         self._level -= 1.0
-        self._unanswered += 1
+        self._window.unanswered += 1
         self._granted += 1
 
     def give_back(self, now_s: float) -> None:
         """The token was taken but nothing was sent."""
         self._refill(now_s)
         self._granted -= 1
-        self._unanswered -= 1
-        self._level = min(self._level + 1.0, self.capacity - self._unanswered)
+        self._window.unanswered -= 1
+        self._level = min(self._level + 1.0, self.capacity - self._window.unanswered)
 
     def answered(self, now_s: float, latency_s: float | None, *, sent: int = 1) -> None:
         """A request ended, after `latency_s` if it got an answer. `sent` > 1: it went out again under the hood."""
         self._refill(now_s)
-        self._unanswered -= 1
+        self._window.answered(latency_s)
         self._level -= sent - 1
-        if latency_s is not None:
-            before_s = self._latency_s if self._latency_s is not None else latency_s
-            self._latency_s = before_s + _LATENCY_WEIGHT * (latency_s - before_s)
 
     def note_remaining(self, now_s: float, remaining: float, latency_s: float) -> None:
         """The service counted `remaining` tokens at some moment of a request's `latency_s`: lower our level to what
@@ -137,7 +155,7 @@ class TokenBucket:
         """The account's bucket turned out to be another one. What it holds beyond our level is left to its headers."""
         self._refill(now_s)
         self.capacity, self.refill_per_s = capacity, refill_per_s
-        self._level = min(self._level, capacity - self._unanswered)
+        self._level = min(self._level, capacity - self._window.unanswered)
 
     def throttle(self, now_s: float, pause_s: float) -> None:
         """The service said 429: our picture was wrong. Start from an empty bucket after the pause.
@@ -166,7 +184,7 @@ class TokenBucket:
             level=level,
             capacity=self.capacity,
             refill_per_s=self.refill_per_s,
-            unanswered=self._unanswered,
+            unanswered=self._window.unanswered,
             window=self.window,
             granted=self._granted,
             throttled=self._throttled,
@@ -181,5 +199,5 @@ class TokenBucket:
         """What the level and the pace are by now."""
         # A clock set back must not be paid in tokens, nor the pause after a 429.
         gone_s = max(now_s - max(self._at_s, self._empty_until_s), 0.0)
-        level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._unanswered)
+        level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._window.unanswered)
         return level, min(self._pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)

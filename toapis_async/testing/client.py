@@ -6,6 +6,7 @@ from contextlib import ExitStack
 from typing import TYPE_CHECKING, Self
 
 from toapis_async.client import ToAPIs
+from toapis_async.shared import OFF
 
 if TYPE_CHECKING:
     from toapis_async.settings import Settings
@@ -18,7 +19,7 @@ class VirtualClient(ToAPIs):
     """A client of a sandbox, in virtual time from its opening to its end."""
 
     def __init__(self, sandbox: ThreadedSandbox, settings: Settings) -> None:
-        super().__init__(KEY, base_url=sandbox.base_url, settings=settings)
+        super().__init__(KEY, base_url=sandbox.base_url, settings=settings, shared=OFF)
         self._sandbox = sandbox
         self._time = ExitStack()
 

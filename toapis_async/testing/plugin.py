@@ -49,6 +49,7 @@ def toapis_sandbox(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPat
             scenario.play(sandbox.faults)
         monkeypatch.setenv("TOAPIS_BASE_URL", sandbox.base_url)
         monkeypatch.setenv("TOAPIS_API_KEY", KEY)
+        monkeypatch.delenv("TOAPIS_SHARED", raising=False)
         yield sandbox
     finally:
         sandbox.close()

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol, runtime_checkable
+from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from attrs import frozen
 
@@ -12,6 +12,10 @@ if TYPE_CHECKING:
     from toapis_async.engine.entry import Entry
     from toapis_async.protocol.leasing import Ask, Grant
     from toapis_async.protocol.tiers import Category
+
+
+STORE_TIMEOUT_S: Final = 0.5
+"""A store that takes longer is lost."""
 
 
 class StoreLost(Exception):
@@ -25,17 +29,19 @@ class StoreLost(Exception):
         self.unchanged = unchanged
 
 
+@runtime_checkable
 class Store(Protocol):
     """Where processes lease turns of an account's two buckets."""
 
     kind: str  #: "host", "redis", …
+    lease_s: float  #: for how long ahead turns are leased
 
     async def lease(self, category: Category, ask: Ask) -> Grant:
         """What `protocol.leasing.lease` makes of the shared state at the store's own time, in one step.
 
         Turns wanted and given back, 429s and what the service counts are all told by the `Ask`; a heartbeat is one
         that wants nothing. Raises `StoreLost` when the store is not there. Nobody waits longer for it than
-        `leases.STORE_TIMEOUT_S`: the call is cancelled then.
+        `STORE_TIMEOUT_S`: the call is cancelled then.
         """
         ...
 

@@ -1,0 +1,126 @@
+"""Turns shared through Redis or Valkey. The only module that imports redis-py (the extra `redis`)."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+from typing import TYPE_CHECKING, Final, cast
+
+from redis import exceptions
+from redis.asyncio import Redis
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+
+from toapis_async.engine.shared.lua import arguments_of, grant_of, script
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost
+from toapis_async.errors import ClientStateError
+from toapis_async.protocol.lenient import shorten
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from toapis_async.protocol.leasing import Ask, Grant
+    from toapis_async.protocol.tiers import Category
+
+_PASSING: Final = (
+    "LOADING",
+    "OOM",
+    "MISCONF",
+    "BUSY",
+    "TRYAGAIN",
+    "CLUSTERDOWN",
+    "MASTERDOWN",
+    "READONLY",
+    "UNKILLABLE",
+)
+"""Answers of a Redis that is in trouble, and may be out of it later; any other refusal stays one."""
+
+
+class RedisStore:
+    """A connection pool and a script. Every key is `toapis:{identity}:…`, in one hash slot."""
+
+    kind = "redis"
+
+    def __init__(self, url: str, identity: str, lease_s: float) -> None:
+        """Connects when first used. Raises `ClientStateError` for a URL that redis-py can't read."""
+        scheme, _, rest = url.partition("://")
+        try:
+            self.connection: Redis = Redis.from_url(  # pyright: ignore[reportUnknownMemberType]
+                f"{scheme.lower().replace('valkey', 'redis')}://{rest}",
+                socket_timeout=STORE_TIMEOUT_S,
+                socket_connect_timeout=STORE_TIMEOUT_S,
+                retry=Retry(NoBackoff(), 0),  # what was taken twice would be spent twice
+                protocol=2,
+            )
+        except (ValueError, TypeError):  # its words may quote a password
+            raise ClientStateError("shared: the Redis URL can't be read; like redis://host:6379/0") from None
+        self.lease_s = lease_s
+        self._identity = identity
+        self._script = self.connection.register_script(script())
+
+    @classmethod
+    async def open(cls, url: str, identity: str, lease_s: float) -> RedisStore:
+        """A store that was reached once, or is not there now. Raises `ClientStateError` when Redis refuses what is
+        asked of it: the password, or its clock inside a script."""
+        store = cls(url, identity, lease_s)
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await store.connection.eval("return redis.call('TIME')", 0)
+        except BaseException as error:
+            refusal = _refusal(error)
+            if refusal is None and isinstance(error, (TimeoutError, exceptions.RedisError, OSError)):
+                return store
+            await store.aclose()
+            if refusal is None:
+                raise
+            raise ClientStateError(f"shared: Redis refuses to be used: {refusal}") from None
+        return store
+
+    def key(self, name: str) -> str:
+        """The name of a key or channel of those who share."""
+        return f"toapis:{{{self._identity}}}:{name}"
+
+    async def lease(self, category: Category, ask: Ask) -> Grant:
+        """See `Store`."""
+        try:
+            answer = await self._script(keys=[self.key(category)], args=arguments_of(ask))
+            return grant_of(cast("Sequence[bytes]", answer))
+        except (exceptions.RedisError, OSError, ValueError, TypeError) as error:
+            raise StoreLost(reason_of(error)) from None
+
+    async def aclose(self) -> None:
+        """See `Store`."""
+        try:
+            async with asyncio.timeout(STORE_TIMEOUT_S):
+                await self.connection.aclose()
+        except (exceptions.RedisError, OSError, TimeoutError):
+            pass
+
+
+def reason_of(error: BaseException) -> str:
+    """An error of redis-py in a few words, without the URL."""
+    if isinstance(error, exceptions.ConnectionError | exceptions.TimeoutError | OSError):
+        return f"Redis can't be reached ({type(error).__name__})"
+    return f"Redis answers {shorten(str(error), 100)}"
+
+
+def _refusal(error: BaseException) -> str | None:
+    """Why it is of no use to try again; None when it may be."""
+    if isinstance(error, exceptions.AuthenticationError | exceptions.AuthorizationError):
+        return "the user name or password in its URL is not right"
+    if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
+        return "its certificate is not trusted"
+    if isinstance(error, exceptions.BusyLoadingError) or not isinstance(error, exceptions.ResponseError | TypeError):
+        return None
+    text = str(error)
+    if text.startswith(_PASSING) or isinstance(error, exceptions.OutOfMemoryError | exceptions.ReadOnlyError):
+        return None
+    if isinstance(error, TypeError):
+        return "an option in its URL is not known"
+    return f"{shorten(text, 100)} (it must run Lua scripts that read its TIME: Redis 5 or later, or Valkey)"
+
+
+def _causes(error: BaseException | None) -> Iterator[BaseException]:
+    while error is not None:
+        yield error
+        error = error.__cause__ or error.__context__
