@@ -17,11 +17,10 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from benchmarks import charts, measures, simulate
+from benchmarks import charts, instructions, measures, simulate
 from benchmarks.loads import ONE_CLASS, SLOW, TWO_CLASSES
-from benchmarks.measures import Findings
 from benchmarks.processes import ROOT, cpus, install_peers
-from benchmarks.report import table, write_json
+from benchmarks.report import Findings, table, write_json
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -42,27 +41,25 @@ def peers(*, quick: bool) -> Findings:
 
 
 def lives(*, quick: bool) -> Findings:
-    """Compressed less with more tasks, so that no contender is ever short of its processor."""
-    if quick:
-        return measures.whole_lives(500, 15.0, 0.70, repetitions=2, floor=True)
-    findings = measures.whole_lives(1_000, 12.0, 0.70, repetitions=5, floor=True)
-    findings.add(measures.whole_lives(5_000, 5.0, 0.45, repetitions=5))
-    return findings
+    """Compressed so much that no contender is ever short of its processor."""
+    return measures.whole_lives(300, 15.0, repetitions=2) if quick else measures.whole_lives(1_000, 12.0, repetitions=5)
 
 
 def parts_of(*, quick: bool) -> dict[str, Callable[[], Findings]]:
-    """What can be chosen with `--only`. The first four run together: they wait, or count what can't be disturbed."""
+    """What can be chosen with `--only`. The first four run beside the peers, on the servers' processor: they wait, or
+    count what can't be disturbed."""
     return {
         "simulate": partial(simulated, quick=quick),
         "pacing": partial(measures.pacing, quick=quick),
-        "peers": partial(peers, quick=quick),
         "memory": partial(measures.memory, quick=quick),
+        "instructions": partial(instructions.rows, quick=quick),
+        "peers": partial(peers, quick=quick),
         "requests": partial(measures.requests_alone, quick=quick),
         "lives": partial(lives, quick=quick),
     }
 
 
-TOGETHER = ("simulate", "pacing", "peers", "memory")
+TOGETHER = ("simulate", "pacing", "memory", "instructions", "peers")
 
 
 def run(names: list[str], *, quick: bool) -> tuple[Findings, list[str]]:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from html import escape
-from statistics import median
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -79,17 +78,18 @@ def write_all(folder: Path, details: Mapping[str, Any]) -> None:
         text = scatter(f"Polls against lag: {name}", "GETs per task", "mean lag (s)", _by_policy(points))
         (folder / f"frontier-{name.replace(' ', '-')}.svg").write_text(text)
     if "peers" in details:
-        runs = {_label(name): run for name, run in details["peers"].items()}
         for key, title, unit in (
-            ("cpu_ms_per_task", "Client CPU per task, true scale", "ms"),
-            ("gets_per_task", "Status queries per task, true scale", "GETs"),
+            ("cpu_ms_per_task", "Client CPU per task", "ms"),
+            ("gets_per_task", "Status queries per task", "GETs"),
         ):
-            values = dict(sorted(((name, run[key]) for name, run in runs.items()), key=lambda pair: pair[1]))
+            runs = ((name, run[key]) for name, run in details["peers"].items())
+            values = dict(sorted(runs, key=lambda pair: pair[1]))
             (folder / f"{key.replace('_', '-')}.svg").write_text(bars(title, values, unit))
-    if "floor_us" in details:
-        floor = {"bare aiohttp": details["floor_us"]["bare"], "toapis-async": details["floor_us"]["ours_requests"]}
-        text = bars("Client CPU per request", {name: median(runs) for name, runs in floor.items()}, "µs")
-        (folder / "cpu-per-request.svg").write_text(text)
+    if "instructions" in details:
+        counts = details["instructions"]
+        values = {"bare aiohttp": counts["bare_life"] / 1e6, "toapis-async": counts["life"] / 1e6}
+        text = bars("Instructions of a life: a submission and three polls", values, "million")
+        (folder / "instructions-of-a-life.svg").write_text(text)
 
 
 def _by_policy(points: Sequence[tuple[str, float, float, float]]) -> list[Series]:

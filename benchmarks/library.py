@@ -122,7 +122,7 @@ def open_client(order: Order) -> ToAPIs:
     """A client as the benchmarks use it."""
     plenty = RateLimits(submit_per_s=1e6, submit_burst=1e6, query_per_s=1e6, query_burst=1e6)
     settings = Settings(
-        limits=TIERS[order.tier] if order.tier else plenty,
+        limits=None if order.tier == "auto" else TIERS[order.tier] if order.tier else plenty,
         first_poll_s=order.interval_s,
         min_poll_interval_s=order.interval_s,
         max_in_flight=min(order.count, 1_000_000),

@@ -2,159 +2,200 @@
 
 from __future__ import annotations
 
-import json
+import shutil
+import subprocess
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
-from functools import partial
+from dataclasses import dataclass
 from pathlib import Path
-from statistics import median
+from statistics import mean, median
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from benchmarks.buckets import SERVICE_TIERS, least_time_s
-from benchmarks.contenders.kit import Order
-from benchmarks.loads import TYPICAL, Load, LogNormal
-from benchmarks.processes import PEERS, Ran, contend, control, cpus, serving
-from benchmarks.report import Row
+from benchmarks.contenders.bare import POLLS
+from benchmarks.contenders.kit import Order, control
+from benchmarks.loads import Load, LogNormal
+from benchmarks.processes import PEERS, Ran, contend, cpus, lags_of, number_of, serving
+from benchmarks.report import Findings, Row
 from benchmarks.tasks import BucketConfig, Config
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Mapping, Sequence
 
 LEAST_BYTES = 484
 COMPRESSED = Load("compressed", (LogNormal(25.0, 0.5, most_s=75.0),))
-SHORT = Load("short", (LogNormal(10.0, 0.3, most_s=18.0),))
-"""For `--quick`, where true scale must end within half a minute."""
-
-
-@dataclass
-class Findings:
-    """Rows for the table, and whatever the charts and the file want beside them."""
-
-    rows: list[Row] = field(default_factory=list)
-    details: dict[str, Any] = field(default_factory=dict)
-
-    def add(self, other: Findings) -> None:
-        self.rows += other.rows
-        self.details |= other.details
+PLENTY = BucketConfig(1e6, 1e6)
+NAMES = {"ours": "toapis-async", "naive": "naive loop", **PEERS}
 
 
 def requests_alone(*, quick: bool) -> Findings:
-    """Measure 1, first reading: submissions and queries at saturation, 16 at once, and no watching."""
-    order = partial(Order, count=500, polls=2_500 if quick else 5_000, concurrency=16, cpu=cpus()[0])
-    costs_us: dict[str, list[float]] = {"bare": [], "ours_requests": []}
-    for _ in range(3 if quick else 5):
-        for name, costs in costs_us.items():
-            with serving(Config(cpu=cpus()[1])) as url:
-                ran = contend(name, order(url))
-            costs.append(1e6 * ran.cpu_s / ran.served["requests"])
-    bare, ours = costs_us["bare"], costs_us["ours_requests"]
-    note = f"{median(ours):.0f} / {median(bare):.0f} us"
-    ratios = tuple(a / b for a, b in zip(ours, bare, strict=True))
-    return Findings([Row(1, "CPU per request / bare aiohttp, 16 at once", ratios, 1.15, note)], {"floor_us": costs_us})
-
-
-def whole_lives(count: int, scale: float, reach: float, *, repetitions: int, floor: bool = False) -> Findings:
-    """Measures 2 and 11, and 1 in its second reading: the whole life of `count` tasks, all in flight at once, time
-    compressed. The floor replays the moments at which ours sent its requests."""
-    names = ["naive", "ours", *(["replay"] if floor else [])]
-    runs: dict[str, list[Ran]] = {name: [] for name in names}
+    """Measure 1, second reading: CPU of lives of three polls against the same four requests of bare aiohttp, 16 at
+    once, in turns in one process; and once over TLS."""
+    count, repetitions = (100, 5) if quick else (250, 15)
     with TemporaryDirectory() as folder:
-        replay = Path(folder) / "moments.json"
-        for repetition in range(repetitions):
-            config = Config(load=COMPRESSED, seed=repetition, scale=scale, cpu=cpus()[1])
-            for name, done in runs.items():
-                with serving(config) as url:
-                    order = Order(url, count, interval_s=5.0 / scale, cpu=cpus()[0], replay=str(replay))
-                    done.append(contend(name, order))
-                    if name == "ours":
-                        replay.write_text(json.dumps(control(url, "moments")))
-    rows = _life_rows(runs, count, scale, reach)
-    kept = {name: [_kept(run, count) for run in done] for name, done in runs.items()}
+        certificate = _certificate(Path(folder))
+        rows, details = [], {}
+        for scheme in ("http", "https") if certificate is not None else ("http",):
+            times = 3 if scheme == "https" else repetitions
+            costs_us = _lives_alone(scheme, count, times, certificate)
+            details[f"life_us_{scheme}"] = costs_us
+            bare, ours = costs_us["bare_lives"], costs_us["ours"]
+            ratios = tuple(a / b for a, b in zip(ours, bare, strict=True))
+            note = f"{median(ours):.0f} / {median(bare):.0f} us"
+            over = "" if scheme == "http" else ", over TLS"
+            rows.append(Row(1, f"CPU of a life / bare aiohttp's same requests{over}", ratios, None, note))
+    return Findings(rows, details)
+
+
+def _lives_alone(scheme: str, count: int, repetitions: int, certificate: Path | None) -> dict[str, list[float]]:
+    """Microseconds of CPU a life, by contender and repetition."""
+    config = Config(cpu=cpus()[1], finish_after=POLLS, submit=PLENTY, query=PLENTY, certificate=_text(certificate))
+    with serving(config) as url:
+        order = Order(
+            url if scheme == "http" else control(url, "tls_base"),
+            count,
+            interval_s=0.1,
+            concurrency=16,
+            contenders=("bare_lives", "ours"),
+            repetitions=repetitions,
+            control_url=url,
+            cpu=cpus()[0],
+        )
+        trusted = {} if certificate is None else {"SSL_CERT_FILE": str(certificate)}
+        ran = contend("interleaved", order, more_environment=trusted)
+    return {name: [1e6 * run["cpu_s"] / count for run in runs] for name, runs in ran.details.items()}
+
+
+def _certificate(folder: Path) -> Path | None:
+    """A file with a certificate for 127.0.0.1 and its key; None without openssl."""
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        return None
+    made = folder / "certificate.pem"
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1"
+    more = ["-addext", "subjectAltName=IP:127.0.0.1", "-keyout", str(made), "-out", str(made)]
+    subprocess.run([openssl, *options.split(), *more], check=True, capture_output=True)  # noqa: S603  (our own)
+    return made
+
+
+def _text(path: Path | None) -> str | None:
+    return None if path is None else str(path)
+
+
+def whole_lives(count: int, scale: float, *, repetitions: int) -> Findings:
+    """Measures 2 and 11: the whole life of `count` tasks, all in flight at once, time compressed: ours and the naive
+    loop, in turns in one process."""
+    contenders = ("naive", "ours")
+    with serving(Config(load=COMPRESSED, scale=scale, cpu=cpus()[1], submit=PLENTY, query=PLENTY)) as url:
+        order = Order(url, count, interval_s=5.0 / scale, cpu=cpus()[0], contenders=contenders, repetitions=repetitions)
+        ran = contend("interleaved", order)
+    kept = {name: [_life(run, ran, count, scale) for run in runs] for name, runs in ran.details.items()}
+    naive, ours = kept["naive"], kept["ours"]
+
+    def both(what: str) -> str:
+        return " / ".join(f"{median(run[what] for run in runs):.2f}" for runs in (ours, naive))
+
+    def ratios(what: str) -> tuple[float, ...]:
+        return tuple(a[what] / b[what] for a, b in zip(ours, naive, strict=True))
+
+    too_soon_s = max(5.0 / scale - ran.served["least_gap_s"], 0.0) * scale
+    cpu_ms = f"{both('cpu_ms_per_task')} ms"
+    rows = [
+        Row(2, f"CPU per task / naive loop, {count:,} tasks", ratios("cpu_ms_per_task"), 1.1, cpu_ms),
+        Row(2, "  at a mean lag / naive loop", ratios("lag_mean_s"), None, f"{both('lag_mean_s')} s"),
+        Row(2, "  and GETs / naive loop", ratios("gets_per_task"), None, both("gets_per_task")),
+        Row(11, f"  polls too soon with {count:,} in flight, by at most (s)", (too_soon_s,), 0),
+        Row(11, f"  tasks lost with {count:,} in flight", tuple(float(count - run["done"]) for run in ours), 0),
+    ]
     return Findings(rows, {f"lives_{count}": kept})
 
 
-def _life_rows(runs: dict[str, list[Ran]], count: int, scale: float, reach: float) -> list[Row]:
-    naive, ours = runs["naive"], runs["ours"]
-    lost = tuple(float(count - len(run.lags_s)) for run in ours)
-    too_soon = tuple(max(5.0 / scale - run.served["least_gap_s"], 0.0) * scale for run in ours)
-    cpu_ms, gets, lag_s = (
-        f"{_mid(ours, what):.2f} / {_mid(naive, what):.2f}"
-        for what in (lambda run: 1e3 * run.cpu_s / count, _polls, lambda run: scale * run.lag_s)
-    )
-    ratios = tuple(a.cpu_s / b.cpu_s for a, b in zip(ours, naive, strict=True))
-    note = f"{cpu_ms} ms; GETs {gets}; lag {lag_s} s"
-    rows = [
-        Row(
-            2, f"CPU per task / naive loop, {count:,} tasks", ratios, reach, f"{cpu_ms} ms; GETs {gets}; lag {lag_s} s"
-        ),
-        Row(11, f"  polls too soon with {count:,} in flight, by at most (s)", too_soon, 0),
-        Row(11, f"  tasks lost with {count:,} in flight", lost, 0),
-    ]
-    if "replay" in runs:
-        ratios = tuple(a.cpu_s / b.cpu_s for a, b in zip(ours, runs["replay"], strict=True))
-        note = " / ".join(f"{_mid(done, _request_us):.0f}" for done in (ours, runs["replay"]))
-        rows.append(Row(1, "CPU of whole lives / bare aiohttp, same moments", ratios, 1.15, f"{note} us a request"))
-    return rows
+def _life(run: Mapping[str, Any], ran: Ran, count: int, scale: float) -> dict[str, Any]:
+    """What one contender's turn came to, in the seconds of uncompressed time."""
+    lags_s = sorted(scale * lag_s for lag_s in lags_of(run["returned_s"], ran.ends_s))
+    polls = sum(ran.served["polls_of"][number_of(task_id)] for task_id in run["returned_s"])
+    return {
+        "cpu_ms_per_task": 1e3 * run["cpu_s"] / count,
+        "gets_per_task": polls / count,
+        "lag_mean_s": mean(lags_s),
+        "lag_p95_s": lags_s[int(0.95 * len(lags_s))],
+        "done": len(lags_s),
+        "errors": len(run["errors"]),
+    }
 
 
 def peers(missing: str | None, *, quick: bool) -> Findings:
-    """Measure 3: every client at its own protocol, true scale, all at the same time on one processor (each is mostly
-    asleep, and CPU time is counted, not seconds). Tasks are begun one after the other: some peers' cost grows with the
-    square of what they send at once (fal-client: 150 ms a task when 1,000 begin together)."""
-    count, per_s, load = (150, 15.0, SHORT) if quick else (1_000, 10.0, TYPICAL)
+    """Measure 3: every client at its own protocol, alone on its processor, in turns, time compressed ten times. Tasks
+    are begun one after the other: some peers' cost grows with the square of what they send at once (fal-client: 150 ms
+    a task when 1,000 begin together)."""
+    count, repetitions, scale = (30, 1, 20.0) if quick else (100, 5, 10.0)
     names = ["naive", "ours", *(PEERS if missing is None else ())]
-    with ThreadPoolExecutor(len(names)) as pool:
-        waiting = {name: pool.submit(_true_scale, name, count, per_s, load) for name in names}
-    ran = {name: future.result() for name, future in waiting.items() if future.exception() is None}
-    failed = [str(future.exception()) for future in waiting.values() if future.exception() is not None]
+    runs: dict[str, list[dict[str, Any]]] = {name: [] for name in names}
+    failed: list[str] = []
+    for repetition in range(repetitions):
+        for name in names:
+            try:
+                runs[name].append(_alone(name, count, scale, repetition))
+            except RuntimeError as error:
+                failed.append(str(error))
     print(*failed, sep="\n", end="" if not failed else "\n")
     details = {
-        "peers": {PEERS.get(name, name): _kept(run, count) for name, run in ran.items()},
+        "peers": {NAMES[name]: _medians(done) for name, done in runs.items() if done},
         # First lines only: a traceback has paths, which the file must not.
         "peers_missing": missing or "; ".join(message.splitlines()[0] for message in failed) or None,
     }
-    if not {"ours", "naive"} <= ran.keys():
+    if len(runs["ours"]) < repetitions or len(runs["naive"]) < repetitions:
         raise RuntimeError("a contender that the others are compared with did not end well")
-    return Findings(_peer_rows(ran, count, missing), details)
+    return Findings(_peer_rows(runs, count, repetitions, missing), details)
 
 
-def _peer_rows(ran: dict[str, Ran], count: int, missing: str | None) -> list[Row]:
-    ours, naive = ran["ours"], ran["naive"]
-    best = min((run for name, run in ran.items() if name in PEERS), key=lambda run: run.cpu_s, default=None)
-    if best is None:
-        first = Row(3, "CPU per task / best peer", (), None, f"not installed: {missing}")
-    else:
-        each_ms = (f"{PEERS.get(name, name)} {1e3 * run.cpu_s / count:.2f}" for name, run in ran.items())
-        what = f"CPU per task / best peer, {count:,} tasks"
-        first = Row(3, what, (ours.cpu_s / best.cpu_s,), 0.125, f"{', '.join(each_ms)} ms")
-    return [
-        first,
-        Row(4, "  GETs / naive loop, cold, real", (_polls(ours) / _polls(naive),)),
-        Row(4, "  mean lag / naive loop, cold, real", (ours.lag_s / naive.lag_s,)),
-        Row(11, "  polls too soon at true scale, by at most (s)", (max(5.0 - ours.served["least_gap_s"], 0.0),), 0),
-    ]
+def _medians(runs: Sequence[Mapping[str, Any]]) -> dict[str, float]:
+    return {key: median(run[key] for run in runs) for key in runs[0]}
 
 
-def _true_scale(name: str, count: int, per_s: float, load: Load) -> Ran:
+def _peer_rows(
+    runs: Mapping[str, Sequence[Mapping[str, Any]]], count: int, repetitions: int, missing: str | None
+) -> list[Row]:
+    def cpu_ms(name: str) -> float:
+        return float(median(run["cpu_ms_per_task"] for run in runs[name]))
+
+    whole = [name for name in PEERS if len(runs.get(name, ())) == repetitions]
+    if not whole:
+        return [Row(3, "CPU per task / best peer", (), None, f"not installed: {missing}")]
+    best = min(whole, key=cpu_ms)
+    ratios = (a["cpu_ms_per_task"] / b["cpu_ms_per_task"] for a, b in zip(runs["ours"], runs[best], strict=True))
+    each_ms = ", ".join(f"{NAMES[name]} {cpu_ms(name):.2f}" for name, done in runs.items() if done)
+    return [Row(3, f"CPU per task / {PEERS[best]}, {count:,} tasks", tuple(ratios), 0.2, f"{each_ms} ms")]
+
+
+def _alone(name: str, count: int, scale: float, seed: int) -> dict[str, Any]:
     client_cpu, server_cpu = cpus()
-    with serving(Config(load=load, seed=1, cpu=server_cpu)) as url:
-        return contend(name, Order(url, count, per_s=per_s, cpu=client_cpu))
+    with serving(Config(load=COMPRESSED, scale=scale, seed=seed, cpu=server_cpu)) as url:
+        ran = contend(name, Order(url, count, interval_s=5.0 / scale, per_s=2.0 * scale, cpu=client_cpu))
+    lags_s = sorted(scale * lag_s for lag_s in ran.lags_s)
+    return {
+        "cpu_ms_per_task": 1e3 * ran.cpu_s / count,
+        "gets_per_task": float(ran.served["polls"]) / count,
+        "lag_mean_s": mean(lags_s),
+        "lag_p95_s": lags_s[int(0.95 * len(lags_s))],
+        "peak_mb": ran.peak_kb / 1024,
+        "errors": len(ran.errors),
+    }
 
 
 def memory(*, quick: bool) -> Findings:
-    """Measure 8."""
-    count = 5_000 if quick else 100_000
+    """Measure 8: `client.generate()` in flight, the caller's task included."""
+    count = 5_000 if quick else 50_000
     client_cpu = cpus()[1]  # on the servers' side: beside the others that are timed
     with serving(Config()) as url:
-        # Never polled again while it is weighed: the first poll comes after a day.
+        # Never polled while it is weighed: the first poll comes after a day.
         weighed = contend("memory", Order(url, count, interval_s=86_400.0, cpu=client_cpu)).details
-    alone, with_task = weighed["alone"], weighed["with_task"]
-    note = f"{alone:.0f} B, with its handle {weighed['handles']:.0f}; least possible here {weighed['least']:.0f}"
-    what = f"bytes per task in flight / {LEAST_BYTES} B, {count:,} tasks"
+    each = weighed["generate"]
+    what, note = f"bytes of a generate() in flight / {LEAST_BYTES} B, {count:,} of them", f"{each:.0f} B"
     rows = [
-        Row(8, what, (alone / LEAST_BYTES,), 1.25, note),
-        Row(8, "  with a user's asyncio.Task waiting", (with_task / LEAST_BYTES,), 3.5, f"{with_task:.0f} B"),
+        Row(8, what, (each / LEAST_BYTES,), 4.0, f"{note}; least possible here {weighed['least']:.0f}"),
+        Row(8, "  objects of it that the garbage collector tracks", (weighed["tracked"],), None),
+        Row(8, "  a full collection with 8,000 in flight (ms of CPU)", (weighed["collection_ms"],), None),
     ]
     return Findings(rows, {"memory": weighed})
 
@@ -207,31 +248,3 @@ def _paced(pace: Pace) -> list[Row]:
         Row(9, f"{pace.count:,} submits / bucket limit, {pace.name}, real", (ratio,), pace.reach, f"{took_s:.1f} s"),
         Row(10, f"  429s, {pace.name}, real", (refused,), most, f"{len(ran.errors)} errors" if ran.errors else ""),
     ]
-
-
-def _kept(run: Ran, count: int) -> dict[str, Any]:
-    """What of a run is written to the file."""
-    lags_s = sorted(run.lags_s)
-    return {
-        "cpu_ms_per_task": 1e3 * run.cpu_s / count,
-        "gets_per_task": _polls(run),
-        "lag_mean_s": run.lag_s if lags_s else None,
-        "lag_p95_s": run.p95_s if lags_s else None,
-        "wall_s": run.wall_s,
-        "peak_mb": run.peak_kb / 1024,
-        "done": len(lags_s),
-        "errors": len(run.errors),
-        "refused": run.served["refused_polls"] + run.served["refused_submits"],
-    }
-
-
-def _polls(run: Ran) -> float:
-    return float(run.served["polls"]) / max(int(run.served["submitted"]), 1)
-
-
-def _request_us(run: Ran) -> float:
-    return float(1e6 * run.cpu_s / run.served["requests"])
-
-
-def _mid(runs: Sequence[Ran], what: Callable[[Ran], float]) -> float:
-    return float(median(what(run) for run in runs))

@@ -7,14 +7,15 @@ import math
 import os
 import subprocess
 import sys
-import urllib.request
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from benchmarks.contenders.kit import control
+
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping, Sequence
 
     from benchmarks.contenders.kit import Order
     from benchmarks.tasks import Config
@@ -39,6 +40,7 @@ class Ran:
     errors: tuple[str, ...]
     details: dict[str, Any]
     served: dict[str, Any]  #: the server's statistics
+    ends_s: list[float]  #: when the server finished each task, by its number
 
     @property
     def lag_s(self) -> float:
@@ -73,18 +75,14 @@ def serving(config: Config) -> Iterator[str]:
         _end(process)
 
 
-def control(url: str, what: str) -> Any:
-    """Get what a server's control endpoint reports."""
-    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"{url}/control/{what}", timeout=10) as answer:
-        return json.load(answer)
-
-
-def contend(name: str, order: Order) -> Ran:
-    """Run one contender to its end, at most `DEADLINE_S`. Raises `RuntimeError` when it crashed."""
+def contend(
+    name: str, order: Order, *, under: Sequence[str] = (), more_environment: Mapping[str, str] | None = None
+) -> Ran:
+    """Run one contender to its end, at most `DEADLINE_S`; `under` another program, given with its arguments. Raises
+    `RuntimeError` when it crashed."""
     python = PEERS_HOME / "bin" / "python" if name in PEERS else Path(sys.executable)
     environment = {key: value for key, value in os.environ.items() if "proxy" not in key.lower()}
-    command = [str(python), "-m", f"benchmarks.contenders.{name}", json.dumps(asdict(order))]
+    command = [*under, str(python), "-m", f"benchmarks.contenders.{name}", json.dumps(asdict(order))]
     try:
         # `run` kills the process when the time is over.
         done = subprocess.run(  # noqa: S603  (our own arguments)
@@ -92,7 +90,7 @@ def contend(name: str, order: Order) -> Ran:
             stdin=subprocess.DEVNULL,
             capture_output=True,
             cwd=ROOT,
-            env=environment | LOOPBACK_ONLY,
+            env={**environment, **LOOPBACK_ONLY, **(more_environment or {})},
             timeout=DEADLINE_S,
             check=False,
         )
@@ -101,17 +99,29 @@ def contend(name: str, order: Order) -> Ran:
     if done.returncode:
         raise RuntimeError(f"{name} crashed:\n{done.stderr.decode(errors='replace')[-2_000:]}")
     cost = json.loads(done.stdout.splitlines()[-1])
-    served, ends_s = control(order.url, "statistics"), control(order.url, "ends")
+    control_url = order.control_url or order.url
+    served = control(control_url, "statistics") | {"polls_of": control(control_url, "polls")}
+    ends_s = control(control_url, "ends")
     return Ran(
         cpu_s=cost["cpu_s"],
         wall_s=cost["wall_s"],
         peak_kb=cost["peak_kb"],
         began_s=cost["began_s"],
-        lags_s=tuple(at_s - ends_s[int(task_id[-26:])] for task_id, at_s in cost["returned_s"].items()),
+        lags_s=lags_of(cost["returned_s"], ends_s),
+        ends_s=ends_s,
         errors=tuple(cost["errors"]),
         details=cost["details"],
         served=served,
     )
+
+
+def lags_of(returned_s: Mapping[str, float], ends_s: Sequence[float]) -> tuple[float, ...]:
+    """From a task's end at the server to its awaiter's return."""
+    return tuple(at_s - ends_s[number_of(task_id)] for task_id, at_s in returned_s.items())
+
+
+def number_of(task_id: str) -> int:
+    return int(task_id[-26:])
 
 
 def install_peers() -> str | None:

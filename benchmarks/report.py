@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from dataclasses import asdict, dataclass, field
-from statistics import median
+from statistics import median, quantiles
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
@@ -30,8 +30,14 @@ class Row:
     def met(self) -> bool | None:
         return None if self.reach is None or self.got is None else self.got <= self.reach + 1e-9
 
+    @property
+    def quartiles(self) -> tuple[float, float]:
+        """The first and the third of the values, of which there are two or more."""
+        first, _, third = quantiles(self.values, n=4, method="inclusive")
+        return first, third
+
     def cells(self) -> tuple[str, str, str, str, str]:
-        spread = f" ({_short(min(self.values))}..{_short(max(self.values))})" if len(self.values) > 1 else ""
+        spread = f" ({' .. '.join(map(_short, self.quartiles))})" if len(self.values) > 1 else ""
         reach = "" if self.reach is None else f"<= {_short(self.reach)}"
         got = "" if self.got is None else _short(self.got)
         met = {None: "", True: "met", False: "NOT MET"}[self.met]
@@ -42,9 +48,21 @@ class Row:
         return {**asdict(self), "met": self.met}
 
 
+@dataclass
+class Findings:
+    """Rows for the table, and whatever the charts and the file want beside them."""
+
+    rows: list[Row] = field(default_factory=list)
+    details: dict[str, Any] = field(default_factory=dict)
+
+    def add(self, other: Findings) -> None:
+        self.rows += other.rows
+        self.details |= other.details
+
+
 def table(rows: Iterable[Row]) -> str:
     """The rows as aligned text."""
-    lines = [("#", "measure", "reach", "got (spread)", ""), *(row.cells() for row in rows)]
+    lines = [("#", "measure", "reach", "median (quartiles)", ""), *(row.cells() for row in rows)]
     widths = [max(len(line[column]) for line in lines) for column in range(5)]
     return "\n".join(
         "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip() for line in lines

@@ -9,6 +9,7 @@ from __future__ import annotations
 import asyncio
 import json
 import os
+import ssl
 import sys
 import time
 from typing import TYPE_CHECKING, Any
@@ -62,7 +63,7 @@ class Service:
 
     def __init__(self, config: Config) -> None:
         self.tasks = Tasks(config, time.monotonic())
-        self.base = ""
+        self.base = self.tls_base = ""
         self._unix_s = time.time() - time.monotonic()
         self._submits = {dialect.submit: dialect for dialect in DIALECTS}
 
@@ -110,8 +111,16 @@ class Service:
         return Reported(number, self.base, began_at, tasks.polls[number], completed_at)
 
     def _control(self, what: bytes) -> str:
-        parts = {b"ends": self.tasks.ends_s, b"moments": self.tasks.moments, b"statistics": self.tasks.statistics()}
-        return json.dumps(parts[what])
+        tasks = self.tasks
+        if what.startswith(b"finish_after/"):
+            tasks.finish_after = int(what.rpartition(b"/")[2])
+        parts = {
+            b"ends": tasks.ends_s,
+            b"polls": tasks.polls,
+            b"statistics": tasks.statistics(),
+            b"tls_base": self.tls_base,  # where the same service answers over TLS
+        }
+        return json.dumps(parts.get(what))
 
 
 def _ok(body: str, more: str = "") -> bytes:
@@ -138,12 +147,25 @@ def _refusal(status: int, retry_after_s: int | None = None, category: str = "") 
     return f"HTTP/1.1 {status} Refused\r\n{more}\r\n\r\n{body}".encode()
 
 
+async def listen(service: Service, certificate: str | None = None) -> int:
+    """The port where the service answers now."""
+    context = None
+    if certificate is not None:
+        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+        context.load_cert_chain(certificate)
+    loop = asyncio.get_running_loop()
+    server = await loop.create_server(lambda: Connection(service), "127.0.0.1", 0, backlog=4096, ssl=context)
+    port: int = server.sockets[0].getsockname()[1]
+    return port
+
+
 async def serve(config: Config) -> None:
     loop = asyncio.get_running_loop()
     service = Service(config)
-    server = await loop.create_server(lambda: Connection(service), "127.0.0.1", 0, backlog=4096)
-    port = server.sockets[0].getsockname()[1]
+    port = await listen(service)
     service.base = f"http://127.0.0.1:{port}"
+    if config.certificate is not None:
+        service.tls_base = f"https://127.0.0.1:{await listen(service, config.certificate)}"
     print(json.dumps({"port": port}), flush=True)
     ended = asyncio.Event()
     loop.add_reader(sys.stdin, ended.set)

@@ -36,6 +36,8 @@ class Config:
     submit: BucketConfig | None = None
     query: BucketConfig | None = None
     cpu: int | None = None
+    finish_after: int | None = None  #: polls, in place of the time that the load says
+    certificate: str | None = None  #: file of one with its key, to be served over TLS, too
 
     def to_dict(self) -> dict[str, Any]:
         return asdict(self)
@@ -45,7 +47,10 @@ class Config:
         load = config["load"]
         classes = tuple(LogNormal(**times) for times in load["classes"])
         buckets = {name: BucketConfig(**config[name]) for name in ("submit", "query") if config[name]}
-        return cls(Load(load["name"], classes), config["seed"], config["scale"], cpu=config["cpu"], **buckets)
+        others: dict[str, Any] = {
+            name: config[name] for name in ("seed", "scale", "cpu", "finish_after", "certificate")
+        }
+        return cls(load=Load(load["name"], classes), **(others | buckets))
 
 
 @dataclass
@@ -68,17 +73,16 @@ class Tasks:
     began_s: list[float] = field(default_factory=list)
     polled_s: list[float] = field(default_factory=list)
     polls: list[int] = field(default_factory=list)
-    moments: list[tuple[float, bool]] = field(default_factory=list)  #: of every request, and whether it submits
     counters: Counters = field(default_factory=Counters)
 
     def __post_init__(self) -> None:
         self._rng = random.Random(self.config.seed)
         self.submits = _bucket(self.config.submit, self.now_s)
         self.queries = _bucket(self.config.query, self.now_s)
+        self.finish_after = self.config.finish_after
 
     def submit(self, now_s: float) -> int | None:
         """The new task's number; None when the bucket is empty."""
-        self.moments.append((now_s, True))
         if not self.submits.admit(now_s):
             return None
         number = len(self.ends_s)
@@ -92,7 +96,6 @@ class Tasks:
     def poll(self, number: int, now_s: float) -> bool | None:
         """Whether it has finished; None when the bucket is empty. A refused poll counts, too."""
         counters = self.counters
-        self.moments.append((now_s, False))
         counters.polls += 1
         self.polls[number] += 1
         gap_s = now_s - self.polled_s[number]
@@ -100,6 +103,8 @@ class Tasks:
         counters.least_gap_s = min(counters.least_gap_s, gap_s)
         if not self.queries.admit(now_s):
             return None
+        if self.finish_after is not None:
+            return self.polls[number] >= self.finish_after
         return now_s >= self.ends_s[number]
 
     def statistics(self) -> dict[str, Any]:

@@ -1,38 +1,39 @@
-"""The floor: aiohttp sending so many requests at so many at once, and reading their JSON. No task is watched."""
+"""The floor: aiohttp sending requests and reading their JSON."""
 
 from __future__ import annotations
 
-import asyncio
+from typing import TYPE_CHECKING
 
 import aiohttp
 
-from benchmarks.contenders.kit import Order, Returned, main
+if TYPE_CHECKING:
+    from benchmarks.contenders.kit import Order
 
 HEADERS = {"Authorization": "Bearer sk-bench", "Accept": "application/json"}
 BODY = {"model": "gpt-image-2-vip", "prompt": "a lighthouse"}
+PATH = "/v1/images/generations"
+POLLS = 3
 
 
-async def work(order: Order, returned: Returned) -> None:
-    connector = aiohttp.TCPConnector(limit=order.concurrency)
-    async with aiohttp.ClientSession(connector=connector, headers=HEADERS) as session:
-        url = f"{order.url}/v1/images/generations"
-        ids: list[str] = []
-        posts, polls = iter(range(order.count)), iter(range(order.polls))
-
-        async def submit() -> None:
-            for _ in posts:
-                async with session.post(url, json=BODY) as response:
-                    ids.append((await response.json())["id"])
-
-        async def poll() -> None:
-            for number in polls:
-                async with session.get(f"{url}/{ids[number % len(ids)]}") as response:
-                    await response.json()
-
-        await asyncio.gather(*(submit() for _ in range(order.concurrency)))
-        await asyncio.gather(*(poll() for _ in range(order.concurrency)))
-    returned.details["requests"] = order.count + order.polls
+def session_of(order: Order) -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(connector=aiohttp.TCPConnector(limit=order.concurrency), headers=HEADERS)
 
 
-if __name__ == "__main__":
-    main(work)
+async def post(session: aiohttp.ClientSession, url: str) -> str:
+    """The id of a new task."""
+    async with session.post(f"{url}{PATH}", json=BODY) as response:
+        task: dict[str, str] = await response.json()
+        return task["id"]
+
+
+async def get(session: aiohttp.ClientSession, url: str, task_id: str) -> None:
+    async with session.get(f"{url}{PATH}/{task_id}") as response:
+        await response.json()
+
+
+async def life(session: aiohttp.ClientSession, url: str) -> str:
+    """The requests of a life: a POST and three GETs. Returns the task's id."""
+    task_id = await post(session, url)
+    for _ in range(POLLS):
+        await get(session, url, task_id)
+    return task_id

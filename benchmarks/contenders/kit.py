@@ -12,6 +12,7 @@ import os
 import resource
 import sys
 import time
+import urllib.request
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -28,9 +29,10 @@ class Order:
     interval_s: float = 5.0  #: between two polls of a task
     per_s: float = math.inf  #: tasks begun a second
     concurrency: int = 100  #: connections
-    polls: int = 0  #: GETs to send, for the floor that only sends requests
     tier: str | None = None  #: the tier whose limits are kept; None for no limits
-    replay: str | None = None  #: file of the moments to send at, for the floor of a whole run
+    contenders: tuple[str, ...] = ()  #: those that take turns in one process
+    repetitions: int = 1  #: of each of them
+    control_url: str | None = None  #: where the server's control endpoint is, when `url` is https
     most_s: float = math.inf  #: stop beginning tasks after so long
     journal: str | None = None  #: file for the journal of a run
     cpu: int | None = None
@@ -98,6 +100,18 @@ async def gather(returned: Returned, jobs: Sequence[Awaitable[None]]) -> None:
     for outcome in await asyncio.gather(*jobs, return_exceptions=True):
         if isinstance(outcome, BaseException):
             returned.errors.append(f"{type(outcome).__name__}: {outcome}"[:200])
+
+
+def control(url: str, what: str) -> Any:
+    """Get what a server's control endpoint reports."""
+    direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
+    with direct.open(f"{url}/control/{what}", timeout=10) as answer:
+        return json.load(answer)
+
+
+def finish_after(order: Order, polls: int) -> None:
+    """From now on the server finishes each task at this poll of it, whenever that comes."""
+    control(order.control_url or order.url, f"finish_after/{polls}")
 
 
 def _cpu_s() -> float:

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
 RUN = {"cpu_ms_per_task": 1.5, "gets_per_task": 4.0}
 DETAILS = {
     "frontier": {"one class": [("fixed 5 s", 6.0, 2.5, 4.8), ("ours", 4.0, 2.7, 5.0), ("ours", 3.0, 3.4, 6.0)]},
-    "peers": {"ours": RUN, "fal-client": RUN | {"cpu_ms_per_task": 9.0}},
-    "floor_us": {"bare": [60.0, 61.0, 70.0], "ours_requests": [70.0, 71.0, 72.0]},
+    "peers": {"toapis-async": RUN, "fal-client": RUN | {"cpu_ms_per_task": 9.0}},
+    "instructions": {"bare_life": 1.6e6, "life": 2.4e6},
 }
 
 
 def test_a_row_takes_the_median_and_shows_the_spread() -> None:
     row = Row(4, "ratio", (0.5, 0.9, 0.6), 0.7)
     assert (row.got, row.met) == (0.6, True)
-    assert row.cells()[3:] == ("0.600 (0.500..0.900)", "met")
+    assert row.cells()[3:] == ("0.600 (0.550 .. 0.750)", "met")
     assert Row(4, "ratio", (0.8,), 0.7).cells()[3:] == ("0.800", "NOT MET")
     assert Row(4, "no goal", (0.8,)).met is None
     assert Row(3, "peers", (), 0.1, "not installed").met is None
@@ -52,6 +52,11 @@ def test_the_charts_are_well_formed_and_escape_names() -> None:
 def test_every_chart_with_figures_is_written(tmp_path: Path) -> None:
     write_all(tmp_path, DETAILS)
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["cpu-ms-per-task.svg", "cpu-per-request.svg", "frontier-one-class.svg", "gets-per-task.svg"]
+    assert names == [
+        "cpu-ms-per-task.svg",
+        "frontier-one-class.svg",
+        "gets-per-task.svg",
+        "instructions-of-a-life.svg",
+    ]
     for path in tmp_path.iterdir():
         ET.fromstring(path.read_text())  # noqa: S314  (our own)

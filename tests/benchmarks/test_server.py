@@ -3,16 +3,21 @@
 from __future__ import annotations
 
 import json
+import shutil
+import subprocess
+import sys
 import urllib.error
 import urllib.request
 
 import pytest
 
 from benchmarks.buckets import ServiceBucket, least_time_s
-from benchmarks.contenders.kit import Order
+from benchmarks.contenders.bare import POLLS
+from benchmarks.contenders.kit import Order, control
 from benchmarks.dialects import DIALECTS, TOAPIS, Reported
+from benchmarks.instructions import counted
 from benchmarks.loads import Load, LogNormal
-from benchmarks.processes import contend, control, serving
+from benchmarks.processes import contend, serving
 from benchmarks.server import Service
 from benchmarks.tasks import BucketConfig, Config, Tasks
 
@@ -48,11 +53,16 @@ def test_tasks_count_looks_gaps_and_refusals() -> None:
     assert [tasks.poll(0, at_s) for at_s in (101.0, 104.0, 105.0, 105.5)] == [False, False, True, None]
     counted = tasks.statistics()
     assert (counted["polls"], counted["least_gap_s"], counted["refused_polls"]) == (4, 0.5, 1)
-    assert tasks.moments[0] == (100.0, True)
+
+
+def test_tasks_may_finish_at_a_poll_of_theirs_whenever_that_comes() -> None:
+    tasks = Tasks(Config(finish_after=2), 0.0)
+    tasks.submit(0.0)
+    assert [tasks.poll(0, at_s) for at_s in (1.0, 2.0)] == [False, True]
 
 
 def test_the_configuration_survives_json() -> None:
-    config = Config(SOON, 3, 2.0, BucketConfig(5, 1.0, 0.0, 0.5), None, 1)
+    config = Config(SOON, 3, 2.0, BucketConfig(5, 1.0, 0.0, 0.5), None, 1, 3, "certificate.pem")
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -87,6 +97,29 @@ def test_a_refusal_says_when_to_come_back() -> None:
         assert caught.value.headers["Retry-After"] == "2"
         caught.value.close()
         assert control(url, "statistics")["refused_submits"] == 1
+
+
+def test_contenders_take_turns_in_one_process_and_the_first_turn_is_not_counted() -> None:
+    with serving(Config(finish_after=POLLS)) as url:
+        order = Order(url, 3, interval_s=0.01, concurrency=2, contenders=("bare_lives", "ours"), repetitions=2)
+        ran = contend("interleaved", order)
+    assert {name: [len(run["returned_s"]) for run in runs] for name, runs in ran.details.items()} == {
+        "bare_lives": [3, 3],
+        "ours": [3, 3],
+    }
+    assert ran.served["polls_of"] == [POLLS] * 18
+
+
+@pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed here")
+def test_what_lies_between_two_marks_is_counted() -> None:
+    mark = "os.getpriority(os.PRIO_PROCESS, 0)"
+    program = f"import os\nfor rounds in (10_000, 100_000):\n {mark}; any(map(abs, [0] * rounds)); {mark}\n"
+
+    def run(valgrind: list[str]) -> None:
+        subprocess.run([*valgrind, sys.executable, "-S", "-c", program], check=True, capture_output=True)  # noqa: S603
+
+    few, many = counted(run)
+    assert 5 * few < many < 15 * few
 
 
 @pytest.mark.parametrize("name", ["naive", "ours"])
