@@ -144,7 +144,7 @@ async def test_whatever_happens_nothing_is_paid_twice_and_everything_comes_back(
 
     twice = [name for name, times in Counter(t.client_business_id for t in service.tasks.values()).items() if times > 1]
     assert twice == []
-    budget = engine.spending._budget
+    budget = engine.spending.budget
     assert budget is not None
     assert (engine._permits._source.taken, budget.reserved_images) == (0, 0)
     assert budget.reserved == 0

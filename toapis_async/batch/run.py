@@ -19,9 +19,7 @@ from toapis_async.engine.journal.resume import (
     Refused,
     Send,
     Watch,
-    charge,
     decide,
-    price_class_of,
 )
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import (
@@ -102,14 +100,8 @@ class Run:
         if self.name is None or not self.budget.is_capped:
             return
         assert self._engine.journal is not None
-        spending = self._engine.spending
-        async for record in self._engine.journal.paid(self.name):
-            await spending.learn_price(self.budget, price_class_of(record))
-            reservation = charge(self.budget, record)
-            if reservation is not None and record.state is State.FAILED:
-                spending.ended_earlier(self._engine.submitter.ended(record), self.budget, reservation)
-            elif reservation is not None:
-                spending.hold(record.intent.client_business_id, self.budget, reservation)
+        earlier = self._engine.journal.paid(self.name)
+        await self._engine.spending.count_earlier(self.budget, earlier, self._engine.submitter.ended)
 
     async def fetch_ahead(self) -> None:
         """Fetch what an earlier pass left running or unfetched, before its rows come: they may come late in a long

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 from typing import TYPE_CHECKING
 
+from toapis_async.engine.journal.records import State
+from toapis_async.engine.journal.resume import charge, price_class_of
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import charge_of
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 
     from toapis_async.engine.bills import Bills
     from toapis_async.engine.entry import Entry
+    from toapis_async.engine.journal.records import Record
     from toapis_async.protocol.budget import Budget, Charge, PriceClass, Reservation
     from toapis_async.protocol.pricing import ServicePrices
 
@@ -21,7 +24,7 @@ class Spending:
     """What every request under way may cost, by its client_business_id."""
 
     def __init__(self, budget: Budget | None, bills: Bills) -> None:
-        self._budget = budget  #: the client's own
+        self.budget = budget  #: the client's own
         self._bills = bills
         self.load_prices: Callable[[], Awaitable[ServicePrices]] | None = None
         """Asks the service for its prices: once, when a budget first meets what the user stated no price for."""
@@ -34,7 +37,7 @@ class Spending:
     ) -> None:
         """Set aside what a request may cost in the client's budget and in a batch's. A batch's row waits while what
         runs may still come to nothing and be given back; raises `BudgetExceeded` when that can't help."""
-        budgets = [each for each in (self._budget, budget) if each is not None]
+        budgets = [each for each in (self.budget, budget) if each is not None]
         for each in budgets:
             await self.learn_price(each, price_class)
         while True:
@@ -76,15 +79,28 @@ class Spending:
 
     async def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
-        for each in (self._budget, budget):
+        for each in (self.budget, budget):
             if each is not None:
                 await self.learn_price(each, price_class)
         known = [each for each, _ in self._held.get(client_business_id, ())]
-        for each in (self._budget, budget):
+        for each in (self.budget, budget):
             if each is not None and each not in known:
                 reservation = each.reserve(price_class, images, forced=True)
                 self._held.setdefault(client_business_id, []).append((each, reservation))
         self.seen_to(client_business_id)
+
+    async def count_earlier(
+        self, budget: Budget, records: AsyncIterator[Record], ended: Callable[[Record], Entry]
+    ) -> None:
+        """What earlier sessions paid for, or may have, counts in `budget`, too. `ended` gives the entry of a task whose
+        end an earlier session saw."""
+        async for record in records:
+            await self.learn_price(budget, price_class_of(record))
+            reservation = charge(budget, record)
+            if reservation is not None and record.state is State.FAILED:
+                self.ended_earlier(ended(record), budget, reservation)
+            elif reservation is not None:
+                self.hold(record.intent.client_business_id, budget, reservation)
 
     def hold(self, client_business_id: str, budget: Budget, reservation: Reservation) -> None:
         """Something an earlier session sent may still be under way. Until it is `seen_to`, no row waits for it: its

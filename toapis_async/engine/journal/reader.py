@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from toapis_async.engine.journal.file import MIGRATIONS, check_ours, explained
+from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.records import SAVED, SELECT, Record, State, record_of, record_of_id, record_of_row
 from toapis_async.engine.journal.soundness import check_values
 from toapis_async.errors import JournalError
@@ -127,3 +128,22 @@ def latest_run(path: Path) -> str | None:
         if found is not None and not isinstance(found[0], str):
             raise sqlite3.DatabaseError("the name of its latest run is no text")
         return None if found is None else found[0]
+
+
+def latest(path: Path, most: int) -> tuple[Record, ...]:
+    """The submissions that were begun last, plain ones and rows of runs alike: the newest first. This and the next two
+    are for a journal that this process holds open: its values were checked then."""
+    with _connected(path) as db:
+        return () if db is None else journal_records.latest(db, most)
+
+
+def record_of_any_id(path: Path, some_id: str) -> Record | None:
+    """The record of a submission by its own id, or by its task's; None when the journal knows none."""
+    with _connected(path) as db:
+        return None if db is None else journal_records.record_of_any_id(db, some_id)
+
+
+def latest_of_prefix(path: Path, prefix: str) -> Record | None:
+    """The newest submission whose own id begins so; None when there is none."""
+    with _connected(path) as db:
+        return None if db is None else journal_records.latest_of_prefix(db, prefix)

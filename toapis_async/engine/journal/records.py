@@ -333,12 +333,29 @@ def take_over(
 CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"
 
 
-def paid(db: sqlite3.Connection, run: str, after: int, *, unsaved: bool) -> tuple[Record, ...]:
-    """The next rows of a run that the service has charged or may have (also for a failure), in the order they were
-    sent; with `unsaved`, those that may have images which are not on disk. A page of them, after this number."""
+def paid(db: sqlite3.Connection, run: str | None, after: int, *, unsaved: bool) -> tuple[Record, ...]:
+    """The next rows of a run (None: everything) that the service has charged or may have (also for a failure), in the
+    order they were sent; with `unsaved`, those that may have images which are not on disk. A page of them, after this
+    number."""
     only = f"state IN ('intent', 'accepted', 'completed') AND NOT {SAVED}" if unsaved else CHARGED
-    page = f"{SELECT} WHERE run = ? AND id > ? AND {only} ORDER BY id"
-    return tuple(record_of(db, row) for row in db.execute(f"{page} LIMIT {_PAGE_ROWS}", (run, after)).fetchall())
+    of_run, values = ("run = ? AND", (run, after)) if run is not None else ("", (after,))
+    page = f"{SELECT} WHERE {of_run} id > ? AND {only} ORDER BY id LIMIT {_PAGE_ROWS}"
+    return tuple(record_of(db, row) for row in db.execute(page, values).fetchall())
+
+
+def latest(db: sqlite3.Connection, most: int) -> tuple[Record, ...]:
+    """The submissions that were begun last, plain ones and rows of runs alike: the newest first."""
+    return tuple(record_of(db, row) for row in db.execute(f"{SELECT} ORDER BY id DESC LIMIT ?", (most,)).fetchall())
+
+
+def record_of_any_id(db: sqlite3.Connection, some_id: str) -> Record | None:
+    """The record of a submission by its own id, or by its task's."""
+    return record_of_id(db, some_id) or _one(db, "task_id = ?", (some_id,))
+
+
+def latest_of_prefix(db: sqlite3.Connection, prefix: str) -> Record | None:
+    """The newest submission whose own id begins so (ASCII)."""
+    return _one(db, "client_business_id >= ? AND client_business_id < ?", (prefix, f"{prefix}\x7f"))
 
 
 def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Record | None:

@@ -222,9 +222,10 @@ class JournalWriter:
         """What is known of a submission."""
         return await self._do(lambda db: journal_records.record_of_id(db, client_business_id))
 
-    async def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
-        """The rows of a run that the service has charged, or may have, in the order they were sent; with `unsaved`,
-        those that may have images which are not on disk. A page at a time, however many they are."""
+    async def paid(self, run: str | None, *, unsaved: bool = False) -> AsyncIterator[Record]:
+        """The rows of a run (None: everything in the journal) that the service has charged, or may have, in the order
+        they were sent; with `unsaved`, those that may have images which are not on disk. A page at a time, however many
+        they are."""
         after = 0
         while page := await self.paid_page(run, after, unsaved=unsaved):
             for record in page:
