@@ -31,7 +31,7 @@ FLOORS = (
     {"client"},
     {"parts", "telemetry"},
     {"dask"},
-    {"", "cli", "testing", "__main__"},
+    {"", "agents", "cli", "testing", "__main__"},
 )
 """From the ground up, by the first part of a module's name below the package; "" is `__init__`, which names them all
 for type checkers and loads them when asked."""

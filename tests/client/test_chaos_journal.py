@@ -114,7 +114,7 @@ def check_journal(path: Path, service: Chaos) -> dict[str, str]:
 def check_all_came_back(client: ToAPIs) -> None:
     engine = client._engine
     assert engine is not None
-    budget = engine.spending._budget
+    budget = engine.spending.budget
     assert budget is not None
     assert (engine._permits._source.taken, budget.reserved_images) == (0, 0)
     assert budget.reserved == 0

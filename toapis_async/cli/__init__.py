@@ -5,6 +5,7 @@ modules with their bodies (`generate`, `batch`, `account`, `sandbox`) are import
 """
 
 from toapis_async.cli import account_commands as account_commands
+from toapis_async.cli import agents_command as agents_command
 from toapis_async.cli.commands import main
 
 __all__ = ["main"]

@@ -107,8 +107,10 @@ class Session:
         return self._client
 
     @asynccontextmanager
-    async def opened(self, state_dir: Path | None = None, journal: Journal | None = None) -> AsyncGenerator[Session]:
-        """Open, and close whatever happens."""
+    async def opened(
+        self, state_dir: Path | None = None, journal: Journal | None = None, make: Callable[..., ToAPIs] = ToAPIs
+    ) -> AsyncGenerator[Session]:
+        """Open, and close whatever happens. `make` makes the client."""
         self._state_dir = state_dir
         async with AsyncExitStack() as stack:
             key = base_url = None
@@ -116,7 +118,7 @@ class Session:
                 sandbox = await _started(self.out, self.options, state_dir)
                 stack.push_async_callback(sandbox.aclose)
                 key, base_url = SANDBOX_KEY, sandbox.base_url
-            client = ToAPIs(
+            client = make(
                 key,
                 base_url=base_url or self.options.base_url,
                 settings=self._settings,

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.bills import Bills
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.records import Record
-    from toapis_async.protocol.budget import Budget, Charge, PriceClass, Reservation
+    from toapis_async.protocol.budget import Budget, Charge, PriceClass, Prices, Reservation
     from toapis_async.protocol.pricing import ServicePrices
 
 
@@ -53,11 +53,16 @@ class Spending:
     async def learn_price(self, budget: Budget, price_class: PriceClass) -> None:
         """Ask the service for its prices, if only these can give a class one under a cap on credits. Raises
         `AuthenticationFailed`."""
-        if self.load_prices is None or not budget.asks_service_for(price_class):
+        if budget.asks_service_for(price_class):
+            await self.learn_prices(budget.prices)
+
+    async def learn_prices(self, prices: Prices) -> None:
+        """Ask the service for its prices, unless that was done. Raises `AuthenticationFailed`."""
+        if self.load_prices is None:
             return
         async with self._loading:
-            if budget.prices.service is None:
-                budget.prices.service = await self.load_prices()
+            if prices.service is None:
+                prices.service = await self.load_prices()
 
     def _reserve(
         self, client_business_id: str, price_class: PriceClass, images: int, budgets: Sequence[Budget]

@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import os
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import IO, TYPE_CHECKING, Final
 
 from attrs import frozen
 from PIL import Image, ImageOps
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
     from pathlib import Path
 
 LONGEST_SIDE: Final = 384
@@ -53,23 +55,31 @@ def _is_current(small: Path, picture: Path) -> bool:
 
 def _read(picture: Path, *, scaled: bool) -> tuple[int, int, bytes]:
     content = io.BytesIO()
-    try:
-        with Image.open(picture, formats=FORMATS) as image:
-            width, height = image.size
-            if width * height <= MAX_PIXELS and scaled:
-                _shrunk(image).save(content, "WEBP", quality=80)
-    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
-        width, height = MAX_PIXELS, MAX_PIXELS
-    except Exception:  # Pillow's readers raise nearly everything for broken files: SyntaxError, KeyError, zlib.error …
-        raise Unreadable("broken, or no picture") from None
-    if width * height > MAX_PIXELS:
-        raise Unreadable(f"more than {MAX_PIXELS // 1_000_000} megapixels")
+    with opened(picture) as image:
+        width, height = image.size
+        if scaled:
+            scaled_down(image, LONGEST_SIDE).save(content, "WEBP", quality=80)
     return width, height, content.getvalue()
 
 
-def _shrunk(image: Image.Image) -> Image.Image:
+@contextlib.contextmanager
+def opened(picture: Path | IO[bytes]) -> Generator[Image.Image]:
+    """A picture of at most `MAX_PIXELS`, not decoded yet. Raises `Unreadable`, also when that fails inside. Blocks."""
+    try:
+        with Image.open(picture, formats=FORMATS) as image:
+            if image.size[0] * image.size[1] > MAX_PIXELS:
+                raise Image.DecompressionBombError  # noqa: TRY301  (as Pillow says it of larger ones)
+            yield image
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning):
+        raise Unreadable(f"more than {MAX_PIXELS // 1_000_000} megapixels") from None
+    except Exception:  # Pillow's readers raise nearly everything for broken files: SyntaxError, KeyError, zlib.error …
+        raise Unreadable("broken, or no picture") from None
+
+
+def scaled_down(image: Image.Image, longest_side: int) -> Image.Image:
+    """A picture scaled down to so many pixels, upright."""
     small = image.convert("RGBA") if image.mode in _PALETTES else image
-    small.thumbnail((LONGEST_SIDE, LONGEST_SIDE))
+    small.thumbnail((longest_side, longest_side))
     return ImageOps.exif_transpose(small)
 
 

@@ -8,8 +8,8 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import frozen
 
-from toapis_async.engine.journal.file import MIGRATIONS, check_ours, explained
 from toapis_async.engine.journal import records as journal_records
+from toapis_async.engine.journal.file import MIGRATIONS, check_ours, explained
 from toapis_async.engine.journal.records import SAVED, SELECT, Record, State, record_of, record_of_id, record_of_row
 from toapis_async.engine.journal.soundness import check_values
 from toapis_async.errors import JournalError

@@ -1,0 +1,132 @@
+"""Batches that run beyond the call that began them. Each is a run of the journal: the same batch, begun again by any
+process, goes on where it was, and pays for no row twice."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import hashlib
+import secrets
+from typing import TYPE_CHECKING, Any, Final
+
+from toapis_async.agents.requests import sameness
+from toapis_async.errors import ToAPIsError
+from toapis_async.log import logger
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+    from toapis_async.agents.caps import CappedClient
+    from toapis_async.agents.folder import Folder
+    from toapis_async.agents.jobs import Report
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.request import Request
+
+PREFIX: Final = "batch-"
+"""Tokens of batches begin so, and the names of their files."""
+
+
+class BatchJob:
+    """One batch, and what became of its rows."""
+
+    def __init__(self, client: CappedClient, folder: Folder, token: str, rows: Sequence[Mapping[str, Any]]) -> None:
+        self._client = client
+        self._folder = folder
+        self.token = token
+        self.rows = rows
+        self.items: dict[int, BatchItem] = {}  #: rows that ended, by their place
+        self.error: ToAPIsError | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._changed = asyncio.Event()
+
+    def begin(self) -> BatchJob:
+        """Run it, for the first time or once more: rows that are done already cost nothing."""
+        self.items.clear()
+        self.error = None
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="toapis-agent-batch")
+        return self
+
+    @property
+    def done(self) -> bool:
+        return self._task is None or self._task.done()
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether every row ended well."""
+        return len(self.items) == len(self.rows) and all(item.ok for item in self.items.values())
+
+    async def _run(self) -> None:
+        try:
+            batch = self._client.batch(self.rows, save_to=self._folder.path, run=self.token)
+            async for item in batch:
+                self.items[item.index] = item
+                self._changed.set()
+            self.error = batch.stopped_by
+        except ToAPIsError as error:
+            self.error = error
+        except Exception as error:  # a bug, or the system's: told as such, and never lost in a task
+            logger.exception("the batch %s ended unexpectedly", self.token)
+            self.error = ToAPIsError(f"unexpected {type(error).__name__}: {error}")
+
+    async def wait(self, wait_s: float, report: Report) -> bool:
+        """Whether it ended within so many seconds. Leaving earlier leaves it running."""
+        if not self.done and wait_s > 0:
+            assert self._task is not None
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(wait_s):
+                    while not self.done:
+                        self._changed.clear()
+                        changed = asyncio.ensure_future(self._changed.wait())
+                        try:
+                            await asyncio.wait([self._task, changed], return_when=asyncio.FIRST_COMPLETED)
+                        finally:
+                            changed.cancel()
+                        await report(len(self.items), len(self.rows), f"{len(self.items)} of {len(self.rows)} rows")
+        return self.done
+
+    async def aclose(self) -> None:
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+
+
+class Batches:
+    """All of them, by token."""
+
+    def __init__(self, client: CappedClient, folder: Folder) -> None:
+        self._client = client
+        self._folder = folder
+        self._batches: dict[str, BatchJob] = {}
+        self._newest: dict[str, BatchJob] = {}
+
+    async def begin(
+        self, requests: Sequence[tuple[str | None, Request]], request_id: str | None, *, again: bool
+    ) -> tuple[BatchJob, bool]:
+        """The batch of these rows (each with its key, if it has one), and whether it is an earlier one of this process:
+        of the same `request_id`, or else of the same rows. With `again` it is always a new one."""
+        identity = f"id:{request_id}" if request_id is not None else await _identity(requests)
+        name = PREFIX + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+        known = self._newest.get(name)
+        if known is not None and not again:
+            if known.done and not known.is_whole:
+                known.begin()
+            return known, True
+        token = f"{name}-{secrets.token_hex(4)}" if again else name
+        rows = [
+            {**request.as_named(), "kind": request.kind, "key": f"{token}-{key or f'row{number}'}"}
+            for number, (key, request) in enumerate(requests, 1)
+        ]
+        batch = self._batches[token] = self._newest[name] = BatchJob(self._client, self._folder, token, rows).begin()
+        return batch, False
+
+    def find(self, token: str) -> BatchJob | None:
+        """The batch of a token; None when this process has begun none."""
+        return self._batches.get(token)
+
+    async def aclose(self) -> None:
+        """Stop all of them. What was sent stays in the journal."""
+        await asyncio.gather(*(batch.aclose() for batch in self._batches.values()))
+
+
+async def _identity(requests: Sequence[tuple[str | None, Request]]) -> str:
+    return "\n".join([f"{key or ''} {await sameness(request)}" for key, request in requests])
