@@ -133,7 +133,7 @@ def test_a_broken_picture_is_a_placeholder_and_the_others_are_shown(tmp_path: Pa
 def test_a_decompression_bomb_is_not_opened(
     tmp_path: Path, size: tuple[int, int], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(thumbs_module, "_shrunk", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(thumbs_module, "scaled_down", lambda *_: pytest.fail("it was read"))
     (tmp_path / "bomb.png").write_bytes(png_that_claims(*size))
     (picture,) = pictures_of(write_report(tmp_path, [row(files=("bomb.png",))], title="t"))
     assert picture["problem"] == "more than 50 megapixels"
@@ -142,7 +142,7 @@ def test_a_decompression_bomb_is_not_opened(
 
 @pytest.mark.filterwarnings("ignore::PIL.Image.DecompressionBombWarning")
 def test_a_bomb_is_not_opened_where_pillow_only_warns(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(thumbs_module, "_shrunk", lambda _: pytest.fail("it was read"))
+    monkeypatch.setattr(thumbs_module, "scaled_down", lambda *_: pytest.fail("it was read"))
     (tmp_path / "bomb.png").write_bytes(png_that_claims(10_000, 10_000))
     with pytest.raises(Unreadable, match="more than 50 megapixels"):
         thumbnail(tmp_path / "bomb.png", tmp_path / "small")

@@ -7,6 +7,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from toapis_async.client import ToAPIs
+from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.errors import ToAPIsError
 from toapis_async.protocol.budget import Budget
 
@@ -35,11 +36,12 @@ class CappedClient(ToAPIs):
         """Open the client, and count what earlier sessions have paid for, or may have."""
         await super().start()
         engine = self._open_engine()
+        journal = engine.journal
         budget = Budget(engine.prices, most_credits=self._most_credits, most_images=self._most_images)
         engine.spending.budget = budget
-        if budget.is_capped and engine.journal is not None:
+        if budget.is_capped and isinstance(journal, JournalWriter):
             try:
-                await engine.spending.count_earlier(budget, engine.journal.paid(None), engine.submitter.ended)
+                await engine.spending.count_earlier(budget, journal.paid(None), engine.submitter.ended)
             except BaseException:
                 await self.aclose()
                 raise
@@ -64,6 +66,6 @@ class CappedClient(ToAPIs):
 
     def unsaved(self) -> AsyncIterator[Record]:
         """What the journal knows as paid for, perhaps, and not on disk: the oldest first."""
-        engine = self._open_engine()
-        assert engine.journal is not None
-        return engine.journal.paid(None, unsaved=True)
+        journal = self._open_engine().journal
+        assert isinstance(journal, JournalWriter)
+        return journal.paid(None, unsaved=True)

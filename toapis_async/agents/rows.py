@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
 
     from toapis_async.agents.folder import Folder
+    from toapis_async.cli.lines import Line
     from toapis_async.request import Request
 
 MOST_BATCH_BYTES: Final = 10_000_000
@@ -66,11 +67,16 @@ def _rows_of_file(folder: Folder, name: str) -> Iterator[tuple[int, Any]]:
         try:
             with opened(str(copy)) as rows:
                 for line in rows.lines():
-                    if line.problem:
-                        raise InvalidRequest(f"line {line.number}: {line.problem}; nothing was sent", field="file")
-                    yield line.number, _named(line.row, copy.parent)
-        except CliError as error:
-            raise InvalidRequest(str(error).replace(str(copy), name), field="file") from None
+                    yield line.number, _named(_checked(line), copy.parent)
+        except (CliError, InvalidRequest) as error:
+            told = str(error).replace(str(copy), name).replace(f"{copy.parent}/", "")
+            raise InvalidRequest(told, field="file") from None
+
+
+def _checked(line: Line) -> Any:
+    if line.problem:
+        raise InvalidRequest(f"line {line.number}: {line.problem}; nothing was sent", field="file")
+    return line.row
 
 
 def _named(row: Any, parent: Path) -> Any:

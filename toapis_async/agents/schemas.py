@@ -195,7 +195,7 @@ TOOLS: Final = (
                 "description": 'Prompts, or objects of the fields of `generate` (or with "kind": "video" of '
                 '`generate_video`), with an optional "key" that names the files.',
             },
-            "file": _text("Instead: a file in the server's folder with rows (.jsonl, .csv) or a prompt a line (.txt)."),
+            "file": _text("Instead: a file in the folder with rows (.jsonl, .csv, .xlsx) or a prompt a line (.txt)."),
             **_OF_A_CALL,
         },
         is_read_only=False,

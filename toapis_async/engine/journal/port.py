@@ -87,9 +87,9 @@ class JournalPort(Protocol):
         """What is known of a submission."""
         ...
 
-    def paid(self, run: str | None, *, unsaved: bool = False) -> AsyncIterator[Record]:
-        """The rows of a run (None: everything in the journal) that the service has charged, or may have, in the order
-        they were sent; with `unsaved`, those that may have images which are not on disk."""
+    def paid(self, run: str, *, unsaved: bool = False) -> AsyncIterator[Record]:
+        """The rows of a run that the service has charged, or may have, in the order they were sent; with `unsaved`,
+        those that may have images which are not on disk."""
         ...
 
     async def flush(self) -> None:

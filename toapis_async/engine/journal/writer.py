@@ -232,7 +232,7 @@ class JournalWriter:
                 yield record
             after = page[-1].number
 
-    async def paid_page(self, run: str, after: int, *, unsaved: bool = False) -> tuple[Record, ...]:
+    async def paid_page(self, run: str | None, after: int, *, unsaved: bool = False) -> tuple[Record, ...]:
         """The next few of `paid`, after the record of this number."""
         return await self._do(partial(journal_records.paid, run=run, after=after, unsaved=unsaved))
 
