@@ -38,7 +38,9 @@ class WebhookOutcome(enum.StrEnum):
 class Saver(Protocol):
     """Fetches a generation's files into a folder, and notes in the journal that they are on disk."""
 
-    async def save(self, generation: Generation, folder: str | PathLike[str]) -> tuple[Path, ...]: ...
+    async def save(
+        self, generation: Generation, folder: str | PathLike[str], name: str | None = None
+    ) -> tuple[Path, ...]: ...
     def acknowledge(self, client_business_id: str | None) -> None: ...
     def absolute(self, link: str) -> str: ...
 
@@ -78,19 +80,20 @@ class Generation:
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    async def save(self, folder: str | PathLike[str]) -> tuple[Path, ...]:
+    async def save(self, folder: str | PathLike[str], *, name: str | None = None) -> tuple[Path, ...]:
         """Download every file into `folder` (made if missing) and return the paths, in the order of `files`.
 
-        They are named after the task and appear only when whole. Each is saved on its own: raises `DownloadFailed` or
-        `LinkExpired` when some can't be had, with those that are there in `error.files`; and `ClientStateError` when
-        this generation was unpickled and so belongs to no client.
+        They are named after the task, or `name` (without an extension, which the file itself decides; made safe as the
+        keys of a batch are), and appear only when whole; a file of that name is replaced. Each is saved on its own:
+        raises `DownloadFailed` or `LinkExpired` when some can't be had, with those that are there in `error.files`;
+        and `ClientStateError` when this generation was unpickled and so belongs to no client.
         """
         if self._saver is None:
             raise ClientStateError(
                 "this generation belongs to no client (it was unpickled or made by hand): "
                 "use client.attach(generation.task_id) and save what that returns"
             ).concerning(self.task_id, self.client_business_id)
-        return await self._saver.save(self, folder)
+        return await self._saver.save(self, folder, name)
 
     def acknowledge(self) -> None:
         """The result is in good hands: the journal need not give it again (`client.recovered()`). `save` does the

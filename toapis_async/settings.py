@@ -331,7 +331,8 @@ class Credentials:
         key = given.strip()
         if not key:
             raise ClientStateError(
-                "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE (or pass api_key=…), "
+                f"no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE (or pass api_key=…); {DEFAULT_BASE_URL}, signed "
+                "in, is where keys are made; "
                 "or try without an account on the sandbox (`toapis sandbox`, or --sandbox on the command line)"
             )
         if not key.isascii() or not key.isprintable() or " " in key:

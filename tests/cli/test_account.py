@@ -67,7 +67,8 @@ def test_a_failed_task_says_why() -> None:
 
 
 def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(task_id: str) -> None:
-    late = run("generate", "two kites", "-n", "2", "--client-business-id", "late", "--timeout-s", "0.001", *IN_A_BLINK)
+    slow = ("--timeout-s", "0.5", "--sandbox", "--speed", "1")
+    late = run("generate", "two kites", "-n", "2", "--client-business-id", "late", *slow)
     assert late.code == 1
     ran = run("fetch", "late", "nobody", task_id, "--out", "kites", *IN_A_BLINK)
     assert ran.code == 1
@@ -163,8 +164,9 @@ def test_a_balance_without_limit_or_figures_is_told_too(
     assert run("balance", "--sandbox").stdout == "left  not stated\nused  not stated\n"
 
 
-def test_pictures_become_addresses(task_id: str) -> None:
-    picture = f"{task_id}.png"
+@pytest.mark.usefixtures("task_id")
+def test_pictures_become_addresses() -> None:
+    [picture] = map(str, Path().glob("*.png"))
     Path("words.txt").write_text("no picture")
     ran = run("upload", picture, "words.txt", "--sandbox")
     assert ran.code == 2

@@ -59,7 +59,7 @@ def test_a_dash_is_the_prompt_on_standard_input(sandboxes: list[Sandbox]) -> Non
 
 
 def test_fewer_images_than_asked_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def one(self: Generation, folder: Path) -> tuple[Path, ...]:
+    async def one(self: Generation, folder: Path, *, name: str) -> tuple[Path, ...]:
         return (folder / "kite.png",)
 
     monkeypatch.setattr(Generation, "save", one)
@@ -130,19 +130,25 @@ def test_a_time_out_names_the_task_that_still_runs() -> None:
     assert record["error"]["type"] == "WaitTimeout"
     assert "it still runs and is still paid for" in ran.stderr
     assert f"  {record['task_id']}  {record['client_business_id']}\n" in ran.stderr
-    assert "to fetch: toapis fetch --sandbox ID\n" in ran.stderr
+    assert f"to fetch:\n  toapis fetch {record['task_id']} --sandbox\n" in ran.stderr
 
 
 @pytest.mark.parametrize(
     ("arguments", "told"),
     [
         (("--nonsense",), "error: no such option"),
-        (("more",), "error: got unexpected extra argument (more) (see toapis generate --help)\n"),
+        (
+            ("over", "the sea's end"),
+            "into quotes: toapis generate 'a kite over the sea'\"'\"'s end' (see toapis generate",
+        ),
         (("--sandbox", "--base-url", "http://127.0.0.1:1"), "leave --base-url out"),
         (("--speed", "20"), "add --sandbox"),
         (("--seed", "0"), "add --sandbox"),
         (("--sandbox", "--speed", "0"), "--speed"),
-        (("--base-url", "http://example.org"), "no API key"),
+        (
+            ("--base-url", "http://example.org"),
+            "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE; https://toapis.com",
+        ),
     ],
 )
 def test_options_that_cannot_be_right_are_misuse(arguments: tuple[str, ...], told: str) -> None:
@@ -168,22 +174,19 @@ def test_the_key_is_not_sent_in_the_clear(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 @pytest.mark.parametrize(
-    ("options", "state_dir", "told"),
+    ("options", "folder", "told"),
     [
-        (Options(sandbox=True), Path("kites/.sandbox"), "cd kites && toapis fetch --sandbox ID"),
-        (Options(sandbox=True), Path("my kites; ls/.sandbox"), "cd 'my kites; ls' && toapis fetch --sandbox ID"),
-        (Options(sandbox=True), Path(".sandbox"), "toapis fetch --sandbox ID"),
-        (Options(), Path("kites/.sandbox"), "toapis fetch ID"),
-        (Options(base_url="https://a.de/?x"), Path(".sandbox"), "toapis fetch --base-url 'https://a.de/?x' ID"),
+        (Options(sandbox=True), "kites", "toapis fetch t1 t2 --out kites --sandbox"),
+        (Options(sandbox=True), "my kites; ls", "toapis fetch t1 t2 --out 'my kites; ls' --sandbox"),
+        (Options(), ".", "toapis fetch t1 t2"),
+        (Options(base_url="https://a.de/?x"), ".", "toapis fetch t1 t2 --base-url 'https://a.de/?x'"),
     ],
 )
 def test_the_way_to_fetch_can_be_pasted(
-    monkeypatch: pytest.MonkeyPatch, out: Output, options: Options, state_dir: Path, told: str
+    monkeypatch: pytest.MonkeyPatch, out: Output, options: Options, folder: str, told: str
 ) -> None:
     monkeypatch.setattr("toapis_async.settings.Credentials.resolve", lambda *_: None)
-    session = Session(options, out)
-    session._state_dir = state_dir
-    assert session.fetch_command() == told
+    assert Session(options, out).fetch_command(["t1", "t2"], Path(folder)) == told
 
 
 def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
@@ -197,7 +200,7 @@ def test_a_state_folder_that_is_not_the_sandboxs_is_refused() -> None:
 def test_a_folder_the_sandbox_cannot_use_is_told() -> None:
     Path("file").touch()
     ran = run("generate", "a kite", "--sandbox", "--out", "file/out")
-    assert (ran.code, ran.stderr) == (1, "error: the sandbox can't start: Not a directory\n")
+    assert (ran.code, ran.stderr) == (1, "error: file/out: Not a directory\n")
 
 
 # ---------------------------------------------------------------------------------------------- settings, pending
@@ -241,13 +244,15 @@ def test_only_what_is_paid_for_and_not_delivered_is_pending(out: Output, capsys:
     pending.note(SubmitLost(0.0, "b5", "no answer"))
     pending.note(SubmitLost(0.0, "b6", "no answer"))
     pending.settled(None, "b6")
-    pending.warn(out, "toapis fetch ID")
+    pending.warn(out, lambda ids: f"toapis fetch {' '.join(ids)}")
     assert capsys.readouterr().err.splitlines() == [
         "  t2",
         "  t4  b4",
-        "2 tasks (above) still running or not fetched yet, and paid for; to fetch: toapis fetch ID",
+        "2 tasks (above) still running or not fetched yet, and paid for; to fetch:",
+        "  toapis fetch t2 t4",
         "  b5",
-        "1 submission (above) perhaps accepted, nobody knows; to fetch: toapis fetch ID",
+        "1 submission (above) perhaps accepted, nobody knows; to fetch:",
+        "  toapis fetch b5",
     ]
 
 

@@ -7,11 +7,13 @@ import json
 import os
 import pty
 import re
+import shlex
 import signal
 import subprocess
 import sys
 import termios
-from typing import IO, TYPE_CHECKING
+from pathlib import Path
+from typing import IO
 
 import pytest
 from rich.cells import cell_len
@@ -20,9 +22,6 @@ import toapis_async
 from toapis_async.cli import main
 
 from .conftest import run
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
 TOAPIS = (sys.executable, "-X", "dev", "-W", "error", "-m", "toapis_async")
@@ -89,6 +88,12 @@ def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: si
     assert "1 task (above) still running or not fetched yet, and paid for" in stderr
     assert "Traceback" not in stderr
     assert stderr.endswith("error: interrupted\n")
+    [journal] = Path().glob("*.journal")
+    command = re.search(r"to fetch:\n  toapis (fetch .*)\n", stderr)
+    assert command is not None
+    saved = run(*shlex.split(command[1]), "--speed", "1000")
+    assert (saved.code, saved.stdout) == (0, f"{journal.with_suffix('.png')}\n")
+    assert not list(Path().glob("*.journal*"))
 
 
 def on_a_terminal(columns: int, *arguments: str, until: str = "") -> str:
@@ -119,7 +124,8 @@ def test_a_terminal_of_any_width_shows_a_task_on_one_line_and_the_command_that_f
     assert all(cell_len(line) < columns for line in seen)
     assert any("queued ━━━━━━━━━━━━━━━━━━━━" in line for line in seen)  # the bar has its 20 columns
     assert any("task_img_" in line for line in seen) == (columns == 120)
-    assert "to fetch: toapis fetch --sandbox ID" in sent.replace("\r\n", "\n")
+    assert re.search(r"to fetch:\s+toapis fetch task_img_\w+ --sandbox\s", sent)
+    assert ("sandbox at 2\N{MULTIPLICATION SIGN}" in sent) == (columns == 120)
 
 
 @pytest.mark.parametrize("columns", [60, 120])

@@ -41,7 +41,9 @@ class FakeSaver:
         self.lock = threading.Lock()
         self.saved: list[tuple[str, object]] = []
 
-    async def save(self, generation: Generation, folder: str | PathLike[str]) -> tuple[Path, ...]:
+    async def save(
+        self, generation: Generation, folder: str | PathLike[str], name: str | None = None
+    ) -> tuple[Path, ...]:
         self.saved.append((generation.task_id, folder))
         return (Path(folder) / "a.png",)
 

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import asdict
 
-from toapis_async.cli.output import ALL_DONE, exit_code_of
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED, exit_code_of
+from toapis_async.cli.places import left_in
 from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.errors import ToAPIsError
 from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wording import count
 from toapis_async.settings import Journal
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -31,8 +33,10 @@ Name = TypeVar("Name")
 Found = TypeVar("Found")
 
 
-async def status(options: Options, out: Output, task_ids: tuple[str, ...], kind: Kind | None) -> int:
-    """Print one line per task. Returns the exit code."""
+async def status(
+    options: Options, out: Output, task_ids: tuple[str, ...], kind: Kind | None, *, watch: bool = False
+) -> int:
+    """Print one line per task; with `watch`, one at each change until all have ended. Returns the exit code."""
 
     def show(_: str, snapshot: TaskSnapshot) -> None:
         out.result(_status_line(snapshot))
@@ -45,23 +49,41 @@ async def status(options: Options, out: Output, task_ids: tuple[str, ...], kind:
             known = (task_id, kind) if token is None else (token.query_id, token.kind)
             return await session.client.status(*known)
 
-        return await _each(out, task_ids, query, show)
+        async def follow(task_id: str) -> TaskSnapshot:
+            handle = session.client.attach(task_id, kind)
+            async for snapshot in handle.updates():
+                if not snapshot.status.is_final:
+                    show(task_id, snapshot)
+            assert handle.snapshot is not None
+            failed.extend([task_id] if handle.status is TaskStatus.FAILED else [])
+            return handle.snapshot
+
+        failed: list[str] = []
+        exit_code = await _each(out, task_ids, follow if watch else query, show)
+        return exit_code or (SOME_FAILED if failed else ALL_DONE)
 
 
 async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path, kind: Kind | None) -> int:
-    """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code."""
-    async with Session(options, out).opened(known_sandbox()) as session:
+    """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code.
+
+    What a `generate` that was cut short left in the folder gives the names, and is removed."""
+    left = await asyncio.to_thread(left_in, folder, task_ids)
+    async with Session(options, out).opened(known_sandbox(folder)) as session:
         client = session.client
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
-            return await _saved(client.attach(task_id, kind), folder)
+            place = left.get(task_id)
+            found = await _saved(client.attach(task_id, kind), folder, place.stem if place else None)
+            if place is not None:
+                await asyncio.to_thread(place.release)
+            return found
 
         return await _each(out, task_ids, saved, partial(_show_saved, out))
 
 
 async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path) -> int:
     """Save what a journal's plain submissions made and nobody saved, and print the paths. Returns the exit code."""
-    async with Session(options, out).opened(known_sandbox(), Journal(journal)) as session:
+    async with Session(options, out).opened(known_sandbox(folder), Journal(journal)) as session:
         handles = {handle.task_id: handle for handle in session.client.recovered()}
         if not handles:
             out.note(f"{journal} holds no plain submission to be saved (a batch's rows are saved by its own command)")
@@ -76,9 +98,9 @@ async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Pa
         return exit_code
 
 
-async def _saved(handle: TaskHandle, folder: Path) -> tuple[Generation, tuple[Path, ...]]:
+async def _saved(handle: TaskHandle, folder: Path, name: str | None = None) -> tuple[Generation, tuple[Path, ...]]:
     generation = await handle
-    return generation, await generation.save(folder)
+    return generation, await generation.save(folder, name=name)
 
 
 def _show_saved(out: Output, _: str, saved: tuple[Generation, tuple[Path, ...]]) -> None:
@@ -139,10 +161,10 @@ async def _each(
     return exit_code
 
 
-def known_sandbox() -> Path | None:
-    """The sandbox that `generate --sandbox` left in this folder; None (in memory) where there is none."""
-    folder = Path(SANDBOX_FOLDER)
-    return folder if folder.is_dir() else None
+def known_sandbox(folder: Path | None = None) -> Path | None:
+    """The sandbox that `generate --sandbox` left in `folder`, or in this one; None (in memory) where there is none."""
+    places = [Path(SANDBOX_FOLDER)] if folder is None else [folder / SANDBOX_FOLDER, Path(SANDBOX_FOLDER)]
+    return next((place for place in places if place.is_dir()), None)
 
 
 def _status_line(snapshot: TaskSnapshot) -> str:

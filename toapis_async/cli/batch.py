@@ -196,7 +196,9 @@ class _Run:
             if left:
                 session.out.warn(_left_message(left))
         finally:
-            session.pending.warn(session.out, session.fetch_command())  # what could not be written
+            session.pending.warn(  # what could not be written
+                session.out, lambda ids: session.fetch_command(ids, self.folder)
+            )
 
     def summarise(self, out: Output, results: Results) -> None:
         """Print the summary, also of a pass that was interrupted."""

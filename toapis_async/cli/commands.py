@@ -6,6 +6,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 from contextlib import contextmanager
 from pathlib import Path
@@ -93,7 +94,7 @@ def main() -> None:
 
 
 @main.command(short_help="Make images, or a video, from one prompt.")
-@click.argument("prompt", required=False)
+@click.argument("words", metavar="[PROMPT]", nargs=-1)
 @click.option("--kind", type=KIND, help="What to make.  [default: what --model makes, else image]")
 @click.option("--model", help="Any model of the service.  [default for images: gpt-image-2-vip]")
 @click.option("--size", metavar="W:H", help="Aspect ratio of images, such as 16:9.  [service default: 1:1]")
@@ -115,7 +116,14 @@ def main() -> None:
 @click.option("--extra", **_MEMBERS, help="Any other field, sent unchecked over the rest. Repeatable.")
 @click.option("--callback-url", metavar="URL", help="Where the service posts its event.")
 @click.option("--client-business-id", metavar="ID", help="Your own id for the task.  [default: made for you]")
-@click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the files.")
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    default=".",
+    show_default=True,
+    help="Folder for the files, or a file such as kite.png; the bytes decide its extension.",
+)
+@click.option("--open", "opens", is_flag=True, help="Show what was made in the program that is for it.")
 @click.option(
     "--timeout-s",
     type=click.FloatRange(min=0, min_open=True),
@@ -123,7 +131,15 @@ def main() -> None:
 )
 @service_options
 def generate(
-    options: Options, kind: Kind | None, references: tuple[str, ...], out: Path, timeout_s: float | None, **fields: Any
+    options: Options,
+    *,
+    words: tuple[str, ...],
+    kind: Kind | None,
+    references: tuple[str, ...],
+    out: Path,
+    opens: bool,
+    timeout_s: float | None,
+    **fields: Any,
 ) -> None:
     """Make images, or a video, from PROMPT (- for stdin), and print their paths. Some video models need no PROMPT.
 
@@ -133,19 +149,26 @@ def generate(
       toapis generate "a paper boat in the rain" --kind video --model kling-v3 --duration 5
       toapis generate "a lighthouse" --model veo3.1-fast --metadata resolution='"1080p"'
 
-    With --sandbox its state is kept in .sandbox of --out, and `toapis status --sandbox ID` in that folder knows the
-    task.
+    In a folder the files are named after the prompt, and none is replaced. A command that is cut short prints the one
+    that fetches what it paid for; one that is killed leaves NAME.journal in the folder, for `toapis fetch --unsaved`.
+
+    With --sandbox its state is kept in .sandbox of the folder, and `toapis status --sandbox ID` there knows the task.
     """
     with reported(output := options.output()):
         from toapis_async.cli.generate import generate as body
         from toapis_async.cli.generate import request_from
         from toapis_async.cli.prompts import prompt_from_stdin
 
+        if len(words) > 1:
+            quoted = shlex.quote(" ".join(words))
+            raise click.UsageError(f"the prompt is one argument, so put it into quotes: toapis generate {quoted}")
+        fields["prompt"] = words[0] if words else None
         if fields["prompt"] == "-":
             if sys.stdin.isatty():
                 output.note("reading the prompt; end with Ctrl-D")
             fields["prompt"] = prompt_from_stdin()
-        run(output, body(options, output, request_from(kind, references, **fields), out, timeout_s))
+        request = request_from(kind, references, **fields)
+        run(output, body(options, output, request, out, timeout_s, opens=opens))
 
 
 @main.command(short_help="Make images or videos from every row of a file.")
@@ -304,13 +327,15 @@ def fetch(options: Options, task_ids: tuple[str, ...], kind: Kind | None, out: P
 @main.command(short_help="Tell how tasks, or a batch, stand.")
 @click.argument("task_ids", metavar="TASK_ID... | DIR", nargs=-1, required=True)
 @click.option("--kind", type=KIND, help="What the tasks make.  [default: both are asked for]")
+@click.option("--watch", is_flag=True, help="Tell of each change until all tasks have ended.")
 @service_options
-def status(options: Options, task_ids: tuple[str, ...], kind: Kind | None) -> None:
+def status(options: Options, task_ids: tuple[str, ...], kind: Kind | None, watch: bool) -> None:
     """Tell how tasks stand, by their id, client_business_id or token, with links to the images and videos that are
     done; or how the batch in the folder DIR stands, also while it runs (asks nothing of the service, needs no key).
 
     \b
       toapis status task_img_01M81QQSK8FQ1T1PAH1R988R65
+      toapis status task_img_01M81QQSK8FQ1T1PAH1R988R65 --watch
       toapis status out
 
     With --sandbox the one of this folder is asked (see `toapis generate --help`).
@@ -320,8 +345,10 @@ def status(options: Options, task_ids: tuple[str, ...], kind: Kind | None) -> No
         if len(task_ids) == 1 and os.path.isdir(folder):  # an id may be too long for a path: isdir says no
             from toapis_async.cli.run_status import status as body
 
+            if watch:
+                raise click.UsageError("--watch is for tasks: a batch shows itself while it runs")
             raise click.exceptions.Exit(body(output, folder))
 
         from toapis_async.cli import account
 
-        run(output, account.status(options, output, task_ids, kind))
+        run(output, account.status(options, output, task_ids, kind, watch=watch))

@@ -7,14 +7,19 @@ import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import click
+
 from toapis_async.cli.lines import reference
 from toapis_async.cli.output import ALL_DONE, CliError
+from toapis_async.cli.places import Place
 from toapis_async.cli.progress import refreshing, task_view
 from toapis_async.cli.results import generation_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.engine.fingerprint import fingerprint
 from toapis_async.protocol.budget import images_of
 from toapis_async.protocol.wording import count, duration
 from toapis_async.request import REQUESTS, VIDEO_MODELS, request_of
+from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
     from toapis_async.cli.options import Options
@@ -63,25 +68,37 @@ def _video_references(model: str, files: list[Any]) -> dict[str, Any]:
     )
 
 
-async def generate(options: Options, out: Output, request: Request, folder: Path, timeout_s: float | None) -> int:
-    """Generate, save, and print the files. Returns the exit code."""
+async def generate(
+    options: Options, out: Output, request: Request, target: Path, timeout_s: float | None, *, opens: bool = False
+) -> int:
+    """Generate, save where `target` means (see `Place`), and print the files. Returns the exit code."""
     session = Session(options, out)
     started_s = time.monotonic()
+    digest = (await fingerprint(request)).digest
+    place = await asyncio.to_thread(Place.reserved, target, request.prompt or request.model, digest)
     try:
-        async with session.opened(folder / SANDBOX_FOLDER):
-            view = task_view(out)
+        async with session.opened(place.folder / SANDBOX_FOLDER, Journal(place.journal)):
+            view = task_view(out, session.sandbox_name)
             session.watch = view.on_event
             async with refreshing(view):
                 generation = await session.client.generate(request, timeout_s=timeout_s)
-                files = await generation.save(folder)
-    except (Exception, asyncio.CancelledError):
-        session.pending.warn(out, session.fetch_command())
-        raise
+                files = await generation.save(place.folder, name=place.stem)
+        session.pending.settled(generation.task_id, generation.client_business_id)
+    finally:
+        session.pending.warn(out, lambda ids: session.fetch_command(ids, place.folder))
+        if not session.pending:
+            await asyncio.to_thread(place.release)
+    files = await asyncio.to_thread(place.named, files)
     out.note(f"{count(len(files), request.kind)} in {duration(time.monotonic() - started_s)}")
     asked = images_of(request.body())
     if len(files) < asked:
         out.warn(f"the service made fewer {request.kind}s than asked for: {len(files)} of {asked}")
+    if place.file is not None and len(files) == 1 and files[0] != place.file:
+        sent = files[0].suffix[1:].upper()
+        out.warn(f"the service sent a file of the kind {sent}: it is {files[0].name}, not {place.file.name}")
     for file in files:
         out.result(str(file))
+        if opens:
+            await asyncio.to_thread(click.launch, str(file))
     out.record(generation_record(generation, files))
     return ALL_DONE

@@ -34,7 +34,7 @@ _TERMS: Final = (
     (r"client\.find\('([^']+)'\)", r"`toapis status \1`"),
     (r"Settings\(prices=\{[^}]*\}\) or --price", "--price"),
     (r"--same-account or Journal\(path, same_account=True\)", "--same-account"),
-    (r"set TOAPIS_API_KEY \(or pass api_key=…\)", "set TOAPIS_API_KEY"),
+    (r" \(or pass api_key=…\)", ""),
     (r"base_url\b", "--base-url (or TOAPIS_BASE_URL)"),
 )
 """Messages of the library, which name Python arguments, by the options and commands that do the same."""

@@ -92,14 +92,15 @@ class LiveTask:
 
     every_s = REDRAW_S
 
-    def __init__(self, out: Output) -> None:
+    def __init__(self, out: Output, sandbox: str | None = None) -> None:
         columns = (
             SpinnerColumn(),
             TextColumn("{task.description}", markup=False),
-            BarColumn(20),
+            BarColumn(20, complete_style="green", finished_style="green"),
             TextColumn("{task.completed:>3.0f}%", markup=False),
             _Took(),
         )
+        self._sandbox = sandbox
         self._progress = Progress(
             *columns, console=stderr_console(), transient=True, redirect_stdout=False, redirect_stderr=False
         )
@@ -119,8 +120,11 @@ class LiveTask:
             self._completed = event.progress or self._completed
 
     def show(self) -> None:
-        has_room = self._task_id and len(self._task_id) + _STATE_COLUMNS <= self._progress.console.width
-        description = f"{self._task_id}  {self._state}" if has_room else self._state
+        room = self._progress.console.width - _STATE_COLUMNS
+        names = [name for name in (self._sandbox, self._task_id) if name]
+        while names and sum(len(name) + 2 for name in names) > room:
+            names.pop()
+        description = "  ".join([*names, self._state])
         self._progress.update(self._task, completed=self._completed, description=plain(description))
 
     def print_above(self, line: str) -> None:
@@ -131,6 +135,6 @@ class LiveTask:
         self._progress.stop()
 
 
-def task_view(out: Output) -> PlainTask | LiveTask:
-    """The view that suits where stderr goes."""
-    return LiveTask(out) if out.on_terminal and not out.quiet else PlainTask(out)
+def task_view(out: Output, sandbox: str | None = None) -> PlainTask | LiveTask:
+    """The view that suits where stderr goes; `sandbox` is what the sandbox is called, if it is one."""
+    return LiveTask(out, sandbox) if out.on_terminal and not out.quiet else PlainTask(out)

@@ -71,18 +71,22 @@ class Pending:
         known = [evolve(row, task_id=row.task_id or late.get(row.client_business_id or "")) for row in rows]
         return [row for row in known if row.task_id or row.client_business_id in self._doubtful]
 
-    def warn(self, out: Output, command: str) -> None:
-        """Print the ids of all that is left, with the command that fetches their files."""
+    def __bool__(self) -> bool:
+        return bool(self._accepted or self._doubtful)
+
+    def warn(self, out: Output, command: Callable[[Iterable[str]], str]) -> None:
+        """Print the ids of all that is left, with the command that fetches the files of some ids."""
         for task_id, business_id in self._accepted.items():
             out.warn(f"  {task_id}  {business_id or ''}".rstrip())
         if self._accepted:
             tasks = count(len(self._accepted), "task")
-            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to fetch: {command}")
+            out.warn(f"{tasks} (above) still running or not fetched yet, and paid for; to fetch:")
+            out.warn(f"  {command(self._accepted)}")
         for business_id in self._doubtful:
             out.warn(f"  {business_id}")
         if self._doubtful:
-            submissions = count(len(self._doubtful), "submission")
-            out.warn(f"{submissions} (above) perhaps accepted, nobody knows; to fetch: {command}")
+            out.warn(f"{count(len(self._doubtful), 'submission')} (above) perhaps accepted, nobody knows; to fetch:")
+            out.warn(f"  {command(self._doubtful)}")
 
 
 class Session:
@@ -98,7 +102,6 @@ class Session:
         self.pending = Pending()
         self.watch: Callable[[Event], None] | None = None
         self._notices = Notices(out, self._settings.submit_retry_s)
-        self._state_dir: Path | None = None
         self._client: ToAPIs | None = None
 
     @property
@@ -111,7 +114,6 @@ class Session:
         self, state_dir: Path | None = None, journal: Journal | None = None, make: Callable[..., ToAPIs] = ToAPIs
     ) -> AsyncGenerator[Session]:
         """Open, and close whatever happens. `make` makes the client."""
-        self._state_dir = state_dir
         async with AsyncExitStack() as stack:
             key = base_url = None
             if self.options.sandbox:
@@ -129,16 +131,23 @@ class Session:
             async with client:
                 yield self
 
-    def fetch_command(self) -> str:
-        """The command that waits for a task and saves its files."""
-        command = ["toapis", "fetch"]
+    @property
+    def sandbox_name(self) -> str | None:
+        """What a view calls the sandbox; None for the service."""
+        speed = self.options.speed or DEFAULT_SPEED
+        return f"sandbox at {speed:g}\N{MULTIPLICATION SIGN}" if self.options.sandbox else None
+
+    def fetch_command(self, ids: Iterable[str], folder: Path) -> str:
+        """The command that waits for tasks and saves their files into `folder`."""
+        command = ["toapis", "fetch", *ids]
+        if str(folder) != ".":
+            command += ["--out", str(folder)]
         if self.options.sandbox:
             command.append("--sandbox")
-        if self.options.base_url:
-            command += ["--base-url", self.options.base_url]
-        folder = str(self._state_dir.parent) if self.options.sandbox and self._state_dir else "."
-        entered = "" if folder == "." else f"cd {shlex.quote(folder)} && "
-        return f"{entered}{shlex.join([*command, 'ID'])}"
+        for name in ("base_url", "proxy"):
+            if (value := getattr(self.options, name)) is not None:
+                command += [f"--{name.replace('_', '-')}", value]
+        return shlex.join(command)
 
     def _on_event(self, event: Event) -> None:
         self.pending.note(event)

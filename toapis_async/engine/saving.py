@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.errors import DownloadFailed, LinkExpired
 from toapis_async.protocol.links import absolute
+from toapis_async.protocol.naming import file_stem
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -30,15 +31,18 @@ class Saving:
         self,
         generation: Generation,
         folder: str | PathLike[str],
-        stem: str | None = None,
+        name: str | None = None,
         *,
+        stem: str | None = None,
         record: Record | None = None,
     ) -> tuple[Path, ...]:
-        """Fetch its files into `folder`, named after `stem` (default: the task), and note them in the journal.
+        """Fetch its files into `folder`, named after `stem`, or `name` made safe (default: the task), and note them in
+        the journal.
 
         Those that are there by an earlier process's `record` are not fetched again. Raises `DownloadFailed` and
         `LinkExpired`, whose `files` are noted, too.
         """
+        stem = file_stem(name) if name else stem
         have = record.files.values() if record is not None else ()
         known_since = record.ended_at if record is not None else None
         try:

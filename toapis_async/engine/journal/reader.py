@@ -72,6 +72,15 @@ def records(path: Path, run: str) -> Generator[Record]:
                 yield record_of(db, row)
 
 
+def plain_submissions(path: Path) -> list[Record]:
+    """The submissions that are not those of a batch's run, the oldest first. Raises `JournalError`."""
+    with _connected(path) as db:
+        if db is None:
+            return []
+        check_values(db)
+        return [record_of(db, row) for row in db.execute(f"{SELECT} WHERE run IS NULL ORDER BY id")]
+
+
 @contextlib.contextmanager
 def record_finder(path: Path, run: str) -> Generator[Callable[[str | None, str, int, str | None], Record | None]]:
     """A function that finds what a run knows of a row: by its key, or else by digest and occurrence; and if nothing, by
