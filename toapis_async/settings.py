@@ -331,8 +331,9 @@ class Credentials:
         key = given.strip()
         if not key:
             raise ClientStateError(
-                "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE (or pass api_key=…); keys are made at "
-                f"{DEFAULT_BASE_URL} by those who have an account; or try without an account on the sandbox (`toapis sandbox`, or --sandbox on the command line)"
+                "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE (or pass api_key=…); an account at "
+                f"{DEFAULT_BASE_URL} makes keys; or try without one on the sandbox (`toapis sandbox`, or --sandbox on "
+                "the command line)"
             )
         if not key.isascii() or not key.isprintable() or " " in key:
             raise ClientStateError("the API key has characters that no key has (a pasted line break or quote?)")
