@@ -77,7 +77,7 @@ OTHERS = (
     (Batch, "__aiter__", False, ""),
     (Batch, "__anext__", True, ""),
     (Batch, "__aenter__", True, ""),
-    (Generation, "save", True, "folder"),
+    (Generation, "save", True, "folder, *, name=None"),
     (Webhooks, "deliver", True, "body, headers"),
 )
 

@@ -147,7 +147,7 @@ def test_a_time_out_names_the_task_that_still_runs() -> None:
         (("--sandbox", "--speed", "0"), "--speed"),
         (
             ("--base-url", "http://example.org"),
-            "no API key: set TOAPIS_API_KEY or TOAPIS_API_KEY_FILE; https://toapis.com",
+            "TOAPIS_API_KEY or TOAPIS_API_KEY_FILE; an account at https://toapis.com makes keys",
         ),
     ],
 )
