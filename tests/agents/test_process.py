@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, TextIO
 import aiohttp
 import httpx2
 import pytest
+from click.testing import CliRunner
 from mcp import Client, StdioServerParameters
 from mcp.client.stdio import stdio_client
 from mcp.client.streamable_http import streamable_http_client
 from mcp.shared.exceptions import MCPError
 
+from toapis_async.cli import main
 from toapis_async.sandbox import Sandbox
 
 from .conftest import KEY, Said, accepted, finish_all
@@ -98,7 +100,7 @@ def test_a_server_whose_host_says_nothing_ends_by_a_signal(tmp_path: Path) -> No
         assert process.stdout is not None
         assert b"serving agents" in process.stderr.readline()
         process.send_signal(signal.SIGTERM)
-        assert process.wait(timeout=15) == 130
+        assert process.wait(timeout=15) == 0
         assert process.stdout.read() == b""
         assert b"Traceback" not in process.stderr.read()
 
@@ -129,7 +131,40 @@ async def test_over_http_the_token_lets_in_and_nothing_else(tmp_path: Path) -> N
             assert said.text.startswith("done: 1 image")
         process.send_signal(signal.SIGTERM)
         stdout, stderr = await process.communicate()
-    assert process.returncode == 130
+    assert process.returncode == 0
     assert stdout == b""
     assert b"Traceback" not in stderr
     assert len(sandbox.ledger) == 1
+
+
+def test_without_the_extra_the_command_says_what_to_install(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "toapis_async.agents.server", raising=False)
+    monkeypatch.setitem(sys.modules, "mcp_types", None)
+    ran = CliRunner().invoke(main, ["mcp", "--out", str(tmp_path), "--sandbox"])
+    assert ran.exit_code == 2
+    assert ran.stdout == ""
+    assert ran.stderr == "error: toapis mcp needs mcp_types: pip install 'toapis-async[mcp]'\n"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "reason"),
+    [
+        (("--port", "9"), "--port is of --http"),
+        (("--budget-credits", "x"), "no amount of credits"),
+        (("--max-images", "0"), "0 is not in the range"),
+    ],
+)
+def test_options_that_can_not_be_right_are_misuse(tmp_path: Path, arguments: tuple[str, ...], reason: str) -> None:
+    ran = CliRunner().invoke(main, ["mcp", "--out", str(tmp_path / "out"), *arguments])
+    assert ran.exit_code == 2
+    assert reason in ran.stderr
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_journal_that_is_a_link_out_of_the_folder_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "journal.sqlite").symlink_to(tmp_path / "elsewhere")
+    ran = CliRunner().invoke(main, ["mcp", "--out", str(tmp_path / "out"), "--sandbox"])
+    assert ran.exit_code == 2
+    assert "is a symbolic link" in ran.stderr
+    assert not (tmp_path / "elsewhere").exists()

@@ -84,6 +84,8 @@ async def test_the_very_same_request_is_shared_while_unfinished_and_bought_anew_
         await accepted(slow_sandbox, 3)
         finish_all(slow_sandbox)
         await agent.call("wait", token=again.token)
+        untold = await agent.call("generate", prompt="a red kite")
+        assert untold.token == first.token
         anew = await agent.call("generate", prompt="a red kite", wait_s=0.05)
         assert anew.token not in {first.token, again.token}
         await accepted(slow_sandbox, 4)

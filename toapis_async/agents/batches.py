@@ -10,7 +10,7 @@ import secrets
 from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.agents.requests import sameness
-from toapis_async.errors import ToAPIsError
+from toapis_async.errors import InvalidRequest, ToAPIsError
 from toapis_async.log import logger
 
 if TYPE_CHECKING:
@@ -29,11 +29,15 @@ PREFIX: Final = "batch-"
 class BatchJob:
     """One batch, and what became of its rows."""
 
-    def __init__(self, client: CappedClient, folder: Folder, token: str, rows: Sequence[Mapping[str, Any]]) -> None:
+    def __init__(
+        self, client: CappedClient, folder: Folder, token: str, rows: Sequence[Mapping[str, Any]], same: str
+    ) -> None:
         self._client = client
         self._folder = folder
         self.token = token
+        self.same = same  #: what batches of the same rows have in common
         self.rows = rows
+        self.total = len(rows)
         self.items: dict[int, BatchItem] = {}  #: rows that ended, by their place
         self.error: ToAPIsError | None = None
         self._task: asyncio.Task[None] | None = None
@@ -53,7 +57,7 @@ class BatchJob:
     @property
     def is_whole(self) -> bool:
         """Whether every row ended well."""
-        return len(self.items) == len(self.rows) and all(item.ok for item in self.items.values())
+        return len(self.items) == self.total and all(item.ok for item in self.items.values())
 
     async def _run(self) -> None:
         try:
@@ -62,6 +66,8 @@ class BatchJob:
                 self.items[item.index] = item
                 self._changed.set()
             self.error = batch.stopped_by
+            if self.is_whole:
+                self.rows = ()  # they may hold pictures
         except ToAPIsError as error:
             self.error = error
         except Exception as error:  # a bug, or the system's: told as such, and never lost in a task
@@ -81,7 +87,7 @@ class BatchJob:
                             await asyncio.wait([self._task, changed], return_when=asyncio.FIRST_COMPLETED)
                         finally:
                             changed.cancel()
-                        await report(len(self.items), len(self.rows), f"{len(self.items)} of {len(self.rows)} rows")
+                        await report(len(self.items), self.total, f"{len(self.items)} of {self.total} rows")
         return self.done
 
     async def aclose(self) -> None:
@@ -104,10 +110,16 @@ class Batches:
     ) -> tuple[BatchJob, bool]:
         """The batch of these rows (each with its key, if it has one), and whether it is an earlier one of this process:
         of the same `request_id`, or else of the same rows. With `again` it is always a new one."""
-        identity = f"id:{request_id}" if request_id is not None else await _identity(requests)
+        same = await _sameness(requests)
+        identity = f"id:{request_id}" if request_id is not None else same
         name = PREFIX + hashlib.sha256(identity.encode("utf-8", "surrogatepass")).hexdigest()[:16]
         known = self._newest.get(name)
         if known is not None and not again:
+            if known.same != same:
+                raise InvalidRequest(
+                    "this request_id was used for another batch: give this one a request_id of its own",
+                    field="request_id",
+                )
             if known.done and not known.is_whole:
                 known.begin()
             return known, True
@@ -116,7 +128,8 @@ class Batches:
             {**request.as_named(), "kind": request.kind, "key": f"{token}-{key or f'row{number}'}"}
             for number, (key, request) in enumerate(requests, 1)
         ]
-        batch = self._batches[token] = self._newest[name] = BatchJob(self._client, self._folder, token, rows).begin()
+        batch = BatchJob(self._client, self._folder, token, rows, same).begin()
+        self._batches[token] = self._newest[name] = batch
         return batch, False
 
     def find(self, token: str) -> BatchJob | None:
@@ -128,5 +141,5 @@ class Batches:
         await asyncio.gather(*(batch.aclose() for batch in self._batches.values()))
 
 
-async def _identity(requests: Sequence[tuple[str | None, Request]]) -> str:
+async def _sameness(requests: Sequence[tuple[str | None, Request]]) -> str:
     return "\n".join([f"{key or ''} {await sameness(request)}" for key, request in requests])

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Final, Self
 
 from toapis_async.client import ToAPIs
 from toapis_async.engine.journal.writer import JournalWriter
-from toapis_async.errors import ToAPIsError
+from toapis_async.errors import JournalLocked, ToAPIsError
 from toapis_async.protocol.budget import Budget
 
 if TYPE_CHECKING:
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from toapis_async.protocol.budget import PriceClass
 
 
+JOURNAL_WITHIN_S: Final = 5.0
 PRICES_WITHIN_S: Final = 5.0
 """How long an answer waits for the service's prices."""
 
@@ -33,8 +34,17 @@ class CappedClient(ToAPIs):
         self._most_images = most_images
 
     async def start(self) -> Self:
-        """Open the client, and count what earlier sessions have paid for, or may have."""
-        await super().start()
+        """Open the client, and count what earlier sessions have paid for, or may have. A host may start a server while
+        the last one is still ending: its journal is waited for."""
+        give_up_s = asyncio.get_running_loop().time() + JOURNAL_WITHIN_S
+        while True:
+            try:
+                await super().start()
+                break
+            except JournalLocked:
+                if asyncio.get_running_loop().time() > give_up_s:
+                    raise
+            await asyncio.sleep(0.2)
         engine = self._open_engine()
         journal = engine.journal
         budget = Budget(engine.prices, most_credits=self._most_credits, most_images=self._most_images)

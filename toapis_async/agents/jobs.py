@@ -104,6 +104,12 @@ class Job:
         return self._task is None or self._task.done()
 
     @property
+    def is_open(self) -> bool:
+        """Whether the very same request is this one: it is unfinished, or no call was given its end lately."""
+        ended_ago_s = asyncio.get_running_loop().time() - self.ended_s
+        return not self.done or (not self.was_told and ended_ago_s < SAME_FOR_S)
+
+    @property
     def task_id(self) -> str | None:
         if self.handle is not None:
             return self.handle.task_id
@@ -193,7 +199,6 @@ class Jobs:
         self._journal = journal
         self._jobs: dict[str, Job] = {}
         self._named: dict[str, Job] = {}  # by the prefix that a request_id gives to ids
-        self._same: dict[str, Job] = {}  # the newest of each request
         self._beginning = asyncio.Lock()
 
     # -------------------------------------------------------------------------------------- beginning
@@ -226,16 +231,11 @@ class Jobs:
         if job is not None:
             _check_same(same, job.same)
         else:
-            job = self._same.get(same)
-            if job is None or not self._is_open(job):
+            job = next((job for job in self._jobs.values() if job.same == same and job.is_open), None)
+            if job is None:
                 return None
         job.begin_again(request)
         return job, True
-
-    @staticmethod
-    def _is_open(job: Job) -> bool:
-        ended_ago_s = asyncio.get_running_loop().time() - job.ended_s
-        return not job.done or (not job.was_told and ended_ago_s < SAME_FOR_S)
 
     def _begun(self, request: Request, token: str, same: str, prefix: str | None) -> Job:
         job = Job(self._client, self._folder, token, kind=request.kind, request=request, same=same)
@@ -245,19 +245,12 @@ class Jobs:
 
     def _keep(self, job: Job) -> Job:
         self._jobs[job.token] = job
-        if job.same is not None:
-            self._same[job.same] = job
         if len(self._jobs) > MOST_KEPT:
-            self._forget(next((old for old in self._jobs.values() if old.done), None))
+            ended = next((old for old in self._jobs.values() if not old.is_open), None)
+            if ended is not None:
+                del self._jobs[ended.token]
+                self._named = {name: known for name, known in self._named.items() if known is not ended}
         return job
-
-    def _forget(self, job: Job | None) -> None:
-        if job is None:
-            return
-        del self._jobs[job.token]
-        for index in (self._named, self._same):
-            for name in [name for name, known in index.items() if known is job]:
-                del index[name]
 
     # -------------------------------------------------------------------------------------- finding
 

@@ -6,6 +6,7 @@ import asyncio
 import base64
 import hmac
 import os
+import socket
 import threading
 from typing import TYPE_CHECKING, Any, Final, cast
 
@@ -132,13 +133,12 @@ class AgentServer:
             logger.debug("the host went away")
 
     async def serve_http(self, port: int, token: str, ready: Callable[[str], None]) -> None:
-        """Serve on loopback for those who have the token; `ready` is told the address."""
+        """Serve on loopback for those who have the token; `ready` is told the address. Raises `OSError` for a port that
+        is taken."""
         app = _guarded(cast("App", self.sdk.streamable_http_app(streamable_http_path=PATH)), token)
-        config = uvicorn.Config(
-            app, host="127.0.0.1", port=port, log_config=None, lifespan="on", timeout_graceful_shutdown=1
-        )
-        server = _HttpServer(config, lambda bound: ready(f"http://127.0.0.1:{bound}{PATH}"))
-        await server.serve()
+        with socket.create_server(("127.0.0.1", port)) as listening:
+            ready(f"http://127.0.0.1:{listening.getsockname()[1]}{PATH}")
+            await _HttpServer(uvicorn.Config(app, log_config=None, lifespan="on")).serve([listening])
 
 
 def check_arguments(name: str, arguments: dict[str, Any]) -> None:
@@ -209,23 +209,14 @@ class _StdinLines:
 
 
 class _HttpServer(uvicorn.Server):
-    """Tells its port once it listens, and leaves signals to the command line."""
+    """Leaves signals to the command line, and is ended by cancelling it."""
 
-    def __init__(self, config: uvicorn.Config, listening: Callable[[int], None]) -> None:
-        super().__init__(config)
-        self._listening = listening
-
-    async def startup(self, sockets: list[Any] | None = None) -> None:
-        await super().startup(sockets)
-        for server in self.servers:
-            for bound in server.sockets:
-                self._listening(bound.getsockname()[1])
-
-    async def serve(self, sockets: list[Any] | None = None) -> None:
+    async def serve(self, sockets: list[socket.socket] | None = None) -> None:
         serving = asyncio.ensure_future(self._serve(sockets))
         try:
             await asyncio.shield(serving)
         except asyncio.CancelledError:
+            self.config.timeout_graceful_shutdown = 1
             self.should_exit = True
             await asyncio.wait([serving])
             raise

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
@@ -25,6 +26,7 @@ from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import snapshot_of
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import BudgetExceeded, ContentRefused, InvalidRequest, TaskFailed, ToAPIsError
+from toapis_async.log import logger
 from toapis_async.protocol.budget import PriceClass, images_of
 from toapis_async.protocol.filetype import HEAD_BYTES, sniff
 from toapis_async.protocol.token import decode_token
@@ -75,6 +77,9 @@ class Tools:
             return await (tool(arguments, report) if name in _WAITING else tool(arguments))
         except ToAPIsError as error:
             return failed(error)
+        except Exception as error:  # a bug, or the system's
+            logger.exception("the tool %s ended unexpectedly", name)
+            return failed(ToAPIsError(f"unexpected {type(error).__name__}"))
 
     # -------------------------------------------------------------------------------------- buying
 
@@ -252,7 +257,7 @@ class Tools:
         lines, files, previews = await in_thread(described, self._folder, paths[:MOST_LISTED])
         bad = [item for item in items if not item.ok]
         state = "ended" if batch.done else "not finished, it goes on"
-        summary = f"{state}: {len(good)} of {len(batch.rows)} rows done, {len(bad)} failed"
+        summary = f"{state}: {len(good)} of {batch.total} rows done, {len(bad)} failed"
         following = (
             [f'next: call wait with token "{batch.token}"']
             if not batch.done
@@ -292,7 +297,8 @@ def _row(record: Record) -> str:
     """A submission of the journal on one line."""
     parts = [f"token {record.intent.client_business_id}", f"{record.intent.kind} {_state(record)}"]
     if record.answer is not None and record.state in {State.COMPLETED, State.FAILED}:
-        parts.append(cost(snapshot_of(record).billing))
+        with contextlib.suppress(ToAPIsError):  # an answer that can't be read any more
+            parts.append(cost(snapshot_of(record).billing))
     if record.files:
         parts.append("files " + ", ".join(quoted(name, 200) for _, name in sorted(record.files.items())))
     if record.intent.run is not None:

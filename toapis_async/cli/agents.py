@@ -11,12 +11,13 @@ from typing import TYPE_CHECKING, Final
 from toapis_async.agents.caps import CappedClient
 from toapis_async.agents.folder import Folder
 from toapis_async.agents.tools import Tools
-from toapis_async.cli.output import ALL_DONE, CliError
+from toapis_async.cli.output import ALL_DONE, CliError, calling_on_signals
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
 from toapis_async.protocol.wording import count
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
+    from collections.abc import Coroutine
     from pathlib import Path
 
     from toapis_async.cli.options import Caps, Options
@@ -49,15 +50,26 @@ async def serve(
                 _tell(out, folder, left)
                 server = AgentServer(tools, folder, left)
                 if port is None:
-                    await server.serve_stdio()
+                    await _until_stopped(server.serve_stdio())
                 else:
                     token = os.environ.get(TOKEN, "").strip() or secrets.token_urlsafe(24)
-                    await server.serve_http(port, token, partial(_tell_address, out, token))
+                    await _until_stopped(server.serve_http(port, token, partial(_tell_address, out, token)))
             finally:
-                await asyncio.shield(tools.aclose())
+                await tools.aclose()
     finally:
         folder.close()
     return ALL_DONE
+
+
+async def _until_stopped(serving: Coroutine[None, None, None]) -> None:
+    """Serve until the host has gone, or Ctrl-C or SIGTERM come, which are how a server is meant to end."""
+    stop = asyncio.Event()
+    async with asyncio.TaskGroup() as group:
+        served, stopped = group.create_task(serving), group.create_task(stop.wait())
+        with calling_on_signals(stop.set):
+            await asyncio.wait([served, stopped], return_when=asyncio.FIRST_COMPLETED)
+        served.cancel()
+        stopped.cancel()
 
 
 def _journal_path(folder: Folder, given: Path | None) -> Path:
