@@ -21,9 +21,7 @@ def picture(mode: str, size: tuple[int, int], kind: str = "PNG") -> bytes:
     return content.getvalue()
 
 
-@pytest.mark.parametrize(
-    ("mode", "mime_type"), [("RGB", "image/jpeg"), ("RGBA", "image/webp"), ("L", "image/jpeg"), ("P", "image/jpeg")]
-)
+@pytest.mark.parametrize(("mode", "mime_type"), [("RGB", "image/jpeg"), ("RGBA", "image/webp"), ("L", "image/jpeg")])
 def test_a_large_picture_is_scaled_down_until_it_fits(mode: str, mime_type: str) -> None:
     made = preview(picture(mode, (1_600, 1_200)))
     assert made is not None
