@@ -83,6 +83,14 @@ async def test_one_with_work_beside_idle_ones_has_the_full_rate() -> None:
         assert sum(ask.want > 0 for ask in store.asks) <= 100
 
 
+async def test_unequal_loads_keep_the_account_busy() -> None:
+    async with processes(4, MemoryStore()) as (busy, *others):
+        await asyncio.gather(busy.send(180), *(other.send(20) for other in others))
+        least_s = (180 + 3 * 20 - LIMITS.submit_burst) / LIMITS.submit_per_s
+        assert max(busy.sent_at_s) <= 1.02 * least_s + 1.2
+        assert all(other.sent_at_s[-1] < busy.sent_at_s[-1] / 2 for other in others)
+
+
 async def test_who_closes_is_not_counted_and_gives_back_what_it_has() -> None:
     store = MemoryStore()
     async with processes(2, store) as (one, other):

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
 
-from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost, check_cancelled
 from toapis_async.events import SharingBack, SharingLost
 from toapis_async.log import logger
 from toapis_async.protocol.leased import LeasedBucket
@@ -187,6 +187,8 @@ class _Supply:
                 grant = await self._all.store.lease(self._category, ask)
         except TimeoutError:
             raise StoreLost(f"no answer in {STORE_TIMEOUT_S:g} s") from None
+        finally:
+            check_cancelled()
         self.leases += 1
         return grant
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 
 from attrs import frozen
@@ -27,6 +28,13 @@ class StoreLost(Exception):
     def __init__(self, reason: str, *, unchanged: bool = False) -> None:
         super().__init__(reason)
         self.unchanged = unchanged
+
+
+def check_cancelled() -> None:
+    """Raise `CancelledError` in a task that was cancelled: redis-py may turn its own into another error, or drop it."""
+    task = asyncio.current_task()
+    if task is not None and task.cancelling():
+        raise asyncio.CancelledError
 
 
 @runtime_checkable

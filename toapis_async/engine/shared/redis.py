@@ -12,7 +12,7 @@ from redis.asyncio.retry import Retry
 from redis.backoff import NoBackoff
 
 from toapis_async.engine.shared.lua import arguments_of, grant_of, script
-from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost, check_cancelled
 from toapis_async.errors import ClientStateError
 from toapis_async.protocol.lenient import shorten
 
@@ -67,6 +67,7 @@ class RedisStore:
             async with asyncio.timeout(STORE_TIMEOUT_S):
                 await store.connection.eval("return redis.call('TIME')", 0)
         except BaseException as error:
+            check_cancelled()
             refusal = _refusal(error)
             if refusal is None and isinstance(error, (TimeoutError, exceptions.RedisError, OSError)):
                 return store
