@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from benchmarks.contenders.kit import control
 from benchmarks.fleet import Fleet, Order, Result, fleet
 from benchmarks.loads import Load, LogNormal
-from benchmarks.processes import control, serving
+from benchmarks.processes import serving
 from benchmarks.tasks import BucketConfig, Config
 
 if TYPE_CHECKING:
