@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 PACKAGE = Path(toapis_async.__file__).parent
 
 FLOORS = (
-    {"task", "log", "scrub"},
+    {"task", "log", "scrub", "sinks"},
     {"errors"},
     {"models", "request", "events", "proxies"},
     {"settings", "shared"},

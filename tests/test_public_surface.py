@@ -19,11 +19,12 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, We
 NAMES = {
     # doing
     "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Shared",
-    "Webhooks",
+    "Sink", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
     "GeneratedVideo", "Usage",
     "Generation", "Learned", "Model", "Price", "SharedStatistics", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
+    "StoredFile",
     "WebhookOutcome",
     # errors
     "AuthenticationFailed", "BudgetExceeded", "ClientStateError", "ContentRefused", "DownloadFailed",

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
     from toapis_async.shared import Shared
+    from toapis_async.sinks import Sink, StoredFile
     from toapis_async.task import Billing, GeneratedImage, GeneratedVideo, TaskError, TaskSnapshot, TaskStatus, Usage
     from toapis_async.webhooks import Webhooks
 
@@ -84,6 +85,8 @@ __all__ = [
     "Settings",
     "Shared",
     "SharedStatistics",
+    "Sink",
+    "StoredFile",
     "SubmitUncertain",
     "TaskError",
     "TaskFailed",
@@ -114,6 +117,7 @@ _HOMES = (
     "request.video",
     "settings",
     "shared",
+    "sinks",
     "handle",
     "batch.item",
     "batch.batch",

@@ -32,7 +32,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from os import PathLike
 
-    from toapis_async.batch.options import SaveTo
+    from toapis_async.batch.places import SaveTo
     from toapis_async.batch.rows import Source
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.shared.port import Store

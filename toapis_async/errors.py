@@ -233,12 +233,17 @@ class WaitTimeout(ToAPIsError, TimeoutError):
 class DownloadFailed(ToAPIsError):
     """A file could not be fetched or saved. `url` is its link, which may work again until it expires.
 
-    Each file of a generation is saved on its own: `files` are those that are on disk, in their order, and `missing` the
+    Each file of a generation is saved on its own: `files` are those that are there, in their order, and `missing` the
     numbers (from 1) of those that are not.
     """
 
     def __init__(
-        self, message: str, *, url: str | None = None, files: Iterable[Path] = (), missing: Iterable[int] = ()
+        self,
+        message: str,
+        *,
+        url: str | None = None,
+        files: Iterable[Path] = (),
+        missing: Iterable[int] = (),
     ) -> None:
         super().__init__(message)
         self.url = url

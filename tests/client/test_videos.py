@@ -203,7 +203,7 @@ async def test_a_batch_has_a_folder_for_each_kind(tmp_path: Path) -> None:
         assert [file.parent.name for item in items for file in item.files] == ["v", "i"]
         items = await client.batch(rows, save_to={"video": tmp_path / "v2"}).gather()
         assert [(item.ok, len(item.files)) for item in items] == [(True, 1), (True, 0)]
-        with pytest.raises(InvalidRequest, match="save_to has a folder for 'movie': kinds are 'image' and 'video'"):
+        with pytest.raises(InvalidRequest, match="save_to has a place for 'movie': kinds are 'image' and 'video'"):
             client.batch(rows, save_to={"movie": tmp_path})  # type: ignore[dict-item]
 
 

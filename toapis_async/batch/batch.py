@@ -228,7 +228,7 @@ class Batch:
         """Feed rows in while the task group carries them to their ends."""
         await self._of_run.claim()
         await self._of_run.count_earlier()
-        await self._of_run.make_folders()  # now, not after the first task is paid for
+        await self._of_run.prepare_places()  # now, not after the first task is paid for
         async with asyncio.TaskGroup() as beside:
             querying = beside.create_task(self._funds.query_balance(self._of_run.name))
             async with asyncio.TaskGroup() as group:

@@ -30,7 +30,7 @@ class BatchItem:
     request: Request | None = field(repr=False)  #: None when the row never became a request
     ok: bool
     generation: Generation | None = field(default=None, repr=False)
-    files: tuple[Path, ...] = ()
+    files: tuple[Path, ...] = ()  #: of one saved to an object store or a `Sink`: `StoredFile`s
     error: ToAPIsError | None = field(default=None, eq=_compared)
     task_id: str | None = None
     client_business_id: str | None = None

@@ -7,7 +7,6 @@ import secrets
 from functools import partial
 from typing import TYPE_CHECKING, Final
 
-import anyio.to_thread
 from attrs import evolve
 
 from toapis_async.engine.journal.port import TakenMeanwhile
@@ -65,7 +64,7 @@ class Run:
         self._engine = engine
         self._retry = ENDED_BADLY if options.retry_failed else frozenset[State]()
         self._attempts = options.attempts
-        self._folders = options.save_to
+        self._places = options.save_to
         self.budget = options.budget(engine.prices)
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
@@ -90,10 +89,10 @@ class Run:
         if self._is_claimed and self.name is not None and self._engine.journal is not None:
             self._engine.journal.end_run(self.name)
 
-    async def make_folders(self) -> None:
-        """Make the folders for the files, or raise `InvalidRequest`."""
-        for folder in {*self._folders.values()}:
-            await anyio.to_thread.run_sync(_make_folder, folder)
+    async def prepare_places(self) -> None:
+        """Make the places for the files ready, or raise `InvalidRequest`."""
+        for place in {*self._places.values()}:
+            await place.prepare()
 
     async def count_earlier(self) -> None:
         """What earlier passes of the run paid for, or may have, counts in the budget, too."""
@@ -106,7 +105,7 @@ class Run:
     async def fetch_ahead(self) -> None:
         """Fetch what an earlier pass left running or unfetched, before its rows come: they may come late in a long
         source, or be gone from it, while its links live for a day."""
-        if self.name is None or not self._folders:
+        if self.name is None or not self._places:
             return
         assert self._engine.journal is not None
         turns = asyncio.Semaphore(MOST_AHEAD)
@@ -127,9 +126,9 @@ class Run:
     async def _fetch_one(self, record: Record) -> None:
         """Save a record's files. A failure is only logged: the row tries again, and its item has the error."""
         business_id, journal = record.intent.client_business_id, self._engine.journal
-        folder = self._folders.get(record.intent.kind)
+        place = self._places.get(record.intent.kind)
         assert journal is not None
-        if folder is None:
+        if place is None:
             return
         try:
             record = await journal.of_id(business_id) or record  # its row may have come and gone meanwhile
@@ -140,7 +139,7 @@ class Run:
                 verdict = Watch(evolve(record, state=State.ACCEPTED, task_id=found.task_id, query_id=business_id))
             if isinstance(verdict, Watch | Fetch):
                 generation = await self._handle(await self._engine.submitter.take_up(verdict))
-                await self._engine.saving.save(generation, folder, record.intent.stem, record=record)
+                await place.save(self._engine.saving, generation, record.intent.stem, record)
         except Exception as error:  # also a bug, which must not end the batch
             logger.debug("%s is left to its row: %s", business_id, error)
 
@@ -258,13 +257,13 @@ class Run:
         judge = partial(
             decide, digest=identity.digest, retry=self._retry, known_by="key" if by_key else "client_business_id"
         )
-        verdict = judge(await self._as_on_disk(record))
-        if isinstance(verdict, Fetch) and self._retry and self._folders.get(record.intent.kind) is not None:
+        verdict = judge(await self._as_there(record))
+        if isinstance(verdict, Fetch) and self._retry and self._places.get(record.intent.kind) is not None:
             # Whether its links are dead shows when its files are fetched; only then is it paid for anew.
             if not await self._is_fetched_ahead(row.known_id):
                 await self._fetch_one(record)
             record = await journal.of_id(row.known_id) or record
-            verdict = judge(await self._as_on_disk(record))
+            verdict = judge(await self._as_there(record))
         row.record = None if isinstance(verdict, Send) else record
         changed = record.intent.digest != identity.digest
         row.attempts = earlier + (2 if verdict == Send(None) and not changed else 1)
@@ -279,12 +278,12 @@ class Run:
         row.client_business_id = given if given is not None and not is_used else self._new_id(row, given)
         return await self._verdict_on_new(row, request)
 
-    async def _as_on_disk(self, record: Record) -> Record:
-        """A record without the files that are not there any more."""
-        folder = self._folders.get(record.intent.kind)
-        if folder is None or not record.files:
+    async def _as_there(self, record: Record) -> Record:
+        """A record without the files that are not in their place any more."""
+        place = self._places.get(record.intent.kind)
+        if place is None or not record.files:
             return record
-        return await anyio.to_thread.run_sync(_as_in, folder, record)
+        return await place.as_there(record)
 
     async def _is_fetched_ahead(self, business_id: str) -> bool:
         """Wait until `fetch_ahead` is done with a row's record; False when it is not at work on it."""
@@ -305,27 +304,15 @@ class Run:
         self._open.discard(row.known_id or "")
 
     async def save(self, row: Row, generation: Generation) -> tuple[Path, ...]:
-        """Fetch a row's files, unless an earlier pass has; nothing without a folder."""
-        folder = self._folders.get(row.request.kind) if row.request is not None else None
-        if folder is None:
+        """Fetch a row's files, unless an earlier pass has; nothing without a place for them."""
+        place = self._places.get(row.request.kind) if row.request is not None else None
+        if place is None:
             return ()
         journal = self._engine.journal
         if journal is not None and row.record is not None:
             if await self._is_fetched_ahead(row.known_id or ""):
                 row.record = await journal.of_id(row.record.intent.client_business_id) or row.record
-            kept = await self._as_on_disk(row.record)
+            kept = await self._as_there(row.record)
             if len(kept.files) == len(generation.files):
-                return tuple(folder / name for _, name in sorted(kept.files.items()))
-        return await self._engine.saving.save(generation, folder, row.stem, record=row.record)
-
-
-def _as_in(folder: Path, record: Record) -> Record:
-    return evolve(record, files={place: name for place, name in record.files.items() if (folder / name).is_file()})
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except (OSError, ValueError) as error:
-        reason = error.strerror if isinstance(error, OSError) else str(error)
-        raise InvalidRequest(f"save_to: can't use {folder}: {reason}; nothing was sent", field="save_to") from error
+                return tuple(place.file(name) for _, name in sorted(kept.files.items()))
+        return await place.save(self._engine.saving, generation, row.stem, row.record)

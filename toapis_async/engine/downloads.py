@@ -146,13 +146,15 @@ class Downloads:
         *,
         have: Collection[str] = (),
         known_since: float | None = None,
+        then: Callable[[Path], Awaitable[str]] | None = None,
     ) -> tuple[Path, ...]:
         """Every file of a generation in `folder`, named `stem` (else the task's id), numbered if there are several.
 
         A relative `folder` is taken from the working directory of this moment; the paths begin as it does. Files whose
         names are in `have`, and which are there, are not fetched again. `known_since` (Unix seconds) is when an earlier
         process wrote down that the task is completed: it tells a link that has died from one that is refused where the
-        host sends no `Date`.
+        host sends no `Date`. `then` is awaited with each file that was fetched, and returns where that is now; one for
+        which it raises `DownloadFailed` counts as missing.
 
         Raises `DownloadFailed` when some can't be had; its `files` are those that are there nevertheless, its `missing`
         the numbers of the others. It is `LinkExpired` when the missing ones are certainly gone from the service.
@@ -170,7 +172,7 @@ class Downloads:
         targets = [base / (f"{name}-{number}" if count > 1 else name) for number in range(1, count + 1)]
         kept: dict[Path, Path | DownloadFailed] = await in_thread(_kept, targets, have) if have else {}
         fetches = {
-            target: self._fetch(ids, self._file(link, target, generation.completed_at, known_since))
+            target: self._fetch(ids, self._file(link, target, generation.completed_at, known_since), then)
             for link, target in zip(generation.files, targets, strict=True)
             if target not in kept
         }
@@ -188,7 +190,9 @@ class Downloads:
         part = Part(target, getattr(self._settings, limit_name))
         return _File(link.url, born_at, link.expires_at, known_since, part, limit_name)
 
-    async def _fetch(self, ids: tuple[str, str | None], file: _File) -> Path:
+    async def _fetch(
+        self, ids: tuple[str, str | None], file: _File, then: Callable[[Path], Awaitable[str]] | None
+    ) -> Path:
         attempt, started_s = 0, self._loop.time()
         try:
             while True:
@@ -202,10 +206,11 @@ class Downloads:
                     with anyio.move_on_after(max(wait_s, error.wait_s)):
                         await self._transport.closed.wait()  # then there is no next attempt to wait for
                 else:
+                    where = str(path) if then is None else await then(path)
                     self.saved += 1
                     self.saved_bytes += file.part.size_bytes
                     took_s = self._loop.time() - started_s
-                    self._emit(FileSaved, *ids, str(path), file.part.size_bytes, attempt, took_s)
+                    self._emit(FileSaved, *ids, where, file.part.size_bytes, attempt, took_s)
                     return path
         except DownloadFailed as error:
             self._emit(FileFailed, *ids, type(error).__name__, attempt, self._loop.time() - started_s)

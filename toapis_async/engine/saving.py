@@ -2,11 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
+from functools import partial
 from typing import TYPE_CHECKING
 
+from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired
+from toapis_async.protocol.lenient import shorten
 from toapis_async.protocol.links import absolute
 from toapis_async.protocol.naming import file_stem
+from toapis_async.sinks import StoredFile
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -17,6 +23,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.journal.records import Record
     from toapis_async.models import Generation
+    from toapis_async.sinks import Sink
 
 
 class Saving:
@@ -53,6 +60,30 @@ class Saving:
         self._note(generation.client_business_id, [file.name for file in files])
         return files
 
+    async def store(
+        self, generation: Generation, sink: Sink, stem: str | None = None, record: Record | None = None
+    ) -> tuple[StoredFile, ...]:
+        """Fetch its files, hand each to `sink` under the name that it would have on disk, and note them in the journal.
+        Raises as `save` does; a file that can't be stored, or whose size is then another, is `DownloadFailed`."""
+        stored: dict[str, StoredFile] = {}
+
+        async def put(file: Path) -> str:
+            stored[file.name] = await _put(sink, file)
+            return stored[file.name].url
+
+        folder = await in_thread(partial(tempfile.mkdtemp, prefix="toapis-"))
+        try:
+            known_since = record.ended_at if record is not None else None
+            files = await self._downloads.save(generation, folder, stem, known_since=known_since, then=put)
+        except DownloadFailed as error:
+            self._note_failure(generation, error)
+            error.files = tuple(stored[file.name] for file in error.files)
+            raise
+        finally:
+            await in_thread(partial(shutil.rmtree, folder, ignore_errors=True))
+        self._note(generation.client_business_id, [file.name for file in files])
+        return tuple(stored[file.name] for file in files)
+
     def _note(self, client_business_id: str | None, names: Sequence[str | None]) -> None:
         if self._journal is not None and client_business_id is not None:
             self._journal.saved(client_business_id, names)
@@ -74,3 +105,19 @@ class Saving:
     def absolute(self, link: str) -> str:
         """A link with a host: the API's, where it has none."""
         return absolute(link, self._base_url) or link
+
+
+async def _put(sink: Sink, file: Path) -> StoredFile:
+    """Store one file and see that it is whole; the copy here is removed."""
+    name, size_bytes = file.name, (await in_thread(file.stat)).st_size
+    try:
+        await sink.put(name, file)
+        stored_bytes = await sink.size_bytes(name)
+        url = sink.url(name)
+    except Exception as error:  # the sink's own, whatever it is
+        reason = shorten(str(error).strip(), 200) or type(error).__name__
+        raise DownloadFailed(f"can't store the file {name}: {reason}") from error
+    if stored_bytes != size_bytes:
+        raise DownloadFailed(f"can't store the file {name}: {stored_bytes} of its {size_bytes} bytes are there")
+    await in_thread(partial(file.unlink, missing_ok=True))
+    return StoredFile(url)
