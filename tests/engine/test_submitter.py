@@ -539,7 +539,7 @@ async def test_a_task_group_that_fails_takes_its_submissions_along_and_raises_on
 async def test_cancelled_during_an_upload_nothing_is_submitted(service: FakeService) -> None:
     service.latency_s = 5
     async with client_of(service) as client:
-        doing = asyncio.create_task(client.submit({"prompt": "kite", "reference_images": [PNG, PNG]}))
+        doing = asyncio.create_task(client.submit({"prompt": "kite", "reference_images": [PNG, PNG + b"\0"]}))
         await until(lambda: len(service.of("upload")) == 2)
         await cancelled(doing)
         assert client.unclaimed() == ()

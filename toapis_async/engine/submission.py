@@ -11,7 +11,6 @@ while the answer is still received and kept. Only the client's closing cancels t
 from __future__ import annotations
 
 import asyncio
-import copy
 import enum
 from functools import partial
 from typing import TYPE_CHECKING, Final
@@ -124,7 +123,9 @@ class Submission:
             self._has_permit = True
             if self._doubt is not None and parts.journal is not None:
                 await parts.journal.hold(self._business_id)
-            await self._reserve()
+            reserve = parts.spending.reserve if self._doubt is None else parts.spending.count
+            await reserve(self._business_id, PriceClass.of(self._body), images, self._budget)
+            self._is_reserved = True
             while True:
                 if self._doubt is None:
                     await self._take_turn()
@@ -173,22 +174,15 @@ class Submission:
 
     # -------------------------------------------------------------------------------------- before the POST
 
-    async def _reserve(self) -> None:
-        """Set aside what it may cost; what may be paid for already counts, and no budget keeps it from being found."""
-        price_class, images = PriceClass.of(self._body), images_of(self._body)
-        if self._doubt is None:
-            await self._parts.spending.reserve(self._business_id, price_class, images, self._budget)
-        else:
-            await self._parts.spending.count(self._business_id, price_class, images, self._budget)
-        self._is_reserved = True
-
     async def _take_turn(self) -> None:
         """Wait for a turn, and write down what is about to be sent. When that fails the turn is given back, and nothing
         is sent."""
         gate = self._parts.pacer.gate
         await gate.acquire(self._priority)
         try:
-            self._check_batch()
+            budget = self._budget
+            if budget is not None:
+                budget.check_open(self._business_id)
             if self._parts.journal is not None and self._intent is not None and self._phase is Phase.NEW:
                 self._phase = Phase.INTENDED  # also when cancelled meanwhile: it may be on disk
                 try:
@@ -197,17 +191,11 @@ class Submission:
                     self._phase = Phase.NEW  # what the journal holds is another's
                     raise
                 gate.check_open()  # the client may have been closed meanwhile, or the batch stopped
-                self._check_batch()
+                if budget is not None:
+                    budget.check_open(self._business_id)
         except BaseException:
             gate.give_back()
             raise
-
-    def _check_batch(self) -> None:
-        """Raise what another row of the batch was refused with, if this one would be refused likewise."""
-        if self._budget is not None and self._budget.closed_by is not None:
-            error = copy.copy(self._budget.closed_by)
-            error.task_id, error.client_business_id = None, self._business_id
-            raise error
 
     def _hold_back(self, error: ToAPIsError) -> None:
         """Pause the category for another try after `error`, or raise it when another try can't or mustn't be."""

@@ -6,6 +6,7 @@ for its class. An image may so cost more than was reserved; the cap can be passe
 
 from __future__ import annotations
 
+import copy
 from decimal import Decimal
 from typing import TYPE_CHECKING
 
@@ -125,6 +126,13 @@ class Budget:
     def is_capped(self) -> bool:
         """Whether there is anything it refuses."""
         return self.most_credits is not None or self.most_images is not None
+
+    def check_open(self, client_business_id: str) -> None:
+        """Raise what another request was refused with, if this one would be refused likewise."""
+        if self.closed_by is not None:
+            error = copy.copy(self.closed_by)
+            error.task_id, error.client_business_id = None, client_business_id
+            raise error
 
     def asks_service_for(self, price_class: PriceClass) -> bool:
         """Whether only the service's prices, which were not asked for yet, may let such a request through."""
