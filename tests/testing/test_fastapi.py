@@ -10,7 +10,10 @@ import pytest
 from fastapi import FastAPI
 from httpx import ASGITransport, AsyncClient
 
-from toapis_async import ToAPIs
+from toapis_async import Settings, ToAPIs
+from toapis_async.receivers import asgi_app
+
+from ..client.events import SECRET, event, signed
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -49,3 +52,26 @@ async def test_twenty_users_at_once_wait_a_minute_in_no_time(toapis_sandbox: Thr
     assert len({answer.json() for answer in answers}) == len(toapis_sandbox.ledger) == 20
     assert 60 <= toapis_sandbox.elapsed_s < 90
     assert toapis_sandbox.requests.rate_limited == 0
+
+
+received = FastAPI()
+received.mount("/toapis", asgi_app(lambda: received.state.client.webhooks))
+
+
+@pytest.mark.parametrize("turn", [1, 2], ids=["a test", "the next test"])
+async def test_a_receiver_is_mounted_before_its_client_is_made_and_serves_each_one_in_turn(
+    toapis_sandbox: ThreadedSandbox, turn: int
+) -> None:
+    settings = Settings(webhook_secrets=SECRET, first_poll_s=60, min_poll_interval_s=60)
+    body, headers = signed(event("task_of_nobody", event_id=f"evt_{turn}"))
+    async with AsyncClient(transport=ASGITransport(received), base_url="http://app") as service:
+        assert (await service.post("/toapis/", content=body, headers=headers)).status_code == 503
+        async with ToAPIs(settings=settings) as received.state.client:
+            handle = await received.state.client.submit("kite")
+            assert (await service.post("/toapis/", content=body, headers=headers)).text == "unknown_task"
+            told, signatures = signed(event(handle.task_id))
+            answer = await service.post("/toapis/", content=told, headers=signatures)
+            assert (answer.status_code, answer.text) == (200, "resolved")
+            assert (await handle).task_id == handle.task_id
+        assert (await service.post("/toapis/", content=body, headers=headers)).status_code == 503
+    assert toapis_sandbox.requests.count("query") == 0
