@@ -148,7 +148,7 @@ async def run(variant: Variant, tasks: int) -> Outcome:
         for output in outputs:
             ended_at |= json.loads(await output.readline())
         for worker in workers:
-            await worker.communicate()
+            await worker.communicate(b"")
         lags_s = [ended_at[entry.task_id] - (entry.finished_at or 0.0) for entry in sandbox.ledger.entries]
         return Outcome(variant, lags_s, sandbox.requests.count("query"), sandbox.requests.rate_limited)
 

@@ -95,6 +95,9 @@ class ToAPIs(Lifetime):
                 ends_channel=store if isinstance(store, Channel) else None,
             )
             opened.pop_all()
+            opened.push_async_callback(engine.aclose)
+            await engine.ready()
+            opened.pop_all()
             return engine
 
     # -------------------------------------------------------------------------------------- tasks

@@ -160,6 +160,11 @@ class Engine:
             release=lambda _: self._permits.give_back(),
         )
 
+    async def ready(self) -> None:
+        """Wait until the events that reach other processes come here, or can't be had; a second at most."""
+        if self.ends is not None:
+            await self.ends.ready()
+
     async def aclose(self) -> None:
         """Refuse, drain, end, disconnect."""
         try:
@@ -184,6 +189,8 @@ class Engine:
         finally:
             if self.journal is not None:
                 self.journal.forget()  # when closing itself was cut short, its lock must not stay
+            if self.ends is not None:
+                self.ends.forget()
             if self.leases is not None:
                 self.leases.cancel()
             await self.transport.aclose()

@@ -1,4 +1,4 @@
-"""Turns shared through Redis or Valkey. The only module that imports redis-py (the extra `redis`)."""
+"""Turns and ends shared through Redis or Valkey. The only module that imports redis-py (the extra `redis`)."""
 
 from __future__ import annotations
 
@@ -17,8 +17,9 @@ from toapis_async.errors import ClientStateError
 from toapis_async.protocol.lenient import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import AsyncGenerator, Iterator, Sequence
 
+    from toapis_async.engine.shared.port import Outgoing
     from toapis_async.protocol.leasing import Ask, Grant
     from toapis_async.protocol.tiers import Category
 
@@ -36,8 +37,26 @@ _PASSING: Final = (
 """Answers of a Redis that is in trouble, and may be out of it later; any other refusal stays one."""
 
 
+KEPT_S: Final = 600
+"""How long an end can be read by those who come later."""
+QUIET_S: Final = 1.0
+"""After such a silence the subscription is tried by a ping, which has as long to be answered."""
+_PUBLISH: Final = """
+local kept = 0
+for i = 3, #ARGV, 2 do
+    if ARGV[i + 1] == '1' then
+        kept = kept + 1
+        redis.call('SET', KEYS[kept], ARGV[i], 'EX', ARGV[2], 'NX')
+    end
+    redis.call('PUBLISH', ARGV[1], ARGV[i])
+end
+"""
+"""ARGV: the channel, how long to keep, then messages, each with whether it is kept, under the next of KEYS. One command
+for all, since the CPU of redis-py goes by commands."""
+
+
 class RedisStore:
-    """A connection pool and a script. Every key is `toapis:{identity}:…`, in one hash slot."""
+    """A connection pool and two scripts. Every key is `toapis:{identity}:…`, in one hash slot."""
 
     kind = "redis"
 
@@ -57,6 +76,7 @@ class RedisStore:
         self.lease_s = lease_s
         self._identity = identity
         self._script = self.connection.register_script(script())
+        self._publish = self.connection.register_script(_PUBLISH)
 
     @classmethod
     async def open(cls, url: str, identity: str, lease_s: float) -> RedisStore:
@@ -88,6 +108,51 @@ class RedisStore:
             return grant_of(cast("Sequence[bytes]", answer))
         except (exceptions.RedisError, OSError, ValueError, TypeError) as error:
             raise StoreLost(reason_of(error)) from None
+
+    async def publish(self, outgoing: Sequence[Outgoing]) -> None:
+        """See `Channel`."""
+        keys = [self.key(f"end:{each.keep_as}") for each in outgoing if each.keep_as is not None]
+        arguments: list[bytes | str | int] = [self.key("ends"), KEPT_S]
+        for each in outgoing:
+            arguments += [each.message, int(each.keep_as is not None)]
+        try:
+            await self._publish(keys=keys, args=arguments)
+        except (exceptions.RedisError, OSError) as error:
+            raise StoreLost(reason_of(error)) from None
+
+    async def kept(self, task_ids: Sequence[str]) -> Sequence[bytes | None]:
+        """See `Channel`."""
+        try:
+            answer = await self.connection.mget([self.key(f"end:{task_id}") for task_id in task_ids])
+        except (exceptions.RedisError, OSError) as error:
+            raise StoreLost(reason_of(error)) from None
+        return [message if isinstance(message, bytes) else None for message in cast("Sequence[object]", answer)]
+
+    async def messages(self) -> AsyncGenerator[bytes | None, None]:
+        """See `Channel`. Not by redis-py's `PubSub`: it connects again by itself, and nobody would know of the gap."""
+        pool, connection = self.connection.connection_pool, None
+        try:
+            connection = await pool.get_connection()  # type: ignore[no-untyped-call]
+            await connection.send_command("SUBSCRIBE", self.key("ends"))
+            is_tried = False
+            while True:
+                answer = cast(
+                    "Sequence[bytes] | None", await connection.read_response(disable_decoding=True, timeout=QUIET_S)
+                )
+                if answer is None and is_tried:
+                    raise StoreLost("Redis does not answer")
+                if is_tried := answer is None:
+                    await connection.send_command("PING")
+                elif answer[0] == b"message":
+                    yield answer[2]
+                elif answer[0] == b"subscribe":
+                    yield None
+        except (exceptions.RedisError, OSError) as error:
+            raise StoreLost(reason_of(error)) from None
+        finally:
+            if connection is not None:
+                await connection.disconnect(nowait=True)
+                await pool.release(connection)
 
     async def aclose(self) -> None:
         """See `Store`."""
