@@ -14,6 +14,7 @@ from toapis_async.engine.desk.line import Line
 from toapis_async.engine.desk.remote import RemoteJournal
 from toapis_async.engine.desk.server import Desk, Opening
 from toapis_async.engine.journal.records import End, Intent, State
+from toapis_async.protocol.leasing import Ask
 from toapis_async.protocol.rowids import row_id, row_name
 
 if TYPE_CHECKING:
@@ -256,3 +257,19 @@ async def test_a_fresh_run_needs_no_look_up_in_later_passes_either(tmp_path: Pat
         assert await journal.claim([ROW])
     async with a_desk(tmp_path, fresh=False) as desk, engine_of(desk) as (journal, _):
         assert await journal.claim([ROW])
+
+
+# ------------------------------------------------------------------------------------------------ limits
+
+
+def at_once(desk: Desk, account: str, member: str) -> int:
+    """How many of 100 turns an engine may use now."""
+    grant = desk.lease(account, "submit", Ask(member=member, burst=50, per_s=5, want=100, lease_s=10))
+    return sum(offset_s == 0 for offset_s in grant.offsets_s())
+
+
+def test_all_engines_of_an_account_lease_from_one_bucket_and_another_account_has_its_own() -> None:
+    desk = Desk()
+    assert at_once(desk, "a", "m1") == 45  # the burst without the margin
+    assert at_once(desk, "a", "m2") == 0
+    assert at_once(desk, "b", "m3") == 45

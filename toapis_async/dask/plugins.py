@@ -149,6 +149,7 @@ class _DeskOnScheduler:
     """The desk as a worker reaches it: its journal, and its store of turns."""
 
     kind = "desk"
+    lease_s = 0.5
 
     def __init__(self, worker: Worker, session: str, of_account: str) -> None:
         self._worker = worker
@@ -220,7 +221,7 @@ class Crew(WorkerPlugin):
             credentials = recipe.credentials()
             desk = _DeskOnScheduler(self._worker, recipe.session, account_name(credentials))
             self._journal = RemoteJournal(Line(desk), recipe.settings.reconcile_window_s)
-            self._engine = Engine(credentials, recipe.settings, journal=self._journal)
+            self._engine = Engine(credentials, recipe.settings, journal=self._journal, store=desk)
             self._engine.spending.load_prices = partial(account.service_prices, self._engine)
         return self._engine, self._journal
 
