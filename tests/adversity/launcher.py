@@ -30,7 +30,7 @@ from toapis_async.cli import main as toapis
 
 Hit = Callable[[], None]
 SQL_WORDS = {errno.ENOSPC: "database or disk is full", errno.EROFS: "attempt to write a readonly database"}
-PROGRAM = Path(__file__).with_name("program.py")
+PROGRAMS = {name: Path(__file__).with_name(f"{name}.py") for name in ("program", "worker")}
 IMPORTED = ("toapis_async.client", "toapis_async.cli.batch", "toapis_async.report.thumbs", "PIL.PngImagePlugin")
 """What every run needs: imported once."""
 WRITING = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT", "PRAGMA JOURNAL_MODE")
@@ -209,9 +209,9 @@ def main() -> None:
     redirect(2, order["err"], os.O_WRONLY | os.O_CREAT)
     prepare(order["trouble"])
     what, *arguments = order["arguments"]
-    if what == "program":
+    if what in PROGRAMS:
         sys.argv[1:] = arguments
-        runpy.run_path(str(PROGRAM), run_name="__main__")
+        runpy.run_path(str(PROGRAMS[what]), run_name="__main__")
     else:
         toapis([what, *arguments], prog_name="toapis")
 

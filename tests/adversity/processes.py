@@ -67,7 +67,8 @@ class Processes:
             number, what, value = json.loads(line)
             if what == "pid":
                 process = self._processes[number] = Process(value)
-                self._started[number].set_result(process)
+                if not self._started[number].cancelled():
+                    self._started[number].set_result(process)
             else:
                 self._processes[number].over.set_result(value)
         error = RuntimeError(f"the launcher ended: {self._errors.read_text('utf-8', 'replace')[-2_000:]}")

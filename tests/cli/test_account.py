@@ -13,7 +13,7 @@ from toapis_async.cli.options import Options
 from toapis_async.cli.session import settings_of
 from toapis_async.client import ToAPIs
 from toapis_async.models import Balance, Model
-from toapis_async.settings import Settings
+from toapis_async.settings import Journal, Settings
 from toapis_async.task import TaskSnapshot, TaskStatus
 
 from .conftest import IN_A_BLINK, run
@@ -97,13 +97,15 @@ def test_fetch_wants_tasks_or_a_journal(arguments: tuple[str, ...]) -> None:
     assert (ran.code, "name tasks, or a journal with --unsaved" in ran.stderr) == (2, True)
 
 
+@pytest.mark.parametrize("per_process", [False, True])
 @pytest.mark.toapis_sandbox(speed=1000, service_time_s=20.0)
 def test_fetch_saves_what_a_journal_knows_as_finished_or_running_and_nobody_saved(
-    toapis_sandbox: ThreadedSandbox,
+    toapis_sandbox: ThreadedSandbox, per_process: bool
 ) -> None:
     async def die_with_a_result_in_hand() -> None:
         settings = Settings(first_poll_s=0.005, min_poll_interval_s=0.005)
-        async with ToAPIs(journal="mine.journal", settings=settings) as client:
+        journal = Journal("mine.journal", per_process=per_process)
+        async with ToAPIs(journal=journal, settings=settings) as client:
             finished = await client.generate("a kite", client_business_id="finished")
             saved = await client.generate("a boat", client_business_id="saved")
             await saved.save("elsewhere")
@@ -123,6 +125,15 @@ def test_fetch_saves_what_a_journal_knows_as_finished_or_running_and_nobody_save
     assert (again.code, again.stdout) == (0, "")
     assert again.stderr.startswith("mine.journal holds no plain submission to be saved")
     assert len(toapis_sandbox.ledger) == 5
+
+
+def test_a_folder_without_a_journal_that_processes_share_gets_none() -> None:
+    Path("out").mkdir()
+    Path("out/journal.sqlite").touch()
+    ran = run("fetch", "--unsaved", "out")
+    assert (ran.code, ran.stdout) == (2, "")
+    assert "out holds no journal that processes share; that of a batch is out/journal.sqlite" in ran.stderr
+    assert [path.name for path in Path("out").iterdir()] == ["journal.sqlite"]
 
 
 def test_questions_leave_no_sandbox_behind() -> None:

@@ -9,10 +9,11 @@ from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from attrs import asdict
 
-from toapis_async.cli.output import ALL_DONE, SOME_FAILED, exit_code_of
+from toapis_async.cli.output import ALL_DONE, SOME_FAILED, CliError, exit_code_of
 from toapis_async.cli.places import left_in
 from toapis_async.cli.results import billing_record, generation_record, time_record
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
+from toapis_async.engine.threads import in_thread
 from toapis_async.errors import ToAPIsError
 from toapis_async.protocol.token import decode_token
 from toapis_async.protocol.wording import count
@@ -83,6 +84,8 @@ async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder
 
 async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path) -> int:
     """Save what a journal's plain submissions made and nobody saved, and print the paths. Returns the exit code."""
+    if await in_thread(_is_folder_without_journal, journal):
+        raise CliError(f"{journal} holds no journal that processes share; that of a batch is {journal}/journal.sqlite")
     async with Session(options, out).opened(known_sandbox(folder), Journal(journal)) as session:
         handles = {handle.task_id: handle for handle in session.client.recovered()}
         if not handles:
@@ -96,6 +99,10 @@ async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Pa
         if further > 0:
             out.note(f"{count(further, 'older submission')} to be saved: the same command goes on with them")
         return exit_code
+
+
+def _is_folder_without_journal(path: Path) -> bool:
+    return path.is_dir() and not any(path.glob("*.journal"))
 
 
 async def _saved(handle: TaskHandle, folder: Path, name: str | None = None) -> tuple[Generation, tuple[Path, ...]]:

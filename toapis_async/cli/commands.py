@@ -297,8 +297,9 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
 @click.option(
     "--unsaved",
     metavar="JOURNAL",
-    type=click.Path(exists=True, dir_okay=False, path_type=Path),
-    help="Instead of TASK_IDs: what this journal knows as submitted and nobody saved.",
+    type=click.Path(exists=True, path_type=Path),
+    help="Instead of TASK_IDs: what this journal knows as submitted and nobody saved; in a folder that processes "
+    "share, what those that are gone left.",
 )
 @service_options
 def fetch(options: Options, task_ids: tuple[str, ...], kind: Kind | None, out: Path, unsaved: Path | None) -> None:
