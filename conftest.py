@@ -45,6 +45,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     assert started.wait(10), "the sandbox did not start"
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-readme")
     monkeypatch.setenv("TOAPIS_BASE_URL", opened[0].base_url)
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr("toapis_async.client.Settings", partial(QUICK, tier="svip"))
     yield opened[0]

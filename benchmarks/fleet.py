@@ -50,7 +50,8 @@ class Result:
     done: int
     errors: Sequence[str]
     began_s: float
-    accepted_s: float  #: the last
+    first_s: float  #: when its first submission was accepted, …
+    accepted_s: float  #: … and its last
     done_s: float  #: the last
     cpu_s: float
     leases: int
@@ -117,13 +118,13 @@ async def _work(order: Order, place: int, begins_s: float) -> Result:
     """One process's part."""
     burst, per_s, query_burst, query_per_s = order.limits
     events: list[Event] = []
-    accepted_s, done = 0.0, 0
+    accepted_s: list[float] = []
+    done = 0
     errors: list[str] = []
 
     def note(event: Event) -> None:
-        nonlocal accepted_s
         if isinstance(event, TaskAccepted):
-            accepted_s = time.monotonic()
+            accepted_s.append(time.monotonic())
         elif isinstance(event, SharingLost | SharingBack):
             events.append(event)
 
@@ -154,7 +155,8 @@ async def _work(order: Order, place: int, begins_s: float) -> Result:
         done=done,
         errors=errors[:3],
         began_s=begins_s,
-        accepted_s=accepted_s,
+        first_s=accepted_s[0],
+        accepted_s=accepted_s[-1],
         done_s=time.monotonic(),
         cpu_s=cpu_s,
         leases=shared.leases if shared else 0,
