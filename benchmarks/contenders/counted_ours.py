@@ -9,7 +9,7 @@ from benchmarks.contenders.counted import WARM, stretch
 from benchmarks.contenders.kit import Order, Returned, finish_after, main
 from benchmarks.library import open_client
 
-MORE_POLLS = 10
+MORE_POLLS = 5
 NEVER_S = 86_400.0
 
 

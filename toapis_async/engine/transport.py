@@ -3,12 +3,12 @@
 Every exchange ends in one of three ways, and the whole library turns on the third:
 
 - an `Answer` came, whatever its status;
-- `TransportError(may_have_been_accepted=False)`: the request's body was never begun to be written;
-- `TransportError(may_have_been_accepted=True)`: it was (at least in part), and no answer came.
+- `TransportError(may_have_been_accepted=False)`: the request was never begun to be written;
+- `TransportError(may_have_been_accepted=True)`: it was, and no answer came.
 
-Which one is decided by aiohttp's trace events. The exception's type can't tell: the total time-out raises the same
-error while a request is queued for a connection and while its answer is awaited. A query is harmless, so of a GET
-it is only counted how often it went out.
+Which one is decided by the request itself, which is told when it has a connection and goes out. The exception's type
+can't tell: the total time-out raises the same error while a request is queued for a connection and while its answer is
+awaited. aiohttp's trace events tell it, too, for a sixth of a request's CPU.
 """
 
 from __future__ import annotations
@@ -43,12 +43,10 @@ from toapis_async.errors import (
 from toapis_async.events import RequestDone
 from toapis_async.protocol.encoding import decoded
 from toapis_async.protocol.lenient import Answer, shorten
-from toapis_async.protocol.refusals import SUPPORT_HEADERS
 from toapis_async.scrub import protect
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, Awaitable, Callable, Coroutine, Mapping
-    from types import SimpleNamespace
 
     from aiohttp.connector import Connection
 
@@ -57,21 +55,14 @@ if TYPE_CHECKING:
     from toapis_async.settings import Credentials, Settings
 
 USER_AGENT = "toapis-async"
-HEADERS_READ = (
-    "retry-after",
-    "x-ratelimit-category",
-    "x-ratelimit-limit",
-    "x-ratelimit-remaining",
-    *SUPPORT_HEADERS,
-)
+_send = aiohttp.ClientRequest.send  # an aiohttp without it must not be used: it would be told that nothing was sent
 
 
 @define
 class Trace:
-    """What one request did on the wire; aiohttp resends a GET on a stale connection without telling anyone else."""
+    """How often one request went out; aiohttp resends a GET on a stale connection without telling anyone else."""
 
-    headers_sent: int = 0
-    body_begun: bool = False
+    sent: int = 0
     before_send: Callable[[], Awaitable[None]] | None = None
     """Awaited when there is a connection, right before a POST goes out. What it raises keeps it from being sent."""
 
@@ -79,28 +70,20 @@ class Trace:
 _trace: ContextVar[Trace] = ContextVar("toapis_trace")
 
 
-class _CountedGet(aiohttp.ClientRequest):
-    """A GET, counted each time it goes out. Nobody needs to know more of one, and trace events, which tell more, cost
-    a sixth of a request's CPU."""
+class _TracedRequest(aiohttp.ClientRequest):
+    """A request that is asked about once more when its connection is there, which may take a while, and is counted
+    each time it goes out."""
 
     async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        _trace.get().headers_sent += 1
-        return await super().send(conn)
-
-
-class _CheckedPost(aiohttp.ClientRequest):
-    """A POST that is asked about once more when its connection is there, which may take a while."""
-
-    async def send(self, conn: Connection) -> aiohttp.ClientResponse:
-        trace = _trace.get(None)
-        if trace is not None and trace.before_send is not None:
+        trace = _trace.get()
+        if trace.before_send is not None:
             await trace.before_send()
-        return await super().send(conn)
+        trace.sent += 1
+        return await _send(self, conn)
 
 
 class Transport:
-    """One aiohttp session for submissions, one for queries (on the same connections) and one for files. Opened and
-    closed by the client."""
+    """One aiohttp session for the API, and others for files. Opened and closed by the client."""
 
     def __init__(self, credentials: Credentials, settings: Settings, emit: Emitter) -> None:
         self._key = credentials.api_key
@@ -108,8 +91,9 @@ class Transport:
         self._base = URL(credentials.base_url)
         self._settings = settings
         self._emit = emit
-        self._posts: aiohttp.ClientSession | None = None
-        self._gets: aiohttp.ClientSession | None = None
+        self._loop = asyncio.get_running_loop()
+        self._api: aiohttp.ClientSession | None = None
+        self._proxy: ProxyOptions = {}
         self._reading: set[aiohttp.ClientResponse] = set()
         self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
         self._files = FileHosts(credentials.base_url, settings, self._proxy_of, {"User-Agent": USER_AGENT})
@@ -120,42 +104,40 @@ class Transport:
     def open(self) -> None:
         """Make the sessions. Raises `ClientStateError` when the environment names a proxy for the API that is none."""
         try:
-            self._proxy_of(self._base)
+            self._proxy = self._proxy_of(self._base)
         except TransportError as error:
             raise ClientStateError(str(error)) from None
-        settings = self._settings
-        tls = tls_context()
-        connector = aiohttp.TCPConnector(limit=settings.max_connections, ssl=tls)
-        api: dict[str, Any] = {"auto_decompress": False}  # whose labels are sometimes wrong
-        self._posts = self._session_on(
-            connector, settings.request_timeout_s, request_class=_CheckedPost, trace_configs=[_tracing()], **api
-        )
-        self._gets = self._session_on(
-            connector, settings.request_timeout_s, connector_owner=False, request_class=_CountedGet, **api
+        tls, settings = tls_context(), self._settings
+        self._api = aiohttp.ClientSession(
+            connector=aiohttp.TCPConnector(limit=settings.max_connections, ssl=tls),
+            timeout=aiohttp.ClientTimeout(
+                total=settings.request_timeout_s,
+                sock_connect=settings.connect_timeout_s,
+                sock_read=settings.read_timeout_s,
+            ),
+            # Of this session alone, which follows no redirect: no download bears the key.
+            headers={
+                "Authorization": f"Bearer {self._key}",
+                "Accept": "application/json",
+                "Accept-Encoding": "identity",
+                "User-Agent": USER_AGENT,
+            },
+            request_class=_TracedRequest,
+            auto_decompress=False,  # the labels are sometimes wrong
+            cookie_jar=aiohttp.DummyCookieJar(),
+            **HEADER_LIMITS,
         )
         self._files.open(tls)
 
-    def _session_on(self, connector: aiohttp.TCPConnector, total_s: float, **options: Any) -> aiohttp.ClientSession:
-        return aiohttp.ClientSession(
-            connector=connector,
-            timeout=self._timeout(total_s),
-            # The key is no default header: it is added to API requests one by one, so that no download bears it.
-            headers={"User-Agent": USER_AGENT},
-            cookie_jar=aiohttp.DummyCookieJar(),
-            **HEADER_LIMITS,
-            **options,
-        )
-
     async def aclose(self) -> None:
-        sessions = [session for session in (self._gets, self._posts) if session is not None]
-        self._gets = self._posts = None
+        session, self._api = self._api, None
         self.closed.set()
         # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
         async with AsyncExitStack() as stack:  # each is closed, also when another fails or we are cancelled
             stack.push_async_callback(self._files.aclose)
-            for session in sessions:
+            if session is not None:
                 stack.push_async_callback(session.close)
 
     async def post(
@@ -220,12 +202,6 @@ class Transport:
             finally:
                 self._reading.discard(response)
 
-    def _timeout(self, total_s: float) -> aiohttp.ClientTimeout:
-        settings = self._settings
-        return aiohttp.ClientTimeout(
-            total=total_s, sock_connect=settings.connect_timeout_s, sock_read=settings.read_timeout_s
-        )
-
     def lost(self, error: BaseException) -> TransportError:
         """Our error for a foreign one, with the key and control characters taken out of its words."""
         words = f"{type(error).__name__}: {error}" if str(error) else type(error).__name__
@@ -244,7 +220,7 @@ class Transport:
             self._answered.add((each.raw_host, each.port))
 
     async def _exchange(self, kind: str, method: str, path: str, trace: Trace, **options: Any) -> Answer:
-        started_s = asyncio.get_running_loop().time()
+        started_s = self._loop.time()
         answer: Answer | None = None
         failure: TransportError | None = None
         try:
@@ -253,14 +229,14 @@ class Transport:
             if self._is_cancelled(error):
                 raise
             failure = self.lost(error)
-            failure.may_have_been_accepted = kind == "submit" and trace.body_begun
-            failure.sent = trace.headers_sent
+            failure.may_have_been_accepted = kind == "submit" and trace.sent > 0
+            failure.sent = trace.sent
             if isinstance(error, ssl.SSLError | aiohttp.ClientSSLError):
                 failure.add_note("TLS failed: is a proxy or a wrong clock in the way?")
         finally:
-            self.sent += trace.headers_sent
-            duration_s = asyncio.get_running_loop().time() - started_s
-            self._emit(RequestDone, kind, answer.status if answer else None, duration_s, trace.headers_sent)
+            self.sent += trace.sent
+            duration_s = self._loop.time() - started_s
+            self._emit(RequestDone, kind, answer.status if answer else None, duration_s, trace.sent)
         # Raised out here, so that aiohttp's error is no context of ours: some hold the request's headers.
         if failure is not None:
             raise failure
@@ -268,33 +244,19 @@ class Transport:
         return answer
 
     async def _answer(self, kind: str, method: str, path: str, trace: Trace, options: dict[str, Any]) -> Answer:
-        session = _opened(self._gets if method == "GET" else self._posts)
-        proxy = self._proxy_of(self._base)
+        if self._api is None:
+            raise SessionClosed("the client is closed, and its connections with it")
         _trace.set(trace)
-        async with session.request(
-            method,
-            self._base.with_path(f"{self._base.raw_path}{path}", encoded=True),
-            headers={
-                "Authorization": f"Bearer {self._key}",
-                "Accept": "application/json",
-                "Accept-Encoding": "identity",
-            },
-            allow_redirects=False,
-            **proxy,
-            trace_request_ctx=trace,
-            **options,
-        ) as response:
-            self._note_answer(self._base, proxy)
-            self._reading.add(response)
+        url = self._base.with_path(f"{self._base.raw_path}{path}", encoded=True)
+        async with self._api.request(method, url, allow_redirects=False, **self._proxy, **options) as response:
+            self._note_answer(self._base, self._proxy)
             try:
                 body = await self._read(kind, response)
             except FAILURES:
                 if response.status < 300:
                     raise
                 body = b""  # the status alone says what became of the request
-            finally:
-                self._reading.discard(response)
-            return Answer(response.status, _headers_read(response), body, trace.headers_sent)
+            return Answer(response.status, response.headers, body, trace.sent)
 
     async def _read(self, kind: str, response: aiohttp.ClientResponse) -> bytes:
         """The decoded body; of an error page that is too long, its beginning."""
@@ -309,12 +271,18 @@ class Transport:
 
     async def _read_raw(self, response: aiohttp.ClientResponse, cap_bytes: int) -> bytes:
         """The body as it came, or a little more than `cap_bytes` of it."""
+        if response.content.is_eof():  # it came with the head, as most do
+            return response.content.read_nowait()
         body = bytearray()
-        async for chunk in response.content.iter_any():
-            body += chunk
-            if len(body) > cap_bytes:
-                response.close()
-                break
+        self._reading.add(response)
+        try:
+            async for chunk in response.content.iter_any():
+                body += chunk
+                if len(body) > cap_bytes:
+                    response.close()
+                    break
+        finally:
+            self._reading.discard(response)
         return bytes(body)
 
     def _is_cancelled(self, error: BaseException) -> bool:
@@ -323,29 +291,3 @@ class Transport:
         task = asyncio.current_task()
         by_caller = not self.closed.is_set() or task is None or task.cancelling() > 0
         return isinstance(error, asyncio.CancelledError) and by_caller
-
-
-def _opened(session: aiohttp.ClientSession | None) -> aiohttp.ClientSession:
-    if session is None:
-        raise SessionClosed("the client is closed, and its connections with it")
-    return session
-
-
-def _headers_read(response: aiohttp.ClientResponse) -> dict[str, str]:
-    """The headers that anyone here reads, their names in lower case."""
-    headers = response.headers
-    return {name: headers[name] for name in HEADERS_READ if name in headers}
-
-
-def _tracing() -> aiohttp.TraceConfig:
-    config = aiohttp.TraceConfig()
-
-    async def on_headers(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.headers_sent += 1
-
-    async def on_chunk(_: aiohttp.ClientSession, context: SimpleNamespace, __: object) -> None:
-        context.trace_request_ctx.body_begun = True
-
-    config.on_request_headers_sent.append(on_headers)
-    config.on_request_chunk_sent.append(on_chunk)
-    return config
