@@ -97,8 +97,7 @@ class Bucket:
         self._bucket.throttle(now_s, retry_after_s * rng.uniform(1.0, 1.1))
 
     def fullness(self, now_s: float) -> float:
-        statistics = self._bucket.statistics(now_s)
-        return max(statistics.level, 0.0) / statistics.capacity
+        return self._bucket.fullness(now_s)
 
 
 @contextmanager

@@ -483,5 +483,22 @@ async def test_a_task_found_while_the_client_closes_is_not_waited_for_for_ever(s
     assert client.statistics().in_flight == 0
 
 
+@pytest.mark.looptime
+@pytest.mark.parametrize("packed_from", [1, 2])
+async def test_a_snapshot_is_read_from_the_answer_that_was_kept_packed_or_not(
+    service: FakeService, monkeypatch: pytest.MonkeyPatch, packed_from: int
+) -> None:
+    monkeypatch.setattr("toapis_async.engine.tasks.PACKED_FROM", packed_from)
+    async with ToAPIs(KEY) as client:
+        handle = await client.submit("kite")
+        await asyncio.sleep(7)
+        assert (handle.status, handle.progress) == (TaskStatus.IN_PROGRESS, 50)
+        assert handle.snapshot is not None
+        assert (handle.snapshot.status, handle.snapshot.progress) == (handle.status, handle.progress)
+        assert handle.snapshot.raw["object"] == "generation.task"
+        assert handle.snapshot.client_business_id == handle.client_business_id
+        await handle
+
+
 def test_an_entry_is_small() -> None:
     assert not hasattr(Entry, "__dict__") or "__slots__" in vars(Entry)

@@ -31,3 +31,9 @@ def test_a_usual_answer_takes_a_third_of_its_memory() -> None:
     for separators in ((",", ":"), (", ", ": ")):
         body = json.dumps(answer, separators=separators).encode()
         assert sys.getsizeof(compress(body)) < 0.45 * sys.getsizeof(body)
+
+
+def test_json_that_was_not_packed_is_given_as_it_is() -> None:
+    for encoding in ("utf-8", "utf-8-sig", "utf-16", "utf-16-be", "utf-32"):
+        body = ' {"id": "x"}'.encode(encoding)
+        assert decompress(body) == body

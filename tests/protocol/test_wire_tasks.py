@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.protocol.lenient import Answer
-from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request, with_id
+from toapis_async.protocol.wire import Unfinished, decode_task, decode_task_id, encode_request, glance, with_id
 from toapis_async.request import ImageRequest
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
@@ -496,3 +496,40 @@ def test_arbitrary_bytes_decode_or_are_unreadable(body: bytes) -> None:
         assert decode_task(Answer(200, {}, body), "asked").task_id
     except UnreadableAnswer as error:
         _check_unreadable(error)
+
+
+# ------------------------------------------------------------------------------------------------ a glance
+
+
+@pytest.mark.parametrize("word", ["queued", "in_progress", "processing", "submitted", "pending", ""])
+@pytest.mark.parametrize("wrap", [lambda body: body, lambda body: {"code": 200, "data": body}])
+def test_a_task_at_work_is_known_at_a_glance(word: str, wrap: Any) -> None:
+    body = wrap({"id": "res_1", "task_id": "task_1", "status": word, "progress": "7%", "client_business_id": "mine"})
+    snapshot = decode_task(answer(body), "asked")
+    seen = glance(answer(body), "asked")
+    assert seen == (snapshot.task_id, snapshot.client_business_id, snapshot.status, snapshot.progress)
+    assert seen is not None
+    assert seen.task_id == "task_1"
+
+
+@pytest.mark.parametrize("word", ["completed", "failed", "success", "cancelled", "Queued", "frobnicating"])
+def test_an_end_and_a_word_that_needs_a_closer_look_are_no_matter_of_a_glance(word: str) -> None:
+    assert glance(answer({"id": "task_1", "status": word, "result": {"data": [{"url": LINK}]}}), "task_1") is None
+
+
+@settings(max_examples=200)
+@given(
+    st.fixed_dictionaries(
+        {},
+        optional={
+            name: json_values | st.sampled_from(["queued", "processing", "task_1", "mine", 7, "7", 50.5, True])
+            for name in ("id", "task_id", "status", "progress", "client_business_id", "data")
+        },
+    )
+)
+def test_a_glance_sees_what_the_whole_answer_says_or_nothing(body: dict[str, Any]) -> None:
+    seen = glance(answer(body), "asked")
+    if seen is not None:
+        snapshot = decode_task(answer(body), "asked")
+        assert seen == Unfinished(snapshot.task_id, snapshot.client_business_id, snapshot.status, snapshot.progress)
+        assert snapshot.claimed_status is None

@@ -12,7 +12,7 @@ from toapis_async.events import TaskEnded
 from toapis_async.protocol.compression import compress, decompress
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import failure_of
-from toapis_async.protocol.wire import decode_task, with_id
+from toapis_async.protocol.wire import Unfinished, decode_task, with_id
 from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class Entry:
 
     @property
     def snapshot(self) -> TaskSnapshot | None:
-        """The task as it was last seen. Kept as the compressed answer until it is read: a twentieth of the memory."""
+        """The task as it was last seen. Kept as the answer until it is read: a tenth of the memory, or less."""
         latest = self._latest
         if isinstance(latest, bytes):
             decoded = decode_task(Answer(200, {}, decompress(latest)), self.task_id, kind=self.endpoint.kind)
@@ -100,13 +100,15 @@ class Entry:
         """Whether an answer has shown it; a status alone may be what an earlier session knew."""
         return self._latest is not None
 
-    def update(self, snapshot: TaskSnapshot, body: bytes | None = None) -> None:
-        """This is how the task stands; `body` is the answer that said so."""
-        self.status, self.progress, self.claimed = snapshot.status, snapshot.progress, snapshot.claimed_status
-        if body is None or snapshot.status.is_final:
-            self._latest = with_id(snapshot, self.task_id, self.client_business_id)
+    def update(self, task: TaskSnapshot | Unfinished, body: bytes | None = None, *, packed: bool = True) -> None:
+        """This is how the task stands; `body` is the answer that said so, kept `packed` while the task is at work."""
+        self.status, self.progress = task.status, task.progress
+        self.claimed = None if isinstance(task, Unfinished) else task.claimed_status
+        if not isinstance(task, Unfinished) and (body is None or task.status.is_final):
+            self._latest = with_id(task, self.task_id, self.client_business_id)
         else:
-            self._latest = compress(body)
+            assert body is not None
+            self._latest = compress(body) if packed else body
 
     def is_repeated_by(self, body: bytes) -> bool:
         """Whether an answer says what the last one said."""

@@ -61,8 +61,7 @@ class RateGate(Gate["Bucket"]):
     @property
     def fullness(self) -> float:
         """The bucket's level as a fraction, 0 to 1."""
-        statistics = self.statistics()
-        return max(statistics.level, 0.0) / statistics.capacity
+        return self._source.fullness(self._loop.time())
 
     def statistics(self) -> PacingStatistics:
         return self._source.statistics(self._loop.time())

@@ -12,7 +12,7 @@ from toapis_async.events import UnknownStatus
 from toapis_async.log import logger
 from toapis_async.protocol.lenient import shorten
 from toapis_async.protocol.lifecycle import is_confirmed, is_unknown
-from toapis_async.protocol.wire import decode_task
+from toapis_async.protocol.wire import decode_task, glance
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -102,8 +102,12 @@ class Poller:
 
     def _read(self, entry: Entry, answer: Answer) -> None:
         """Report an answer's snapshot. Another gateway's word for the end counts when two polls in a row have it."""
-        if entry.claimed is None and entry.is_repeated_by(answer.body):
-            return
+        if entry.claimed is None:
+            if entry.is_repeated_by(answer.body):
+                return
+            if (task := glance(answer, entry.query_id)) is not None:
+                self._tasks.saw(entry, task, answer.body)
+                return
         snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind)
         if is_confirmed(entry.claimed, snapshot):
             snapshot = decode_task(answer, entry.query_id, kind=entry.endpoint.kind, believe=True)

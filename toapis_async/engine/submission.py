@@ -282,14 +282,15 @@ class Submission:
         return error
 
     def _accepted(self, answer: Answer) -> Entry | ToAPIsError:
-        try:
-            task_id = decode_task_id(answer)
-        except UnreadableAnswer as error:
-            return self._in_doubt(error)
+        snapshot = None
         try:
             snapshot = decode_task(answer, kind=self._endpoint.kind)
+            task_id = snapshot.task_id
         except UnreadableAnswer:  # the id is enough; the rest is seen at the first poll
-            snapshot = None
+            try:
+                task_id = decode_task_id(answer)
+            except UnreadableAnswer as error:
+                return self._in_doubt(error)
         return self._watch(task_id, task_id, snapshot, answer.body)
 
     def _watch(self, task_id: str, query_id: str, snapshot: TaskSnapshot | None, body: bytes | None = None) -> Entry:

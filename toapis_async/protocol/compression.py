@@ -24,16 +24,20 @@ _DICTIONARY: Final = (json.dumps(_TYPICAL, separators=(",", ":")) + json.dumps(_
 _WINDOW: Final = -12
 """4 kB, without a header. A larger window, or more memory than the least, costs many times the time to set up."""
 _LEAST_MEMORY: Final = 1
+_MARK: Final = b"\x01"
+"""No JSON begins with it, in no encoding."""
 
 
 def compress(body: bytes) -> bytes:
-    """The body as a raw deflate stream."""
+    """The body as a raw deflate stream behind `_MARK`."""
     deflate = zlib.compressobj(
         zlib.Z_DEFAULT_COMPRESSION, zlib.DEFLATED, _WINDOW, _LEAST_MEMORY, zlib.Z_DEFAULT_STRATEGY, _DICTIONARY
     )
-    return deflate.compress(body) + deflate.flush()
+    return _MARK + deflate.compress(body) + deflate.flush()
 
 
 def decompress(content: bytes) -> bytes:
-    """The body that `compress` was given."""
-    return zlib.decompressobj(_WINDOW, _DICTIONARY).decompress(content)
+    """The body that `compress` was given; JSON that is not packed as it is."""
+    if not content.startswith(_MARK):
+        return content
+    return zlib.decompressobj(_WINDOW, _DICTIONARY).decompress(memoryview(content)[1:])

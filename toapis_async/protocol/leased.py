@@ -122,6 +122,10 @@ class LeasedBucket:
         """No turn before `pause_s` from now, in this process; a longer pause already set stands."""
         self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
 
+    def fullness(self, now_s: float) -> float:
+        """The level as a fraction of the capacity, 0 to 1."""
+        return max(self._level_now(now_s), 0.0) / self._full
+
     def statistics(self, now_s: float) -> PacingStatistics:
         return PacingStatistics(
             level=self._level_now(now_s),

@@ -6,6 +6,7 @@ import json
 import math
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
+from functools import cached_property
 from typing import TYPE_CHECKING, Any, TypeAlias, cast
 
 from attrs import frozen
@@ -28,12 +29,17 @@ _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link
 
 @frozen
 class Answer:
-    """One HTTP answer, read to its end; header names in lower case. `sent`: how often the request went out."""
+    """One HTTP answer, read to its end; headers by names in lower case. `sent`: how often the request went out."""
 
     status: int
     headers: Mapping[str, str]
     body: bytes
     sent: int = 1
+
+    @cached_property
+    def json(self) -> object:
+        """The JSON value of the body, read once; None for what is none."""
+        return json_of(self.body)
 
 
 def json_of(body: bytes) -> object:
@@ -60,6 +66,9 @@ def task_object(body: JsonObject) -> JsonObject:
 
 
 def read_object(answer: Answer) -> JsonObject:
+    members = as_object(answer.json)
+    if members is not None:
+        return members
     reason = ""
     body: object = None
     try:
@@ -71,10 +80,7 @@ def read_object(answer: Answer) -> JsonObject:
         if answer.body.lstrip().startswith(b"<"):
             what = "an HTML page: is the base URL (TOAPIS_BASE_URL) right?"
         raise unreadable(answer, f"{what} ({reason})", "$")
-    members = as_object(body)
-    if members is None:
-        raise unreadable(answer, f"expected an object, got {type(body).__name__}", "$")
-    return members
+    raise unreadable(answer, f"expected an object, got {type(body).__name__}", "$")
 
 
 def unreadable(answer: Answer, message: str, place: str) -> UnreadableAnswer:

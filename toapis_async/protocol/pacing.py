@@ -61,6 +61,7 @@ class Bucket(Protocol):
     def retune(self, now_s: float, capacity: float, refill_per_s: float) -> None: ...
     def throttle(self, now_s: float, pause_s: float) -> None: ...
     def pause(self, now_s: float, pause_s: float) -> None: ...
+    def fullness(self, now_s: float) -> float: ...
     def statistics(self, now_s: float) -> PacingStatistics: ...
 
 
@@ -176,6 +177,11 @@ class TokenBucket:
     def pause(self, now_s: float, pause_s: float) -> None:
         """No token before `pause_s` from now; a longer pause already set stands."""
         self._paused_until_s = max(self._paused_until_s, now_s + pause_s)
+
+    def fullness(self, now_s: float) -> float:
+        """The level as a fraction of the capacity, 0 to 1."""
+        self._refill(now_s)
+        return max(self._level, 0.0) / self.capacity
 
     def statistics(self, now_s: float) -> PacingStatistics:
         """Changes nothing: another thread may ask, and a refill by two at once would count the time twice."""

@@ -96,7 +96,7 @@ def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = 
     That is a body with `success: false` or an `error`, or with a message alone, which names no task. A status query
     knows its task (`about_task`), so that a status is enough to name it; elsewhere it takes an id.
     """
-    body = as_object(json_of(answer.body)) if len(answer.body) <= _MOST_BYTES else None
+    body = as_object(answer.json) if len(answer.body) <= _MOST_BYTES else None
     if body is None:
         return None
     failed, task = _says_failure(body), task_object(body)
@@ -158,7 +158,7 @@ def _class_of(answer: Answer, reason: _Reason, *, about_task: bool) -> type[Serv
         (ContentRefused, status == 422 or ((is_good or status == 400) and _is_about_content(reason))),
         (RateLimited, status == 429 or (is_good and reason.has(_TOO_FAST))),
         (TaskNotFound, about_task and _says_unknown(answer, reason)),
-        (AuthenticationFailed, about_task and status == 403 and as_object(json_of(answer.body)) is not None),
+        (AuthenticationFailed, about_task and status == 403 and as_object(answer.json) is not None),
     )
     return next((kind for kind, applies in kinds if applies), ServiceError)
 
@@ -186,7 +186,7 @@ def _hint(kind: type[ServiceError], answer: Answer, reason: _Reason, model: str 
         return "is the base URL (TOAPIS_BASE_URL) right?"
     if model is None:
         return ""
-    if kind is ServiceError and answer.status == 403 and as_object(json_of(answer.body)) is not None:
+    if kind is ServiceError and answer.status == 403 and as_object(answer.json) is not None:
         return f"the key may not use the model {model!r}? `toapis models` lists those it may"
     if kind is ServiceError and NO_CHANNEL in reason.codes:
         return f"is {model!r} a model that this key may use? `toapis models` lists them"
@@ -205,7 +205,7 @@ def _request_id(answer: Answer) -> str | None:
 
 
 def _reason_in(answer: Answer) -> _Reason:
-    body = as_object(json_of(answer.body))
+    body = as_object(answer.json)
     if body is not None and (reason := _reason_of_body(body)):
         return reason
     if body is not None and _says_failure(body):

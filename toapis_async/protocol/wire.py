@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime  # noqa: TC003 (cattrs reads the annotations)
-from typing import TYPE_CHECKING, cast
+from typing import TYPE_CHECKING, NamedTuple, cast
 
 import cattrs
 from attrs import define, evolve
@@ -26,7 +26,7 @@ from toapis_async.protocol.lenient import (
     task_object,
     unreadable,
 )
-from toapis_async.protocol.lifecycle import claim_of, status_of
+from toapis_async.protocol.lifecycle import WORDS, claim_of, status_of
 from toapis_async.protocol.links import LINK_LIFE
 from toapis_async.protocol.refusals import check_refusal, error_of
 from toapis_async.protocol.results import File, images_of, kind_of, read_files, videos_of
@@ -70,6 +70,27 @@ class _Task:
     fail_reason: TaskError | None = None
     billing: Billing | None = None
     usage: Usage | None = None
+
+
+class Unfinished(NamedTuple):
+    """What the engine needs to know of a task at work."""
+
+    task_id: str
+    client_business_id: str | None
+    status: TaskStatus
+    progress: int | None
+
+
+def glance(answer: Answer, asked_id: str) -> Unfinished | None:
+    """A task that the answer plainly shows at work: the same as `decode_task` reads, without the rest. None for every
+    other answer, and for words that need a closer look."""
+    task = task_object(read_object(answer))
+    status = WORDS.get(read_text(task.get("status")))
+    task_id = _first_id(read_text(task.get("task_id")), read_text(task.get("id")), asked_id)
+    if task_id is None or status is None or status.is_final:
+        return None
+    business_id = read_text_or_none(task.get("client_business_id"))
+    return Unfinished(task_id, business_id, status, read_progress(task.get("progress")))
 
 
 def decode_task(
@@ -133,10 +154,15 @@ def decode_task_id(answer: Answer) -> str:
 
 
 def _task_id(answer: Answer, task: _Task, asked_id: str | None = None) -> str:
-    for task_id in (task.task_id, task.id, asked_id):  # an id may be that of a resource [field]
-        if task_id and _can_be_asked_for(task_id):
-            return task_id
-    raise unreadable(answer, "no task id", "$.id")
+    task_id = _first_id(task.task_id, task.id, asked_id)
+    if task_id is None:
+        raise unreadable(answer, "no task id", "$.id")
+    return task_id
+
+
+def _first_id(*ids: str | None) -> str | None:
+    """The first that can be asked for; `id` may be that of a resource [field], so that `task_id` goes before it."""
+    return next((task_id for task_id in ids if task_id and _can_be_asked_for(task_id)), None)
 
 
 def _can_be_asked_for(task_id: str) -> bool:
