@@ -117,23 +117,14 @@ class ToAPIs(Lifetime):
         engine = self._open_engine()
         request = request_of(prompt_or_request, **fields)
         business_id = request.given_business_id or mint_business_id()
-        handle: TaskHandle | None = None
-        patience = asyncio.timeout(timeout_s)
+        if timeout_s is not None:
+            return await _generate_within(timeout_s, engine, request, business_id)
+        entry = await engine.submitter.submit(request, business_id)
+        del prompt_or_request, fields, request  # 100,000 that wait must not keep theirs
         try:
-            async with patience:
-                handle = _handle(engine, await engine.submitter.submit(request, business_id))
-                return await handle.result()
-        except TimeoutError:
-            if not patience.expired():
-                raise
-            if handle is not None and handle.done:  # in the very tick of the time-out: what is known beats impatience
-                return await handle.result()
-            if handle is not None:
-                engine.unclaimed.leave(business_id)
-            raise wait_timeout(timeout_s, handle, business_id) from None
+            return await _handle(engine, entry).result()
         except asyncio.CancelledError:
-            if handle is not None:
-                engine.unclaimed.leave(business_id)
+            engine.unclaimed.leave(business_id)
             raise
 
     async def submit(self, request: Request | Mapping[str, Any] | str) -> TaskHandle:
@@ -311,6 +302,27 @@ class ToAPIs(Lifetime):
     def __repr__(self) -> str:
         watching = f", {len(self._engine.tasks)} in flight" if self._engine else ""
         return f"<ToAPIs {self._credentials.base_url} {self._state.name.lower()}{watching}>"
+
+
+async def _generate_within(timeout_s: float, engine: Engine, request: Request, business_id: str) -> Generation:
+    handle: TaskHandle | None = None
+    patience = asyncio.timeout(timeout_s)
+    try:
+        async with patience:
+            handle = _handle(engine, await engine.submitter.submit(request, business_id))
+            return await handle.result()
+    except TimeoutError:
+        if not patience.expired():
+            raise
+        if handle is not None and handle.done:  # in the very tick of the time-out: what is known beats impatience
+            return await handle.result()
+        if handle is not None:
+            engine.unclaimed.leave(business_id)
+        raise wait_timeout(timeout_s, handle, business_id) from None
+    except asyncio.CancelledError:
+        if handle is not None:
+            engine.unclaimed.leave(business_id)
+        raise
 
 
 def _handle(engine: Engine, entry: Entry) -> TaskHandle:

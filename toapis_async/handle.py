@@ -208,7 +208,7 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
     )
 
 
-def wait_timeout(timeout_s: float | None, handle: TaskHandle | None, business_id: str) -> WaitTimeout:
+def wait_timeout(timeout_s: float, handle: TaskHandle | None, business_id: str) -> WaitTimeout:
     """The error of a caller who waited for so many seconds; without a handle, for the submission."""
     if handle is not None:
         what = f"task {handle.task_id} was not finished within {timeout_s:g} s; it still runs and is still paid for"
