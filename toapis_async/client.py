@@ -121,7 +121,14 @@ class ToAPIs(Lifetime):
             return await _generate_within(timeout_s, engine, request, business_id)
         entry = await engine.submitter.submit(request, business_id)
         del prompt_or_request, fields, request  # 100,000 that wait must not keep theirs
+        engine.unclaimed.claim(business_id)
         try:
+            if not entry.ended:  # waited for here: a handle and its coroutine would be a fifth of what is kept
+                waiter = entry.waiter_for_end()
+                try:
+                    await waiter
+                finally:
+                    entry.current.leave(waiter)
             return await _handle(engine, entry).result()
         except asyncio.CancelledError:
             engine.unclaimed.leave(business_id)
