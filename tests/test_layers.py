@@ -22,6 +22,7 @@ PACKAGE = Path(toapis_async.__file__).parent
 FLOORS = (
     {"task", "log", "scrub", "sinks"},
     {"errors"},
+    {"display"},
     {"models", "request", "events", "proxies"},
     {"settings", "shared"},
     {"protocol"},

@@ -55,7 +55,7 @@ TOAPIS = (
         False,
         (
             "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, max_images=None, "
-            "retry_failed=False, attempts=1, kind='image'"
+            "retry_failed=False, attempts=1, kind='image', progress=False"
         ),
     ),
     ("statistics", False, ""),

@@ -251,6 +251,7 @@ class ToAPIs(Lifetime):
         retry_failed: bool = False,
         attempts: int = 1,
         kind: Kind = "image",
+        progress: bool = False,
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
@@ -267,6 +268,9 @@ class ToAPIs(Lifetime):
 
         `budget_credits` and `max_images` cap what the batch may come to, earlier passes of its run included. A row that
         could pass a cap waits for what still runs; when that leaves no room, its item has `BudgetExceeded`.
+
+        `progress` shows a bar on stderr (a line every few seconds where that is no terminal); in a notebook, in the
+        cell's output with the latest pictures.
         """
         options = BatchOptions(
             key=key,
@@ -278,6 +282,7 @@ class ToAPIs(Lifetime):
             retry_failed=retry_failed,
             attempts=attempts,
             kind=kind,
+            progress=progress,
         )
         return Batch(self._open_engine(), source, options)
 

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, TypeVar
 
 from attrs import evolve
 
+from toapis_async.display.html import block, gallery, progress_bar, tile, words
 from toapis_async.errors import ClientStateError, WaitTimeout
 from toapis_async.models import Generation
 from toapis_async.protocol.token import Token
@@ -157,9 +158,21 @@ class TaskHandle:
         the client does the same."""
         self._saver.acknowledge(self.client_business_id)
 
-    def __repr__(self) -> str:
+    def _repr_html_(self) -> str:
+        """Its state, for notebooks, and its pictures when it has any."""
+        snapshot = self.snapshot
+        bar = "" if self.done else progress_bar(self.progress or 0, None if self.progress is None else 100)
+        pictures = gallery([tile(snapshot.files, ())]) if snapshot is not None and snapshot.files else ""
+        problem = f": {snapshot.error.message}" if snapshot is not None and snapshot.error is not None else ""
+        return block(bar, pictures, words(f"{self.task_id} · {self._state}{problem}"))
+
+    @property
+    def _state(self) -> str:
         progress = f" {self.progress}%" if self.progress is not None else ""
-        return f"<TaskHandle {self.task_id} {self.status or 'not seen yet'}{progress}>"
+        return f"{self.status or 'not seen yet'}{progress}"
+
+    def __repr__(self) -> str:
+        return f"<TaskHandle {self.task_id} {self._state}>"
 
 
 class StoredHandle(TaskHandle):

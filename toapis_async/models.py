@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from attrs import asdict, evolve, field, fields, frozen
 
+from toapis_async.display.html import block, gallery, tile, words
 from toapis_async.errors import ClientStateError
 from toapis_async.task import count_repr
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
     from datetime import datetime
     from decimal import Decimal
     from os import PathLike
@@ -60,11 +61,18 @@ class Generation:
     _saver: Saver | None = field(default=None, eq=False, repr=False)
     videos: tuple[GeneratedVideo, ...] = field(default=(), repr=count_repr, kw_only=True)
     usage: Usage | None = field(default=None, repr=False, kw_only=True)
+    _saved: list[Path] = field(factory=list["Path"], eq=False, repr=False, kw_only=True)  # where its files are, to show
 
     @property
     def files(self) -> tuple[GeneratedImage | GeneratedVideo, ...]:
         """What there is to save: images or videos, in the service's order."""
         return (*self.images, *self.videos)
+
+    def _repr_html_(self) -> str:
+        """Its pictures, for notebooks: those that `save` put on disk from there, others by their links."""
+        return block(
+            gallery([tile(self.files, self._saved)]), words(f"{self.task_id} · {self.model or 'unknown model'}")
+        )
 
     def __copy__(self) -> Generation:
         return evolve(self)
@@ -93,13 +101,20 @@ class Generation:
                 "this generation belongs to no client (it was unpickled or made by hand): "
                 "use client.attach(generation.task_id) and save what that returns"
             ).concerning(self.task_id, self.client_business_id)
-        return await self._saver.save(self, folder, name)
+        files = await self._saver.save(self, folder, name)
+        note_saved(self, files)
+        return files
 
     def acknowledge(self) -> None:
         """The result is in good hands: the journal need not give it again (`client.recovered()`). `save` does the
         same; a generation that belongs to no client has no journal."""
         if self._saver is not None:
             self._saver.acknowledge(self.client_business_id)
+
+
+def note_saved(generation: Generation, files: Sequence[Path]) -> None:
+    """All its files are on disk now: it is shown from there."""
+    generation._saved[:] = files  # pyright: ignore[reportPrivateUsage]
 
 
 @frozen

@@ -31,7 +31,7 @@ from toapis_async.cli import main as toapis
 Hit = Callable[[], None]
 SQL_WORDS = {errno.ENOSPC: "database or disk is full", errno.EROFS: "attempt to write a readonly database"}
 PROGRAMS = {name: Path(__file__).with_name(f"{name}.py") for name in ("program", "worker")}
-IMPORTED = ("toapis_async.client", "toapis_async.cli.batch", "toapis_async.report.thumbs", "PIL.PngImagePlugin")
+IMPORTED = ("toapis_async.client", "toapis_async.cli.batch", "toapis_async.display.thumbs", "PIL.PngImagePlugin")
 """What every run needs: imported once."""
 WRITING = ("INSERT", "UPDATE", "DELETE", "CREATE", "COMMIT", "PRAGMA JOURNAL_MODE")
 

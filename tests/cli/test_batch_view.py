@@ -7,10 +7,12 @@ from decimal import Decimal
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 
 from toapis_async.batch.item import BatchItem, BatchStatistics
-from toapis_async.cli.batch_view import LAST_SHOWN, BatchProgress, LiveBatch, PlainBatch, batch_view, wrapped
+from toapis_async.cli.batch_view import LAST_SHOWN, BatchProgress, LiveBatch, PlainBatch, batch_view
 from toapis_async.cli.output import Output
+from toapis_async.display.terminal import wrapped
 from toapis_async.errors import ContentRefused
 from toapis_async.models import Generation
 from toapis_async.request import ImageRequest
@@ -45,7 +47,8 @@ def progress(total: int, now: BatchStatistics, saved: int = 0, **more: Any) -> B
 
 def item(prompt: str, error: ToAPIsError | None = None, took_s: float = 23.0) -> BatchItem:
     done = Generation("t", None, None, (), BEGAN, BEGAN + timedelta(seconds=took_s))
-    return BatchItem(0, "k", ImageRequest(prompt), error is None, generation=None if error else done, error=error)
+    given = BatchItem(0, "k", ImageRequest(prompt), error is None, error=error)
+    return given if error else evolve(given, generation=done)
 
 
 @pytest.fixture

@@ -12,11 +12,11 @@ import pytest
 from PIL import Image
 
 from tests.report.kit import draw, pictures_of, png_that_claims, row, words_of
+from toapis_async.display import thumbs as thumbs_module
+from toapis_async.display.thumbs import Unreadable, thumbnail
 from toapis_async.report import pictures as pictures_module
-from toapis_async.report import thumbs as thumbs_module
 from toapis_async.report import write_report
 from toapis_async.report.pictures import Picture, Pictures
-from toapis_async.report.thumbs import Unreadable, thumbnail
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -155,7 +155,7 @@ def test_without_pillow_the_page_shows_the_pictures_themselves_and_says_so(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = draw(tmp_path / "images" / "a.png", 500)
-    monkeypatch.delitem(sys.modules, "toapis_async.report.thumbs")
+    monkeypatch.delitem(sys.modules, "toapis_async.display.thumbs")
     for name in [name for name in sys.modules if name.partition(".")[0] == "PIL"]:
         monkeypatch.setitem(sys.modules, name, None)
     page = write_report(tmp_path, [row(files=(file, "images/gone.png"))], title="t")

@@ -33,7 +33,7 @@ def preview(content: bytes) -> Preview | None:
     if kind in _SHOWN and len(content) <= MOST_BYTES:
         return Preview(content, kind.mime_type)
     try:
-        from toapis_async.report.thumbs import Unreadable, opened, scaled_down  # noqa: PLC0415  (needs Pillow, of an extra)
+        from toapis_async.display.thumbs import Unreadable, opened, scaled_down  # noqa: PLC0415  (needs Pillow, of an extra)
     except ImportError:
         return None
     try:

@@ -224,7 +224,7 @@ class Tools:
         """What rows cost: by their bills, and where those are not there yet, by the price."""
         total, unbilled = Decimal(0), 0
         for item in items:
-            billing = item.generation.billing if item.generation is not None else None
+            billing = item.generation.billing if item.generation else None
             if billing is not None and billing.credits is not None:
                 total += billing.credits
             elif item.request is not None:

@@ -14,6 +14,7 @@ from toapis_async.batch.item import BatchItem, BatchStatistics, item_of
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
+from toapis_async.batch.view import BatchView
 from toapis_async.errors import (
     BudgetExceeded,
     ClientStateError,
@@ -89,6 +90,7 @@ class Batch:
         self._source_error: Exception | None = None
         self._main: asyncio.Task[None] | None = None
         self._started_s = self._ended_s = 0.0
+        self._view = BatchView(self.statistics, self._total, is_wanted=options.progress)
         self._waiting = 0  # consumers that wait for an item
         self._admitted_ahead = 0  # rows admitted since a consumer last waited for an item
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
@@ -102,7 +104,7 @@ class Batch:
             raise ClientStateError("the batch was stopped before it began: make another with client.batch(…)")
         self._of_run.begin()
         self._started_s = time.monotonic()
-        self._main = asyncio.get_running_loop().create_task(self._run(), name="toapis-batch")
+        self._main = asyncio.get_running_loop().create_task(self._view.during(self._run), name="toapis-batch")
         self._engine.dependents.add(self)
         self._main.add_done_callback(self._ended)
         return _Items(self)
@@ -219,6 +221,12 @@ class Batch:
         `error` None, and the ids are those that are known. What was sent is paid for."""
         return tuple(item_of(row, running=True) for row in self._open.values())
 
+    def _ipython_display_(self) -> None:
+        self._view.display()
+
+    def _repr_html_(self) -> str:
+        return self._view.html()
+
     def __repr__(self) -> str:
         return f"<Batch {self._done} done, {self._failed} failed, {self._in_flight} in flight>"
 
@@ -313,7 +321,8 @@ class Batch:
         del self._open[row.index]
         self._done += error is None
         self._failed += error is not None
-        self._finished.append(item_of(row, generation, files, error))
+        self._view.note(item := item_of(row, generation, files, error))
+        self._finished.append(item)
         self._news.set()
 
     async def _generate(self, row: Row) -> Generation:

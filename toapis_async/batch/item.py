@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, cast
 
 from attrs import field, frozen
+
+from toapis_async.models import note_saved
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -29,7 +31,9 @@ class BatchItem:
     key: str
     request: Request | None = field(repr=False)  #: None when the row never became a request
     ok: bool
-    generation: Generation | None = field(default=None, repr=False)
+    generation: Generation = field(default=cast("Generation", None), repr=False)
+    """What was generated, also when its files could not be saved. None, whatever type checkers are told, when nothing
+    was: neither mypy nor pyright takes `if item.ok:` for proof that it is there."""
     files: tuple[Path, ...] = ()  #: of one saved to an object store or a `Sink`: `StoredFile`s
     error: ToAPIsError | None = field(default=None, eq=_compared)
     task_id: str | None = None
@@ -67,12 +71,14 @@ def item_of(
     running: bool = False,
 ) -> BatchItem:
     """The item of a row that ended so, or (`running`) has not ended yet."""
+    if generation is not None and files and error is None:
+        note_saved(generation, files)
     return BatchItem(
         index=row.index,
         key=row.key,
         request=row.request,
         ok=error is None and not running,
-        generation=generation,
+        generation=cast("Generation", generation),
         files=files,
         error=error,
         task_id=row.handle.task_id if row.handle else error.task_id if error else None,

@@ -40,6 +40,7 @@ class BatchOptions:
     retry_failed: bool = False
     attempts: int = field(default=1, validator=_whole_from_1)
     kind: Kind = "image"
+    progress: bool = False
 
     def budget(self, prices: Prices) -> Budget:
         """A budget of one pass, nothing spent yet."""

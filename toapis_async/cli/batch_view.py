@@ -6,7 +6,6 @@ from collections import deque
 from typing import TYPE_CHECKING, Final
 
 from attrs import define, field
-from rich.cells import cell_len
 from rich.console import Group
 from rich.live import Live
 from rich.padding import Padding
@@ -15,8 +14,9 @@ from rich.table import Table
 from rich.text import Text
 
 from toapis_async.cli.output import plain
-from toapis_async.cli.progress import PLAIN_LINE_S, REDRAW_S, View, stderr_console
+from toapis_async.cli.progress import PLAIN_LINE_S, REDRAW_S, View
 from toapis_async.cli.summary import service_s
+from toapis_async.display.terminal import stderr_console, wrapped
 from toapis_async.protocol.wording import amount, duration
 
 if TYPE_CHECKING:
@@ -78,17 +78,6 @@ class BatchProgress:
         ended = now.done + now.failed
         own = ended - self.ended_earlier
         return now.elapsed_s * (self.total - ended) / own if own > 0 and ended < self.total else None
-
-
-def wrapped(figures: list[str], width: int) -> list[str]:
-    """The figures joined into as few lines of at most `width` columns as possible; no figure is split."""
-    lines: list[str] = []
-    for figure in figures:
-        if lines and cell_len(lines[-1]) + 2 + cell_len(figure) <= width:
-            lines[-1] += f"  {figure}"
-        else:
-            lines.append(figure)
-    return lines
 
 
 class PlainBatch:

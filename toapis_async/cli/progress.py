@@ -6,11 +6,11 @@ import asyncio
 from contextlib import asynccontextmanager
 from typing import TYPE_CHECKING, Final, Protocol
 
-from rich.console import Console
 from rich.progress import BarColumn, Progress, ProgressColumn, SpinnerColumn, TextColumn
 from rich.text import Text
 
 from toapis_async.cli.output import plain
+from toapis_async.display.terminal import stderr_console
 from toapis_async.events import TaskAccepted, TaskPolled
 from toapis_async.protocol.wording import duration
 
@@ -53,11 +53,6 @@ async def refreshing(view: View) -> AsyncGenerator[None]:
         refreshing.cancel()
         await asyncio.wait([refreshing])
         view.close()
-
-
-def stderr_console() -> Console:
-    """Where live displays are drawn. Nothing there may read markup into what it shows: `[bold]` in a prompt is text."""
-    return Console(stderr=True, markup=False, highlight=False, emoji=False, force_terminal=True)
 
 
 class _Took(ProgressColumn):

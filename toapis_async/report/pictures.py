@@ -18,8 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
     from concurrent.futures import Future
 
+    from toapis_async.display.thumbs import Thumbnail
     from toapis_async.report.rows import ReportRow
-    from toapis_async.report.thumbs import Thumbnail
 
 THUMBS: Final = "thumbs"
 _WITH_THUMBNAILS: Final = {"image/png", "image/jpeg", "image/webp", "image/gif", "image/avif"}
@@ -93,7 +93,7 @@ def _resolved(row: ReportRow, pictures: list[Future[Picture]]) -> tuple[ReportRo
 
 def _thumbnailer() -> Callable[[Path, Path], Thumbnail] | None:
     try:
-        from toapis_async.report.thumbs import thumbnail  # noqa: PLC0415  (needs Pillow)
+        from toapis_async.display.thumbs import thumbnail  # noqa: PLC0415  (needs Pillow)
     except ImportError:
         return None
     return thumbnail

@@ -45,6 +45,11 @@ def thumbnail(picture: Path, small: Path) -> Thumbnail:
     return Thumbnail(width, height, made=kept or _write(small, content))
 
 
+def shrunk(picture: Path) -> bytes:
+    """A small WebP of a picture. Blocks. Raises `Unreadable`."""
+    return _read(picture, scaled=True)[2]
+
+
 def _is_current(small: Path, picture: Path) -> bool:
     try:
         now, then = small.stat(), picture.stat()
