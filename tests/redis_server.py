@@ -21,7 +21,7 @@ _STARTS_S = 10.0
 class RedisServer:
     """Its `url`, and what can happen to it."""
 
-    def __init__(self, folder: Path, *options: str) -> None:
+    def __init__(self, folder: Path, *options: str, is_tls: bool = False) -> None:
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
@@ -29,8 +29,9 @@ class RedisServer:
             free.bind(("127.0.0.1", 0))
             self.port = free.getsockname()[1]
         self.url = f"redis://127.0.0.1:{self.port}/0"
+        ports = ["--port", "0", "--tls-port", str(self.port)] if is_tls else ["--port", str(self.port)]
         self._command = [
-            program, "--port", str(self.port), "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
+            program, *ports, "--bind", "127.0.0.1", "--save", "", "--appendonly", "no",
             "--dir", str(folder), *options,
         ]  # fmt: skip
         self._process: subprocess.Popen[bytes] | None = None

@@ -194,6 +194,16 @@ def test_aiohttp_is_loaded_by_the_transport_and_for_a_form_only() -> None:
     assert {n.attr for n in uses if isinstance(n, ast.Attribute) and ast.unparse(n.value) == "aiohttp"} <= {"FormData"}
 
 
+@pytest.mark.parametrize(
+    ("package", "home"), [("redis", {"engine.shared.redis"}), ("distributed", {"dask", "dask.plugins", "dask.job"})]
+)
+def test_an_optional_package_is_imported_in_one_place(package: str, home: set[str]) -> None:
+    house = modules(PACKAGE)
+    users = {name for name, all_of in house.items() for i in all_of if i.target.partition(".")[0] == package}
+    assert users <= home
+    assert users
+
+
 def circle(root: Path) -> set[str]:
     """The modules that name each other in a circle, or need one that does; `__init__` names all."""
     house = modules(root)

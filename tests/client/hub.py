@@ -13,7 +13,7 @@ from ..engine.kit import KEY, turns
 from .events import SECRET
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
 A_LOT = RateLimits(submit_per_s=1e4, submit_burst=1e4, query_per_s=1e4, query_burst=1e4)
 
@@ -23,6 +23,7 @@ class Hub:
 
     def __init__(self) -> None:
         self.is_up = True
+        self.on_epoch: Callable[[], None] = lambda: None
         self.published: list[bytes] = []
         self.store: dict[str, bytes] = {}
         self.asked: list[str] = []

@@ -30,6 +30,8 @@ class MemoryStore:
             raise StoreLost("nobody is there", unchanged=True)
         if self.trouble == "silent":
             await asyncio.sleep(3_600)
+        if self.trouble == "bug":
+            raise ZeroDivisionError
         self.asks.append(ask)
         self.account, grant = self.account.lease(category, ask, asyncio.get_running_loop().time() + 1e6)
         return grant

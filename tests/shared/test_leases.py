@@ -21,6 +21,9 @@ from .kit import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from toapis_async.protocol.leasing import Ask, Grant
+    from toapis_async.protocol.tiers import Category
+
 pytestmark = pytest.mark.looptime
 
 LIMITS = RateLimits(submit_per_s=5, submit_burst=15, query_per_s=50, query_burst=500)
@@ -114,7 +117,7 @@ async def test_a_429_of_one_process_stops_the_others() -> None:
         assert one.leases.statistics().epoch == 2
 
 
-@pytest.mark.parametrize("trouble", ["refused", "silent"])
+@pytest.mark.parametrize("trouble", ["refused", "silent", "bug"])
 async def test_without_the_store_each_goes_on_with_its_share_and_tells_once(trouble: str) -> None:
     store = MemoryStore()
     async with processes(2, store) as (one, other):
@@ -204,3 +207,30 @@ async def test_closing_waits_for_a_silent_store_no_longer_than_its_time() -> Non
         before_s = asyncio.get_running_loop().time()
         await process.leases.aclose()
         assert asyncio.get_running_loop().time() - before_s <= STORE_TIMEOUT_S + 0.01
+
+
+@pytest.mark.parametrize("trouble", [None, "refused"])
+async def test_a_process_that_stood_still_does_not_blame_the_store(
+    trouble: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    now, stopped_s = loop.time, 0.0
+
+    class Store(MemoryStore):
+        async def lease(self, category: Category, ask: Ask) -> Grant:
+            nonlocal stopped_s
+            if stopped_s or category == "query" or not ask.want:
+                return await super().lease(category, ask)
+            stopped_s = 5.0  # the whole process, in the middle of this
+            self.trouble = trouble
+            try:
+                return await super().lease(category, ask)
+            finally:
+                self.trouble = None
+
+    monkeypatch.setattr(loop, "time", lambda: now() + stopped_s)
+    store = Store()
+    async with processes(1, store) as (process,):
+        await process.send(3)
+        assert process.events == []
+        assert [round(ask.alone_s) for ask in store.asks if ask.alone_s] == [5]

@@ -15,7 +15,7 @@ from toapis_async.protocol.leasing import Ask, State, lease
 if TYPE_CHECKING:
     from tests.redis_server import RedisServer
 
-TOLD_TIME = "local now = tonumber(ARGV[18])\n"
+TOLD_TIME = "local now = tonumber(ARGV[19])\n"
 """In place of Redis' own clock, so that histories may be long."""
 HISTORIES, STEPS = 25, 50
 
@@ -72,7 +72,7 @@ def test_the_script_and_the_arithmetic_agree_on_random_histories(redis_server: R
                     state = None
                 ask = asked(rng, epoch, **kind)
                 state, grant = lease(state, ask, now_s)
-                assert grant_of(step(keys=[key], args=[*arguments_of(ask), repr(now_s)])) == grant
+                assert grant_of(step(keys=[key], args=[*arguments_of(ask), "epochs", repr(now_s)])) == grant
                 assert stored(redis, key) == asdict(state)
                 epoch = grant.epoch
 
@@ -82,7 +82,7 @@ def test_a_state_that_was_tampered_with_counts_as_forgotten(redis_server: RedisS
     with Redis.from_url(redis_server.url) as redis:
         step = redis.register_script(script(TOLD_TIME))
         redis.hset("bucket", mapping={"level": "a lot", "m:b": "7"})
-        assert grant_of(step(keys=["bucket"], args=[*arguments_of(ask), "9.0"])) == lease(None, ask, 9.0)[1]
+        assert grant_of(step(keys=["bucket"], args=[*arguments_of(ask), "epochs", "9.0"])) == lease(None, ask, 9.0)[1]
 
 
 def test_the_clock_is_redis_own(redis_server: RedisServer) -> None:
@@ -90,7 +90,7 @@ def test_the_clock_is_redis_own(redis_server: RedisServer) -> None:
     with Redis.from_url(redis_server.url) as redis:
         step = redis.register_script(script(REDIS_CLOCK))
         before: Any = redis.time()
-        step(keys=["bucket"], args=arguments_of(ask))
+        step(keys=["bucket"], args=[*arguments_of(ask), "epochs"])
         after: Any = redis.time()
         at_s = stored(redis, "bucket")["at_s"]
         assert before[0] + before[1] / 1e6 <= at_s <= after[0] + after[1] / 1e6

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, frozen
 
-from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost, check_cancelled
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S, Channel, StoreLost, check_cancelled
 from toapis_async.events import SharingBack, SharingLost
 from toapis_async.log import logger
 from toapis_async.protocol.leased import LeasedBucket
@@ -43,6 +43,8 @@ class Leases:
 
     def __init__(self, store: Store, settings: Settings, emit: Emitter) -> None:
         self.store = store
+        if isinstance(store, Channel):
+            store.on_epoch = self._wake_all
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._supplies: Mapping[Category, _Supply] = {
@@ -122,8 +124,11 @@ class Leases:
             self._alone_s += alone_s
             logger.warning("shared limits are back after %.1f s", alone_s)
             self._emit(SharingBack, alone_s)
-            for supply in self._supplies.values():
-                supply.wake()
+            self._wake_all()
+
+    def _wake_all(self) -> None:
+        for supply in self._supplies.values():
+            supply.wake()
 
 
 class _Supply:
@@ -169,8 +174,12 @@ class _Supply:
         try:
             grant = await self._asked(ask)
         except StoreLost as error:
+            away_s = self._loop.time() - started_s
             self.bucket.untold(ask, self._loop.time(), unchanged=error.unchanged)
-            self._all.lose(str(error), started_s)
+            if away_s > 2 * STORE_TIMEOUT_S and not ask.alone_s:
+                self._away_s = away_s  # this process stood still, and can't tell whether the store was there
+            else:
+                self._all.lose(str(error), started_s)
             self.wake()
             return
         now_s = self._loop.time()
@@ -187,6 +196,11 @@ class _Supply:
                 grant = await self._all.store.lease(self._category, ask)
         except TimeoutError:
             raise StoreLost(f"no answer in {STORE_TIMEOUT_S:g} s") from None
+        except StoreLost:
+            raise
+        except Exception as error:  # limits never fail closed, not even by a bug of a store
+            logger.exception("the store of shared limits failed")
+            raise StoreLost(type(error).__name__) from error
         finally:
             check_cancelled()
         self.leases += 1

@@ -127,6 +127,7 @@ if ask.pause_s then
       state.throttled_at_s = now
     end
     state.level, state.epoch = 0.0, state.epoch + 1
+    redis.call('PUBLISH', ARGV[18], state.epoch)
   end
   state.paused_until_s = math.max(state.paused_until_s, now + ask.pause_s)
 end
@@ -163,7 +164,8 @@ return {
 
 
 def script(clock: str = REDIS_CLOCK) -> str:
-    """The script: its key is the bucket's, its arguments are `arguments_of`. `clock` sets `now`, in seconds."""
+    """The script: its key is the bucket's, its arguments are `arguments_of` and the channel that is told of new epochs.
+    `clock` sets `now`, in seconds."""
     return clock + _CONSTANTS + _STEP
 
 

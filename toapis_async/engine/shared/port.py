@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Final, Protocol, runtime_checkable
 from attrs import frozen
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Sequence
 
     from toapis_async.engine.entry import Entry
     from toapis_async.protocol.leasing import Ask, Grant
@@ -70,6 +70,10 @@ class Outgoing:
 class Channel(Protocol):
     """A store through which processes also tell each other what they learn (`engine/shared/ends.py`). All raise
     `StoreLost`, within seconds, when it can't be used."""
+
+    on_epoch: Callable[[], None]
+    """Set by who leases: called when a 429 has begun a new epoch. Over a store that is no channel, each learns of it
+    when it leases next."""
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
         """Give the messages, in their order, to every process that listens, this one included."""

@@ -17,7 +17,7 @@ from toapis_async.errors import ClientStateError
 from toapis_async.protocol.lenient import shorten
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, Iterator, Sequence
+    from collections.abc import AsyncGenerator, Callable, Iterator, Sequence
 
     from toapis_async.engine.shared.port import Outgoing
     from toapis_async.protocol.leasing import Ask, Grant
@@ -74,6 +74,7 @@ class RedisStore:
         except (ValueError, TypeError):  # its words may quote a password
             raise ClientStateError("shared: the Redis URL can't be read; like redis://host:6379/0") from None
         self.lease_s = lease_s
+        self.on_epoch: Callable[[], None] = lambda: None
         self._identity = identity
         self._script = self.connection.register_script(script())
         self._publish = self.connection.register_script(_PUBLISH)
@@ -104,7 +105,8 @@ class RedisStore:
     async def lease(self, category: Category, ask: Ask) -> Grant:
         """See `Store`."""
         try:
-            answer = await self._script(keys=[self.key(category)], args=arguments_of(ask))
+            arguments = [*arguments_of(ask), self.key("epochs")]
+            answer = await self._script(keys=[self.key(category)], args=arguments)
             return grant_of(cast("Sequence[bytes]", answer))
         except (exceptions.RedisError, OSError, ValueError, TypeError) as error:
             raise StoreLost(reason_of(error)) from None
@@ -130,10 +132,10 @@ class RedisStore:
 
     async def messages(self) -> AsyncGenerator[bytes | None, None]:
         """See `Channel`. Not by redis-py's `PubSub`: it connects again by itself, and nobody would know of the gap."""
-        pool, connection = self.connection.connection_pool, None
+        pool, connection, epochs = self.connection.connection_pool, None, self.key("epochs").encode()
         try:
             connection = await pool.get_connection()  # type: ignore[no-untyped-call]
-            await connection.send_command("SUBSCRIBE", self.key("ends"))
+            await connection.send_command("SUBSCRIBE", self.key("ends"), self.key("epochs"))
             is_tried = False
             while True:
                 answer = cast(
@@ -143,9 +145,11 @@ class RedisStore:
                     raise StoreLost("Redis does not answer")
                 if is_tried := answer is None:
                     await connection.send_command("PING")
+                elif answer[0] == b"message" and answer[1] == epochs:
+                    self.on_epoch()
                 elif answer[0] == b"message":
                     yield answer[2]
-                elif answer[0] == b"subscribe":
+                elif answer[0] == b"subscribe" and answer[1] == epochs:  # the second, and both are there
                     yield None
         except (exceptions.RedisError, OSError) as error:
             raise StoreLost(reason_of(error)) from None

@@ -1,0 +1,81 @@
+"""Redis itself: its words, its certificate, and what it tells at once."""
+
+from __future__ import annotations
+
+import asyncio
+import shutil
+import subprocess
+from contextlib import aclosing
+from typing import TYPE_CHECKING
+
+import pytest
+from attrs import evolve
+
+from tests.redis_server import RedisServer
+from toapis_async import ClientStateError
+from toapis_async.engine.shared.port import StoreLost
+from toapis_async.engine.shared.redis import RedisStore
+from toapis_async.protocol.leasing import Ask
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+IDENTITY = "0123456789abcdef"
+ASK = Ask(member="a", burst=50.0, per_s=5.0)
+
+
+async def test_a_429_is_told_at_once_to_those_who_listen(redis_server: RedisServer) -> None:
+    one, other = (RedisStore(redis_server.url, IDENTITY, 0.5) for _ in range(2))
+    told = asyncio.Event()
+    one.on_epoch = told.set
+    async with aclosing(one.messages()) as messages:
+        assert await anext(messages) is None
+        listening = asyncio.ensure_future(anext(messages))
+        grant = await other.lease("submit", ASK)
+        assert not told.is_set()
+        await other.lease("submit", evolve(ASK, epoch=grant.epoch, pause_s=1.0))
+        await asyncio.wait_for(told.wait(), 10)
+        listening.cancel()
+        await asyncio.wait([listening])
+    assert (await one.lease("submit", evolve(ASK, epoch=grant.epoch))).epoch == grant.epoch + 1
+    await one.aclose()
+    await other.aclose()
+
+
+@pytest.mark.parametrize("scheme", ["redis", "REDIS", "valkey"])
+async def test_every_scheme_reaches_it(redis_server: RedisServer, scheme: str) -> None:
+    store = await RedisStore.open(f"{scheme}://127.0.0.1:{redis_server.port}/3", IDENTITY, 0.5)
+    assert (await store.lease("query", ASK)).members == 1
+    await store.aclose()
+
+
+async def test_what_is_no_bucket_is_a_lost_store_and_stays_as_it_is(redis_server: RedisServer) -> None:
+    store = await RedisStore.open(redis_server.url, IDENTITY, 0.5)
+    await store.connection.set(store.key("submit"), "precious")
+    with pytest.raises(StoreLost, match="WRONGTYPE"):
+        await store.lease("submit", ASK)
+    assert await store.connection.get(store.key("submit")) == b"precious"
+    await store.aclose()
+
+
+async def test_only_a_certificate_that_is_trusted_will_do(tmp_path: Path) -> None:
+    openssl = shutil.which("openssl")
+    if openssl is None:
+        pytest.skip("openssl is not installed here")
+    key, made = tmp_path / "key.pem", tmp_path / "cert.pem"
+    options = "req -x509 -newkey ec -pkeyopt ec_paramgen_curve:prime256v1 -nodes -days 2 -subj /CN=127.0.0.1 -addext"
+    command = [openssl, *options.split(), "subjectAltName=IP:127.0.0.1", "-keyout", str(key), "-out", str(made)]
+    subprocess.run(command, check=True, capture_output=True)  # noqa: S603, ASYNC221
+    tls = ["--tls-cert-file", str(made), "--tls-key-file", str(key), "--tls-auth-clients", "no"]
+    server = RedisServer(tmp_path, *tls, is_tls=True)
+    server.start()
+    try:
+        for scheme in ("rediss", "valkeys"):
+            url = f"{scheme}://127.0.0.1:{server.port}/0"
+            with pytest.raises(ClientStateError, match="its certificate is not trusted"):
+                await RedisStore.open(url, IDENTITY, 0.5)
+            store = await RedisStore.open(f"{url}?ssl_ca_certs={made}", IDENTITY, 0.5)
+            assert (await store.lease("submit", ASK)).turns == 0
+            await store.aclose()
+    finally:
+        server.kill()
