@@ -44,4 +44,5 @@ async def main(order: dict[str, Any]) -> None:
     sys.stdout.write(json.dumps(outcomes))
 
 
-asyncio.run(main(json.loads(sys.argv[1])))
+if __name__ == "__main__":
+    asyncio.run(main(json.loads(sys.argv[1])))
