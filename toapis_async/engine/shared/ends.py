@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, TypeVar
 from attrs import evolve, frozen
 
 from toapis_async.engine.journal.resume import answer_of
-from toapis_async.engine.shared.port import Outgoing, StoreLost
+from toapis_async.engine.shared.port import Outgoing, StoreLost, check_cancelled
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.log import logger
 from toapis_async.protocol.end_message import EndMessage, decode_end, encode_end
@@ -194,6 +194,7 @@ class Ends:
                             self._learn(message)
                             await asyncio.sleep(0)  # a burst of them is no reason to stop everything else
             except StoreLost as error:
+                check_cancelled()
                 self._disconnected(error)
             failures += 1
             await asyncio.sleep(backoff_s(failures, base_s=_RETRY_S, cap_s=_LONGEST_RETRY_S, rng=self._rng))

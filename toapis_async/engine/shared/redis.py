@@ -138,6 +138,7 @@ class RedisStore:
             await connection.send_command("SUBSCRIBE", self.key("ends"), self.key("epochs"))
             is_tried = False
             while True:
+                check_cancelled()
                 answer = cast(
                     "Sequence[bytes] | None", await connection.read_response(disable_decoding=True, timeout=QUIET_S)
                 )
