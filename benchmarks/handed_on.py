@@ -101,16 +101,16 @@ class Outcome:
     """What came of one variant."""
 
     variant: Variant
-    lags_s: list[float]
-    polls: int
+    lags_s: list[float]  #: in order of submission
+    polls: list[int]
     throttled: int
 
-    def line(self) -> str:
-        lags_s = self.lags_s
+    def line(self, tasks: slice = slice(None), what: str = "") -> str:
+        lags_s = self.lags_s[tasks]
         late_s = quantiles(lags_s, n=20)[-1]
         return (
-            f"{self.variant.name:36} {mean(lags_s):8.3f} {late_s:8.3f} {max(lags_s):8.3f} "
-            f"{self.polls / len(lags_s):6.2f} {self.throttled:5d}"
+            f"{self.variant.name + what:44} {mean(lags_s):8.3f} {late_s:8.3f} {max(lags_s):8.3f} "
+            f"{mean(self.polls[tasks]):6.2f} {self.throttled:5d}"
         )
 
 
@@ -150,7 +150,8 @@ async def run(variant: Variant, tasks: int) -> Outcome:
         for worker in workers:
             await worker.communicate(b"")
         lags_s = [ended_at[entry.task_id] - (entry.finished_at or 0.0) for entry in sandbox.ledger.entries]
-        return Outcome(variant, lags_s, sandbox.requests.count("query"), sandbox.requests.rate_limited)
+        polls = [sandbox.requests.by_task[entry.task_id] for entry in sandbox.ledger.entries]
+        return Outcome(variant, lags_s, polls, sandbox.requests.rate_limited)
 
 
 @asynccontextmanager
@@ -177,9 +178,12 @@ async def redis_server() -> AsyncIterator[tuple[str, asyncio.subprocess.Process]
 async def main(tasks: int) -> None:
     """One variant after the other."""
     print(f"{tasks} tasks of 6 to 14 s each, all times in seconds\n")
-    print(f"{'':36} {'mean lag':>8} {'95 %':>8} {'longest':>8} {'GETs':>6} {'429s':>5}")
+    print(f"{'':44} {'mean lag':>8} {'95 %':>8} {'longest':>8} {'GETs':>6} {'429s':>5}")
     for variant in VARIANTS:
-        print((await run(variant, tasks)).line(), flush=True)
+        outcome = await run(variant, tasks)
+        print(outcome.line(), flush=True)
+        if variant.stops or not variant.webhooks:
+            print(outcome.line(slice(tasks // 2, None), ": second half"), flush=True)
 
 
 if __name__ == "__main__":

@@ -234,3 +234,17 @@ async def test_a_process_that_stood_still_does_not_blame_the_store(
         await process.send(3)
         assert process.events == []
         assert [round(ask.alone_s) for ask in store.asks if ask.alone_s] == [5]
+
+
+async def test_alone_the_level_shown_is_what_the_store_said_last_so_that_polls_get_no_rarer() -> None:
+    store = MemoryStore()
+    async with processes(4, store) as (process, *_):
+        await process.queries.acquire()
+        process.queries.answered(latency_s=0.01)
+        assert process.queries.fullness > 0.9
+        store.trouble = "refused"
+        for _ in range(20):
+            await process.queries.acquire()
+            process.queries.answered(latency_s=0.01)
+        assert process.leases.is_lost
+        assert process.queries.fullness > 0.9

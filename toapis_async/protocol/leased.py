@@ -172,9 +172,13 @@ class LeasedBucket:
             self._unused += ask.unused
             self._unused_since_s = min(self._unused_since_s, now_s - ask.unused_for_s)
 
-    def granted(self, grant: Grant, asked_at_s: float, now_s: float) -> None:
+    def granted(self, grant: Grant, asked_at_s: float, now_s: float, *, is_alone: bool = False) -> None:
         """Take what was granted to the ask of `asked_at_s`. The store answered between then and now: its moments are
-        counted from now, the latest use of each from then."""
+        counted from now, the latest use of each from then.
+
+        `is_alone`: it was granted without the store. The level stays what the store said last: that this process then
+        begins with nothing is a precaution, and no reason to poll less.
+        """
         if grant.epoch != self.epoch:
             if self.epoch:
                 self._stock.clear()
@@ -182,7 +186,8 @@ class LeasedBucket:
         if not self._is_retuned:
             self.capacity, self.refill_per_s = grant.burst, grant.per_s
         self.members = grant.members
-        self._level, self._level_at_s, self._rate = grant.level - grant.turns, now_s, grant.rate
+        if not is_alone:
+            self._level, self._level_at_s, self._rate = grant.level - grant.turns, now_s, grant.rate
         if grant.after_s > 0:
             self.pause(now_s, grant.after_s)
         for offset_s in grant.offsets_s():

@@ -213,7 +213,8 @@ class _Supply:
         mine = evolve(ask, burst=max(ask.burst * share, 1.0), per_s=ask.per_s * share, epoch=state.epoch)
         self._alone, grant = lease(state, mine, now_s)
         self._spent_alone += grant.turns - ask.unused
-        self.bucket.granted(evolve(grant, burst=ask.burst, per_s=ask.per_s, members=self._members), now_s, now_s)
+        grant = evolve(grant, burst=ask.burst, per_s=ask.per_s, members=self._members)
+        self.bucket.granted(grant, now_s, now_s, is_alone=True)
 
     def go_alone(self, members: int) -> None:
         """Live on this process's share from now on, beginning with nothing."""
