@@ -111,16 +111,16 @@ class Session:
 
     @asynccontextmanager
     async def opened(
-        self, state_dir: Path | None = None, journal: Journal | None = None, make: Callable[..., ToAPIs] = ToAPIs
+        self, state_dir: Path | None = None, journal: Journal | None = None, make: Callable[..., ToAPIs] | None = None
     ) -> AsyncGenerator[Session]:
-        """Open, and close whatever happens. `make` makes the client."""
+        """Open, and close whatever happens. `make` makes the client, by default `ToAPIs`."""
         async with AsyncExitStack() as stack:
             key = base_url = None
             if self.options.sandbox:
                 sandbox = await _started(self.out, self.options, state_dir)
                 stack.push_async_callback(sandbox.aclose)
                 key, base_url = SANDBOX_KEY, sandbox.base_url
-            client = make(
+            client = (make or ToAPIs)(
                 key,
                 base_url=base_url or self.options.base_url,
                 settings=self._settings,

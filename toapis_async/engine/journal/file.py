@@ -184,7 +184,7 @@ def explained(path: Path) -> Generator[None]:
     """sqlite's errors in plain words."""
     try:
         yield
-    except sqlite3.DatabaseError as error:
+    except (sqlite3.DatabaseError, UnicodeDecodeError) as error:  # the latter: sqlite's message quotes damaged bytes
         reason, code = shorten(str(error), 100), getattr(error, "sqlite_errorcode", None)
         is_damage = code in {None, sqlite3.SQLITE_ERROR} and re.match(
             "no such|table|duplicate|Could not decode", reason
