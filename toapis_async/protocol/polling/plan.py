@@ -73,11 +73,13 @@ def next_polls_s(curve: Curve, price_s: float, first_s: float) -> list[float]:
     first = min(max(math.ceil(first_s / step_s - 1e-9), 1), longest)
     unfinished = [math.exp(-total) for total in curve.cumulative]
     spent_s = _integrals([*unfinished, *[0.0] * longest], step_s)
-    cost, polls_s = [0.0] * (ages + longest), [0.0] * ages
+    cost, polls_s, latest = [0.0] * (ages + longest), [0.0] * ages, ages + longest
     for age in range(ages - 1, -1, -1):
         left, spent = unfinished[age], spent_s[age]
         best, chosen = math.inf, longest
-        for wait in range(curve.steps if age else first, longest + 1):
+        # Seen at a younger age, a task is never polled later: more are unfinished then that a later poll keeps waiting.
+        most = min(latest - age, longest) if age else longest
+        for wait in range(curve.steps if age else first, most + 1):
             # How long those that finish in between wait for the poll: the wait, less the time until they finish.
             lag = wait * step_s * left - spent_s[age + wait] + spent
             if lag >= best:
@@ -86,7 +88,8 @@ def next_polls_s(curve: Curve, price_s: float, first_s: float) -> list[float]:
             if total < best:
                 best, chosen = total, wait
         cost[age] = best + price_s * left
-        polls_s[age] = (age + chosen) * step_s
+        latest = age + chosen
+        polls_s[age] = latest * step_s
     return polls_s
 
 
