@@ -25,7 +25,7 @@ PEERS_HOME = Path(__file__).parent / ".venv"
 LOOPBACK_ONLY = {"NO_PROXY": "127.0.0.1", "no_proxy": "127.0.0.1", "FAL_RUN_HOST": "127.0.0.1"}
 PEERS = {"fal": "fal-client", "replicate_": "replicate", "runway": "runwayml"}
 """Contenders that run in the peers' environment, and their packages."""
-DEADLINE_S = 280.0
+DEADLINE_S = 420.0
 
 
 @dataclass(frozen=True)
