@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from toapis_async.errors import ToAPIsError
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.polling.forecast import Forecast
+    from toapis_async.protocol.wire import Seen
     from toapis_async.task import TaskSnapshot
 
 Waiters: TypeAlias = "asyncio.Future[None] | list[asyncio.Future[None]] | None"
@@ -100,7 +101,7 @@ class Entry:
         """Whether an answer has shown it; a status alone may be what an earlier session knew."""
         return self._latest is not None
 
-    def update(self, task: TaskSnapshot | Unfinished, body: bytes | None = None, *, packed: bool = True) -> None:
+    def update(self, task: Seen, body: bytes | None = None, *, packed: bool = True) -> None:
         """This is how the task stands; `body` is the answer that said so, kept `packed` while the task is at work."""
         self.status, self.progress = task.status, task.progress
         self.claimed = None if isinstance(task, Unfinished) else task.claimed_status

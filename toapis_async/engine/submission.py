@@ -42,7 +42,7 @@ from toapis_async.protocol.budget import PriceClass, images_of
 from toapis_async.protocol.endpoints import endpoint_of
 from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
-from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request
+from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request, glance
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
@@ -52,8 +52,8 @@ if TYPE_CHECKING:
     from toapis_async.engine.parts import Parts
     from toapis_async.protocol.budget import Budget
     from toapis_async.protocol.lenient import Answer, JsonObject
+    from toapis_async.protocol.wire import Seen
     from toapis_async.request import Request
-    from toapis_async.task import TaskSnapshot
 
 RESUBMISSIONS: Final = 3
 """How often a submission in doubt is sent again, each time after a whole window of look-ups."""
@@ -282,18 +282,18 @@ class Submission:
         return error
 
     def _accepted(self, answer: Answer) -> Entry | ToAPIsError:
-        snapshot = None
+        task = None
         try:
-            snapshot = decode_task(answer, kind=self._endpoint.kind)
-            task_id = snapshot.task_id
+            task = glance(answer) or decode_task(answer, kind=self._endpoint.kind)
+            task_id = task.task_id
         except UnreadableAnswer:  # the id is enough; the rest is seen at the first poll
             try:
                 task_id = decode_task_id(answer)
             except UnreadableAnswer as error:
                 return self._in_doubt(error)
-        return self._watch(task_id, task_id, snapshot, answer.body)
+        return self._watch(task_id, task_id, task, answer.body)
 
-    def _watch(self, task_id: str, query_id: str, snapshot: TaskSnapshot | None, body: bytes | None = None) -> Entry:
+    def _watch(self, task_id: str, query_id: str, task: Seen | None, body: bytes | None = None) -> Entry:
         """Its task is watched from now on, and holds the permit. The service may answer with a task that is watched
         already, and that holds a permit of its own."""
         parts, request, was_found = self._parts, self._request, body is None
@@ -311,7 +311,7 @@ class Submission:
             client_business_id=self._business_id,
             request_class=request.poll_class,
             since_s=self._sent_s if was_found else None,
-            snapshot=snapshot,
+            snapshot=task,
             body=body,
             on_end=parts.release,
         )

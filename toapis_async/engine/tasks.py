@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from toapis_async.protocol.endpoints import Endpoint, Kind
     from toapis_async.protocol.polling.forecast import Forecast
     from toapis_async.protocol.webhook import WebhookEvent
+    from toapis_async.protocol.wire import Seen
     from toapis_async.settings import Settings
     from toapis_async.task import TaskSnapshot
 
@@ -96,7 +97,7 @@ class Tasks:
         request_class: str | None = None,
         since_s: float | None = None,
         was_seen: bool = False,
-        snapshot: TaskSnapshot | None = None,
+        snapshot: Seen | None = None,
         body: bytes | None = None,
         fallback: Endpoint | None = None,
         on_end: Callable[[Entry], None] | None = None,
@@ -199,32 +200,26 @@ class Tasks:
     # -------------------------------------------------------------------------------------- reports
 
     def saw(
-        self,
-        entry: Entry,
-        snapshot: TaskSnapshot | Unfinished,
-        body: bytes | None = None,
-        *,
-        by_event: bool = False,
-        is_shared: bool = False,
+        self, entry: Entry, seen: Seen, body: bytes | None = None, *, by_event: bool = False, is_shared: bool = False
     ) -> None:
         """A poll (whose answer was `body`), or an event, showed the task, here or (`is_shared`) to another process. A
         final state ends it; what is older than known is ignored."""
         self.found(entry)
-        if entry.ended or not may_become(entry.status, snapshot.status):
+        if entry.ended or not may_become(entry.status, seen.status):
             return
-        final = None if isinstance(snapshot, Unfinished) or not snapshot.status.is_final else snapshot
+        final = None if isinstance(seen, Unfinished) or not seen.status.is_final else seen
         if final is not None and final.status is TaskStatus.COMPLETED and not final.files:
             entry.without_files += 1
             if entry.without_files < MOST_WITHOUT_FILES:  # they may come a moment later
                 return
-        self._learn_own_id(entry, snapshot)
+        self._learn_own_id(entry, seen)
         if entry.same_as is not None:
-            self.saw(entry.same_as, snapshot, body, by_event=by_event, is_shared=is_shared)
+            self.saw(entry.same_as, seen, body, by_event=by_event, is_shared=is_shared)
             return
         before = (entry.status, entry.progress) if entry.has_snapshot else None
-        entry.update(snapshot, body, packed=self._watched >= PACKED_FROM)
-        changed = before != (snapshot.status, snapshot.progress)
-        self._emit(TaskPolled, entry.task_id, entry.client_business_id, snapshot.status, snapshot.progress, changed)
+        entry.update(seen, body, packed=self._watched >= PACKED_FROM)
+        changed = before != (seen.status, seen.progress)
+        self._emit(TaskPolled, entry.task_id, entry.client_business_id, seen.status, seen.progress, changed)
         if final is not None:
             if by_event or entry.polls:
                 took_s = None if by_event else _service_s(final)
@@ -236,7 +231,7 @@ class Tasks:
         elif changed:
             entry.notify()
 
-    def _learn_own_id(self, entry: Entry, snapshot: TaskSnapshot | Unfinished) -> None:
+    def _learn_own_id(self, entry: Entry, snapshot: Seen) -> None:
         """A task that is watched by its client_business_id gets its own id once the service has named it. (An answer's
         id need not be the one that was asked for [docs], so that no other task is renamed.)"""
         if entry.task_id == snapshot.task_id:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime  # noqa: TC003 (cattrs reads the annotations)
-from typing import TYPE_CHECKING, NamedTuple, cast
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
 
 import cattrs
 from attrs import define, evolve
@@ -81,7 +81,11 @@ class Unfinished(NamedTuple):
     progress: int | None
 
 
-def glance(answer: Answer, asked_id: str) -> Unfinished | None:
+Seen: TypeAlias = TaskSnapshot | Unfinished
+"""What an answer shows of a task, whole or at a glance."""
+
+
+def glance(answer: Answer, asked_id: str | None = None) -> Unfinished | None:
     """A task that the answer plainly shows at work: the same as `decode_task` reads, without the rest. None for every
     other answer, and for words that need a closer look."""
     task = task_object(read_object(answer))

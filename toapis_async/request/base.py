@@ -126,6 +126,10 @@ class Request:
         return files_in(self.body())
 
 
+EMPTY: Final[tuple[object, ...]] = ((), {})
+"""Values that are the same as none."""
+
+
 def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a request (`Request.given()`, or what a journal kept of it) as they count: `extra` over the
     others."""

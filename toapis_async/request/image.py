@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Final, Literal, TypeAlias, TypedDict
 
@@ -11,6 +12,7 @@ from attrs import define, field, fields
 
 from toapis_async.errors import InvalidRequest
 from toapis_async.request.base import (
+    EMPTY,
     MAX_LINK_CHARACTERS,
     Kind,
     Reference,
@@ -180,8 +182,8 @@ class ImageRequest(Request):
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name; `image_urls` are among `reference_images`."""
-        values = {name: getattr(self, name) for name in _STORED}
-        return {name: value for name, value in values.items() if value is not None and value not in ((), {})}
+        values = zip(_STORED, _stored_of(self), strict=True)
+        return {name: value for name, value in values if value is not None and value not in EMPTY}
 
     def body(self) -> dict[str, Any]:
         """The fields as they are sent; local files still stand in them as `Path` or `bytes`."""
@@ -237,6 +239,7 @@ class ImageRequest(Request):
 
 
 _STORED: Final = tuple(a.name for a in fields(ImageRequest) if not a.name.startswith("_"))
+_stored_of: Final = attrgetter(*_STORED)
 _REFERENCES: Final = ("reference_images", "image_urls")
 FIELD_NAMES: Final = (*_STORED, "image_urls")
 ImageRequest.field_names = FIELD_NAMES

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, ClassVar, Final, cast
 
@@ -10,6 +11,7 @@ from attrs import define, field, fields
 
 from toapis_async.errors import InvalidRequest
 from toapis_async.request.base import (
+    EMPTY,
     Kind,
     Reference,
     Request,
@@ -156,8 +158,8 @@ class VideoRequest(Request):
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name, and the kind of request that it is."""
-        values = {name: getattr(self, name) for name in _STORED}
-        return {"kind": self.kind} | {k: v for k, v in values.items() if v is not None and v not in ((), {})}
+        values = zip(_STORED, _stored_of(self), strict=True)
+        return {"kind": self.kind} | {k: v for k, v in values if v is not None and v not in EMPTY}
 
     def as_named(self) -> dict[str, Any]:
         """The same without the kind."""
@@ -199,6 +201,7 @@ class VideoRequest(Request):
 
 
 _STORED: Final = tuple(a.name for a in fields(VideoRequest))
+_stored_of: Final = attrgetter(*_STORED)
 VideoRequest.field_names = _STORED
 VideoRequest.__init__ = checks_names(VideoRequest.__init__)  # type: ignore[method-assign,assignment]
 
