@@ -55,7 +55,7 @@ TOAPIS = (
         False,
         (
             "source, *, key=None, save_to=None, max_in_flight=None, budget_credits=None, run=None, max_images=None, "
-            "retry_failed=False, attempts=1, kind='image', progress=False"
+            "retry_failed=False, attempts=1, kind='image', progress=False, embed=False"
         ),
     ),
     ("statistics", False, ""),
@@ -78,7 +78,7 @@ OTHERS = (
     (Batch, "__aiter__", False, ""),
     (Batch, "__anext__", True, ""),
     (Batch, "__aenter__", True, ""),
-    (Generation, "save", True, "folder, *, name=None"),
+    (Generation, "save", True, "folder, *, name=None, embed=False"),
     (Webhooks, "deliver", True, "body, headers"),
 )
 

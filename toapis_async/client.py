@@ -12,6 +12,7 @@ from toapis_async.batch.batch import Batch
 from toapis_async.batch.options import BatchOptions
 from toapis_async.engine import account
 from toapis_async.engine.core import ClientStatistics, Engine
+from toapis_async.engine.describing import asked_of
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.recovery import Recovery, watch_again
 from toapis_async.engine.shared.opening import checked_shared, open_store
@@ -120,6 +121,7 @@ class ToAPIs(Lifetime):
         if timeout_s is not None:
             return await _generate_within(timeout_s, engine, request, business_id)
         entry = await engine.submitter.submit(request, business_id)
+        asked = asked_of(request)
         del prompt_or_request, fields, request  # 100,000 that wait must not keep theirs
         engine.unclaimed.claim(business_id)
         try:
@@ -129,7 +131,7 @@ class ToAPIs(Lifetime):
                     await waiter
                 finally:
                     entry.current.leave(waiter)
-            return await _handle(engine, entry).result()
+            return await _handle(engine, entry, asked).result()
         except asyncio.CancelledError:
             engine.unclaimed.leave(business_id)
             raise
@@ -144,7 +146,7 @@ class ToAPIs(Lifetime):
         engine = self._open_engine()
         request = request_of(request)
         business_id = request.given_business_id or mint_business_id()
-        return _handle(engine, await engine.submitter.submit(request, business_id))
+        return _handle(engine, await engine.submitter.submit(request, business_id), asked_of(request))
 
     def attach(self, task_id: str, kind: Kind | None = None) -> TaskHandle:
         """Watch a task that was submitted elsewhere or earlier; its `client_business_id` serves as well, and
@@ -252,12 +254,14 @@ class ToAPIs(Lifetime):
         attempts: int = 1,
         kind: Kind = "image",
         progress: bool = False,
+        embed: bool = False,
     ) -> Batch:
         """Many requests at once, each an item with its result or its error. See `Batch`.
 
         `kind` is what rows are that have no member `kind`. `key` names the rows: a function of the row, or the name of
         its column (default: its `key` column if any). With `save_to`, a folder or one for each kind
-        (`{"image": …, "video": …}`), an item is done when its files are on disk.
+        (`{"image": …, "video": …}`), an item is done when its files are on disk; with `embed` they say how they were
+        made (see `Generation.save`).
 
         `run` names this batch in the client's journal: the same run again, by any process, takes up what is there
         instead of paying for it again. Rows are known by their key, or by what they ask for; those that failed are
@@ -283,6 +287,7 @@ class ToAPIs(Lifetime):
             attempts=attempts,
             kind=kind,
             progress=progress,
+            embed=embed,
         )
         return Batch(self._open_engine(), source, options)
 
@@ -321,7 +326,7 @@ async def _generate_within(timeout_s: float, engine: Engine, request: Request, b
     patience = asyncio.timeout(timeout_s)
     try:
         async with patience:
-            handle = _handle(engine, await engine.submitter.submit(request, business_id))
+            handle = _handle(engine, await engine.submitter.submit(request, business_id), asked_of(request))
             return await handle.result()
     except TimeoutError:
         if not patience.expired():
@@ -337,10 +342,10 @@ async def _generate_within(timeout_s: float, engine: Engine, request: Request, b
         raise
 
 
-def _handle(engine: Engine, entry: Entry) -> TaskHandle:
+def _handle(engine: Engine, entry: Entry, asked: bytes | None = None) -> TaskHandle:
     entry = entry.current
     engine.unclaimed.claim(entry.client_business_id or entry.task_id)
     loop = asyncio.get_running_loop()
     if engine.recovery is not None and entry.ended and not entry.has_snapshot and entry.error is None:
         return StoredHandle(entry, engine.saving, loop, engine.recovery.read)
-    return TaskHandle(entry, engine.saving, loop)
+    return TaskHandle(entry, engine.saving, loop, asked)

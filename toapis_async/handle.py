@@ -31,9 +31,10 @@ class TaskHandle:
     A handle keeps its task's outcome for as long as it is held, also after the client has let go of the task.
     """
 
-    __slots__ = ("_begun", "_loop", "_saver")
+    __slots__ = ("_asked", "_begun", "_loop", "_saver")
 
-    def __init__(self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop) -> None:
+    def __init__(self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop, asked: bytes | None = None) -> None:
+        self._asked = asked
         self._begun = entry
         self._saver = saver
         self._loop = loop
@@ -108,7 +109,7 @@ class TaskHandle:
                 self._entry.leave(waiter)
         self._entry.raise_error()
         assert self._entry.snapshot is not None
-        return generation_of(self._entry.snapshot, self._saver)
+        return generation_of(self._entry.snapshot, self._saver, self._asked)
 
     async def updates(self) -> AsyncIterator[TaskSnapshot]:
         """The current state, then every newer one as it is seen, ending with the final one, also when that is a
@@ -204,7 +205,7 @@ class StoredHandle(TaskHandle):
             await self._read(self._entry)
 
 
-def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
+def generation_of(snapshot: TaskSnapshot, saver: Saver, asked: bytes | None = None) -> Generation:
     """A completed snapshot as the user's value."""
     return Generation(
         task_id=snapshot.task_id,
@@ -218,6 +219,7 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver) -> Generation:
         usage=snapshot.usage,
         raw=snapshot.raw,
         saver=saver,  # pyright: ignore[reportCallIssue]  (attrs takes the underscore off)
+        asked=asked,  # pyright: ignore[reportCallIssue]
     )
 
 

@@ -40,7 +40,13 @@ class Saver(Protocol):
     """Fetches a generation's files into a folder, and notes in the journal that they are on disk."""
 
     async def save(
-        self, generation: Generation, folder: str | PathLike[str], name: str | None = None
+        self,
+        generation: Generation,
+        folder: str | PathLike[str],
+        name: str | None = None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[Path, ...]: ...
     def acknowledge(self, client_business_id: str | None) -> None: ...
     def absolute(self, link: str) -> str: ...
@@ -62,6 +68,7 @@ class Generation:
     videos: tuple[GeneratedVideo, ...] = field(default=(), repr=count_repr, kw_only=True)
     usage: Usage | None = field(default=None, repr=False, kw_only=True)
     _saved: list[Path] = field(factory=list["Path"], eq=False, repr=False, kw_only=True)  # where its files are, to show
+    _asked: bytes | None = field(default=None, eq=False, repr=False, kw_only=True)
 
     @property
     def files(self) -> tuple[GeneratedImage | GeneratedVideo, ...]:
@@ -82,26 +89,31 @@ class Generation:
 
     def __getstate__(self) -> dict[str, Any]:
         # The saver holds the client's connections: it can't travel, and a copy elsewhere belongs to no client.
-        return {a.name: getattr(self, a.name) for a in fields(type(self))} | {"_saver": None}
+        return {a.name: getattr(self, a.name) for a in fields(type(self))} | {"_saver": None, "_asked": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
         for name, value in state.items():
             object.__setattr__(self, name, value)
 
-    async def save(self, folder: str | PathLike[str], *, name: str | None = None) -> tuple[Path, ...]:
+    async def save(
+        self, folder: str | PathLike[str], *, name: str | None = None, embed: bool = False
+    ) -> tuple[Path, ...]:
         """Download every file into `folder` (made if missing) and return the paths, in the order of `files`.
 
         They are named after the task, or `name` (without an extension, which the file itself decides; made safe as the
         keys of a batch are), and appear only when whole; a file of that name is replaced. Each is saved on its own:
         raises `DownloadFailed` or `LinkExpired` when some can't be had, with those that are there in `error.files`;
         and `ClientStateError` when this generation was unpickled and so belongs to no client.
+
+        `embed` writes prompt, model, settings, task id and times into PNG, JPEG and WebP files (their pixels stay as
+        they are), and into `NAME.json` beside others and beside those with a C2PA signature, which it would break.
         """
         if self._saver is None:
             raise ClientStateError(
                 "this generation belongs to no client (it was unpickled or made by hand): "
                 "use client.attach(generation.task_id) and save what that returns"
             ).concerning(self.task_id, self.client_business_id)
-        files = await self._saver.save(self, folder, name)
+        files = await self._saver.save(self, folder, name, embed=embed, asked=self._asked)
         note_saved(self, files)
         return files
 

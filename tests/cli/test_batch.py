@@ -16,7 +16,7 @@ import pytest
 from toapis_async.batch.item import BatchItem
 from toapis_async.cli import batch as command
 from toapis_async.cli import session
-from toapis_async.cli.options import Caps, Options
+from toapis_async.cli.options import BatchOptions, Caps, Options
 from toapis_async.cli.prompts import Checked
 from toapis_async.cli.results import Results
 from toapis_async.cli.run_status import JOURNAL
@@ -288,7 +288,7 @@ async def test_rows_that_ended_unread_are_rows_too(out: Output, capsys: pytest.C
             ids: Any = ({"task_id": "t3"}, {"client_business_id": "b4"}, {"client_business_id": "b5"}, {})
             return tuple(BatchItem(index, f"k{index}", None, False, **known) for index, known in enumerate(ids, 3))
 
-    left = command._Run(Checked(9, (), 0), Path("out"), "1", Caps(), retry_failed=False, attempts=1)
+    left = command._Run(Checked(9, (), 0), Path("out"), "1", Caps(), BatchOptions())
     left._batch = Left()  # type: ignore[assignment]
     results = Results(Path("out"))
     opened = session.Session(Options(sandbox=True), out)

@@ -28,6 +28,7 @@ from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, 
 if TYPE_CHECKING:
     from os import PathLike
 
+
 NOW = datetime(2026, 8, 1, tzinfo=UTC)
 LONG = "a very long prompt that goes on, " * 100
 IMAGES = tuple(GeneratedImage(f"https://files.toapis.com/{number}.png", NOW) for number in range(15))
@@ -42,7 +43,13 @@ class FakeSaver:
         self.saved: list[tuple[str, object]] = []
 
     async def save(
-        self, generation: Generation, folder: str | PathLike[str], name: str | None = None
+        self,
+        generation: Generation,
+        folder: str | PathLike[str],
+        name: str | None = None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[Path, ...]:
         self.saved.append((generation.task_id, folder))
         return (Path(folder) / "a.png",)

@@ -41,6 +41,7 @@ class BatchOptions:
     attempts: int = field(default=1, validator=_whole_from_1)
     kind: Kind = "image"
     progress: bool = False
+    embed: bool = False
 
     def budget(self, prices: Prices) -> Budget:
         """A budget of one pass, nothing spent yet."""

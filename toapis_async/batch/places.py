@@ -43,9 +43,16 @@ class Place(Protocol):
         ...
 
     async def save(
-        self, saving: Saving, generation: Generation, stem: str | None, record: Record | None
+        self,
+        saving: Saving,
+        generation: Generation,
+        stem: str | None,
+        record: Record | None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[Path, ...]:
-        """Fetch a generation's files."""
+        """Fetch a generation's files; with `embed`, they say how they were made (`asked`: see `asked_of`)."""
         ...
 
 
@@ -79,10 +86,17 @@ class Folder:
         return self.path / name
 
     async def save(
-        self, saving: Saving, generation: Generation, stem: str | None, record: Record | None
+        self,
+        saving: Saving,
+        generation: Generation,
+        stem: str | None,
+        record: Record | None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[Path, ...]:
         """Fetch what is not there."""
-        return await saving.save(generation, self.path, stem=stem, record=record)
+        return await saving.save(generation, self.path, stem=stem, record=record, embed=embed, asked=asked)
 
 
 @frozen
@@ -106,10 +120,17 @@ class InSink:
         return StoredFile(self.sink.url(name))
 
     async def save(
-        self, saving: Saving, generation: Generation, stem: str | None, record: Record | None
+        self,
+        saving: Saving,
+        generation: Generation,
+        stem: str | None,
+        record: Record | None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[StoredFile, ...]:
         """Fetch them all: one that is missing makes the others as good as missing."""
-        return await saving.store(generation, self.sink, stem, record)
+        return await saving.store(generation, self.sink, stem, record, embed=embed, asked=asked)
 
 
 def places_of(save_to: SaveTo | None) -> dict[Kind, Place]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from toapis_async.engine.describing import asked_of
 from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import Intent, State
 from toapis_async.engine.journal.resume import (
@@ -65,6 +66,7 @@ class Run:
         self._retry = ENDED_BADLY if options.retry_failed else frozenset[State]()
         self._attempts = options.attempts
         self._places = options.save_to
+        self._embed = options.embed
         self.budget = options.budget(engine.prices)
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
@@ -139,7 +141,7 @@ class Run:
                 verdict = Watch(evolve(record, state=State.ACCEPTED, task_id=found.task_id, query_id=business_id))
             if isinstance(verdict, Watch | Fetch):
                 generation = await self._handle(await self._engine.submitter.take_up(verdict))
-                await place.save(self._engine.saving, generation, record.intent.stem, record)
+                await place.save(self._engine.saving, generation, record.intent.stem, record, embed=self._embed)
         except Exception as error:  # also a bug, which must not end the batch
             logger.debug("%s is left to its row: %s", business_id, error)
 
@@ -315,4 +317,5 @@ class Run:
             kept = await self._as_there(row.record)
             if len(kept.files) == len(generation.files):
                 return tuple(place.file(name) for _, name in sorted(kept.files.items()))
-        return await place.save(self._engine.saving, generation, row.stem, row.record)
+        asked = asked_of(row.request) if self._embed and row.request is not None else None
+        return await place.save(self._engine.saving, generation, row.stem, row.record, embed=self._embed, asked=asked)

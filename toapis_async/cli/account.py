@@ -64,7 +64,9 @@ async def status(
         return exit_code or (SOME_FAILED if failed else ALL_DONE)
 
 
-async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder: Path, kind: Kind | None) -> int:
+async def fetch(
+    options: Options, out: Output, task_ids: tuple[str, ...], folder: Path, kind: Kind | None, *, embed: bool
+) -> int:
     """Wait for tasks, save their files into `folder` and print the paths. Returns the exit code.
 
     What a `generate` that was cut short left in the folder gives the names, and is removed."""
@@ -74,7 +76,7 @@ async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
             place = left.get(task_id)
-            found = await _saved(client.attach(task_id, kind), folder, place.stem if place else None)
+            found = await _saved(client.attach(task_id, kind), folder, name=place.stem if place else None, embed=embed)
             if place is not None:
                 await asyncio.to_thread(place.release)
             return found
@@ -82,7 +84,7 @@ async def fetch(options: Options, out: Output, task_ids: tuple[str, ...], folder
         return await _each(out, task_ids, saved, partial(_show_saved, out))
 
 
-async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path) -> int:
+async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Path, *, embed: bool) -> int:
     """Save what a journal's plain submissions made and nobody saved, and print the paths. Returns the exit code."""
     if await in_thread(_is_folder_without_journal, journal):
         raise CliError(f"{journal} holds no journal that processes share; that of a batch is {journal}/journal.sqlite")
@@ -92,7 +94,7 @@ async def fetch_unsaved(options: Options, out: Output, journal: Path, folder: Pa
             out.note(f"{journal} holds no plain submission to be saved (a batch's rows are saved by its own command)")
 
         async def saved(task_id: str) -> tuple[Generation, tuple[Path, ...]]:
-            return await _saved(handles[task_id], folder)
+            return await _saved(handles[task_id], folder, embed=embed)
 
         exit_code = await _each(out, tuple(handles), saved, partial(_show_saved, out))
         further = session.client.statistics().recoverable - len(handles)
@@ -105,9 +107,11 @@ def _is_folder_without_journal(path: Path) -> bool:
     return path.is_dir() and not any(path.glob("*.journal"))
 
 
-async def _saved(handle: TaskHandle, folder: Path, name: str | None = None) -> tuple[Generation, tuple[Path, ...]]:
+async def _saved(
+    handle: TaskHandle, folder: Path, *, embed: bool, name: str | None = None
+) -> tuple[Generation, tuple[Path, ...]]:
     generation = await handle
-    return generation, await generation.save(folder, name=name)
+    return generation, await generation.save(folder, name=name, embed=embed)
 
 
 def _show_saved(out: Output, _: str, saved: tuple[Generation, tuple[Path, ...]]) -> None:

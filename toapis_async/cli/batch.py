@@ -59,7 +59,7 @@ async def batch(
     if caps.budget_credits is not None:
         await checked_prices(options, out, found, caps)
     results = Results(folder)
-    run = _Run(found, folder, name, caps, retry_failed=how.retry_failed, attempts=how.attempts)
+    run = _Run(found, folder, name, caps, how)
     try:
         with results.opened():
             try:
@@ -99,9 +99,7 @@ class _Rows:
 class _Run:
     """One pass over checked prompts, and its summary at the end."""
 
-    def __init__(
-        self, found: Checked, folder: Path, name: str, caps: Caps, *, retry_failed: bool, attempts: int
-    ) -> None:
+    def __init__(self, found: Checked, folder: Path, name: str, caps: Caps, how: BatchOptions) -> None:
         self.total = found.rows
         self.folder = folder
         self.ended_earlier = 0
@@ -109,8 +107,7 @@ class _Run:
         self._saved_files, self._saved_bytes = Counter[str](), Counter[str]()  #: by the name of their folder
         self._name = name
         self._caps = caps
-        self._retry_failed = retry_failed
-        self._attempts = attempts
+        self._how = how
         self._summary = BatchSummary()
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
@@ -134,8 +131,9 @@ class _Run:
             rows,
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
             run=self._name,
-            retry_failed=self._retry_failed,
-            attempts=self._attempts,
+            retry_failed=self._how.retry_failed,
+            attempts=self._how.attempts,
+            embed=self._how.embed,
             budget_credits=caps.budget_credits,
             max_images=caps.max_images,
         ) as batch:

@@ -47,6 +47,11 @@ def _names(_: click.Context, __: click.Parameter, values: tuple[str, ...]) -> tu
 _NAMES: Any = {"multiple": True, "metavar": "NAME,…", "callback": _names}
 _MEMBERS: Any = {"multiple": True, "metavar": "KEY=JSON", "callback": _members}
 _FOLDER = click.Path(file_okay=False, path_type=Path)
+_EMBED = click.option(
+    "--embed",
+    is_flag=True,
+    help="Write prompt, model, settings, task id and time into the files, or beside those that can't hold them.",
+)
 
 
 class Commands(click.Group):
@@ -123,6 +128,7 @@ def main() -> None:
     show_default=True,
     help="Folder for the files, or a file such as kite.png; the bytes decide its extension.",
 )
+@_EMBED
 @click.option("--open", "opens", is_flag=True, help="Show what was made in the program that is for it.")
 @click.option(
     "--timeout-s",
@@ -137,6 +143,7 @@ def generate(
     kind: Kind | None,
     references: tuple[str, ...],
     out: Path,
+    embed: bool,
     opens: bool,
     timeout_s: float | None,
     **fields: Any,
@@ -168,7 +175,7 @@ def generate(
                 output.note("reading the prompt; end with Ctrl-D")
             fields["prompt"] = prompt_from_stdin()
         request = request_from(kind, references, **fields)
-        run(output, body(options, output, request, out, timeout_s, opens=opens))
+        run(output, body(options, output, request, out, timeout_s, embed=embed, opens=opens))
 
 
 @main.command(short_help="Make images or videos from every row of a file.")
@@ -201,6 +208,7 @@ def generate(
 @BUDGET
 @click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images and videos in all.")
 @PRICE
+@_EMBED
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent, its cost and its time; send nothing.")
 @click.option(
     "--no-report", "page", is_flag=True, flag_value=False, default=True, help="Make no index.html at the end."
@@ -294,6 +302,7 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
 @click.argument("task_ids", metavar="TASK_ID...", nargs=-1)
 @click.option("--kind", type=KIND, help="What the tasks make.  [default: both are asked for]")
 @click.option("--out", type=_FOLDER, default=".", show_default=True, help="Folder for the files.")
+@_EMBED
 @click.option(
     "--unsaved",
     metavar="JOURNAL",
@@ -302,7 +311,9 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
     "share, what those that are gone left.",
 )
 @service_options
-def fetch(options: Options, task_ids: tuple[str, ...], kind: Kind | None, out: Path, unsaved: Path | None) -> None:
+def fetch(
+    options: Options, *, task_ids: tuple[str, ...], kind: Kind | None, out: Path, embed: bool, unsaved: Path | None
+) -> None:
     """Wait for tasks, by their id, client_business_id or token (of handle.token()), save their images and videos and
     print the paths.
 
@@ -318,9 +329,9 @@ def fetch(options: Options, task_ids: tuple[str, ...], kind: Kind | None, out: P
         if bool(task_ids) == (unsaved is not None):
             raise click.UsageError("name tasks, or a journal with --unsaved")
         body = (
-            account.fetch(options, output, task_ids, out, kind)
+            account.fetch(options, output, task_ids, out, kind, embed=embed)
             if unsaved is None
-            else account.fetch_unsaved(options, output, unsaved, out)
+            else account.fetch_unsaved(options, output, unsaved, out, embed=embed)
         )
         run(output, body)
 

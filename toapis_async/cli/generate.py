@@ -69,7 +69,7 @@ def _video_references(model: str, files: list[Any]) -> dict[str, Any]:
 
 
 async def generate(
-    options: Options, out: Output, request: Request, target: Path, timeout_s: float | None, *, opens: bool = False
+    options: Options, out: Output, request: Request, target: Path, timeout_s: float | None, *, embed: bool, opens: bool
 ) -> int:
     """Generate, save where `target` means (see `Place`), and print the files. Returns the exit code."""
     session = Session(options, out)
@@ -82,7 +82,7 @@ async def generate(
             session.watch = view.on_event
             async with refreshing(view):
                 generation = await session.client.generate(request, timeout_s=timeout_s)
-                files = await generation.save(place.folder, name=place.stem)
+                files = await generation.save(place.folder, name=place.stem, embed=embed)
         session.pending.settled(generation.task_id, generation.client_business_id)
     finally:
         session.pending.warn(out, lambda ids: session.fetch_command(ids, place.folder))

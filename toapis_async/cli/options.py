@@ -65,6 +65,7 @@ class BatchOptions:
     retry_failed: bool = False
     attempts: int = 1  #: submissions of a row, in all
     same_account: bool = False
+    embed: bool = False
     dry_run: bool = False
     page: bool = True
 

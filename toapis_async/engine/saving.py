@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import shutil
 import tempfile
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
+from toapis_async.engine.describing import asked_in, describe, facts_of
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired
 from toapis_async.protocol.lenient import shorten
@@ -15,7 +17,7 @@ from toapis_async.protocol.naming import file_stem
 from toapis_async.sinks import StoredFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
     from os import PathLike
     from pathlib import Path
 
@@ -42,9 +44,12 @@ class Saving:
         *,
         stem: str | None = None,
         record: Record | None = None,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[Path, ...]:
         """Fetch its files into `folder`, named after `stem`, or `name` made safe (default: the task), and note them in
-        the journal.
+        the journal. With `embed`, what is known of how they were made is written into them or beside them first:
+        `asked` (see `asked_of`), else what the journal knows.
 
         Those that are there by an earlier process's `record` are not fetched again. Raises `DownloadFailed` and
         `LinkExpired`, whose `files` are noted, too.
@@ -57,17 +62,32 @@ class Saving:
         except DownloadFailed as error:
             self._note_failure(generation, error)
             raise
+        if embed:
+            facts = await self._facts(generation, asked)
+            for file in files:
+                await _describe(file, facts, files)
         self._note(generation.client_business_id, [file.name for file in files])
         return files
 
     async def store(
-        self, generation: Generation, sink: Sink, stem: str | None = None, record: Record | None = None
+        self,
+        generation: Generation,
+        sink: Sink,
+        stem: str | None = None,
+        record: Record | None = None,
+        *,
+        embed: bool = False,
+        asked: bytes | None = None,
     ) -> tuple[StoredFile, ...]:
         """Fetch its files, hand each to `sink` under the name that it would have on disk, and note them in the journal.
         Raises as `save` does; a file that can't be stored, or whose size is then another, is `DownloadFailed`."""
         stored: dict[str, StoredFile] = {}
+        facts = await self._facts(generation, asked) if embed else None
 
         async def put(file: Path) -> str:
+            sidecar = None if facts is None else await _describe(file, facts)
+            if sidecar is not None:
+                await _put(sink, sidecar)
             stored[file.name] = await _put(sink, file)
             return stored[file.name].url
 
@@ -83,6 +103,14 @@ class Saving:
             await in_thread(partial(shutil.rmtree, folder, ignore_errors=True))
         self._note(generation.client_business_id, [file.name for file in files])
         return tuple(stored[file.name] for file in files)
+
+    async def _facts(self, generation: Generation, asked: bytes | None) -> dict[str, Any]:
+        """What is known of how it was made."""
+        if asked is not None:
+            return facts_of(generation, asked)
+        journal, business_id = self._journal, generation.client_business_id
+        record = await journal.of_id(business_id) if journal is not None and business_id is not None else None
+        return facts_of(generation, asked_in(json.loads(record.intent.request)) if record is not None else None)
 
     def _note(self, client_business_id: str | None, names: Sequence[str | None]) -> None:
         if self._journal is not None and client_business_id is not None:
@@ -105,6 +133,15 @@ class Saving:
     def absolute(self, link: str) -> str:
         """A link with a host: the API's, where it has none."""
         return absolute(link, self._base_url) or link
+
+
+async def _describe(file: Path, facts: Mapping[str, Any], saved: Sequence[Path] = ()) -> Path | None:
+    """Write facts into a file, or beside it; returns where, if beside. Raises `DownloadFailed`; the file is whole."""
+    try:
+        return await in_thread(describe, file, facts)
+    except OSError as error:
+        text = f"{file} is saved, but how it was made can't be written into it: {error.strerror}"
+        raise DownloadFailed(text, files=saved) from error
 
 
 async def _put(sink: Sink, file: Path) -> StoredFile:
