@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import re
+import shlex
 import sqlite3
 from contextlib import closing
 from pathlib import Path
@@ -16,6 +17,7 @@ import pytest
 from toapis_async.batch.item import BatchItem
 from toapis_async.cli import batch as command
 from toapis_async.cli import session
+from toapis_async.cli.batch_view import BatchProgress, PlainBatch
 from toapis_async.cli.options import BatchOptions, Caps, Options
 from toapis_async.cli.prompts import Checked
 from toapis_async.cli.results import Results
@@ -381,3 +383,41 @@ def test_what_a_kill_left_of_images_thumbnails_and_the_page_is_removed(one_row: 
         part.write_bytes(b"half a")
     assert run("batch", str(one_row), "--out", "out", *IN_A_BLINK).code == 0
     assert not [part for part in parts if part.exists()]
+
+
+def test_an_empty_account_is_counted_alike_in_view_and_summary(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Rows that met the 402 were not sent, in both."""
+    figures: list[str] = []
+    drawn = BatchProgress.figures
+
+    def noted(self: BatchProgress) -> list[str]:
+        figures[:] = drawn(self)
+        return figures
+
+    monkeypatch.setattr(BatchProgress, "figures", noted)
+    monkeypatch.setattr(PlainBatch, "close", PlainBatch.show)
+    Path("p.txt").write_text("".join(f"kite {number}\n" for number in range(70)))
+    started = Sandbox.__init__
+
+    def empty(self: Sandbox, *args: Any, **options: Any) -> None:
+        started(self, *args, **options | {"credits": 0.0})
+
+    monkeypatch.setattr(Sandbox, "__init__", empty)
+    ran = run("batch", "p.txt", "--out", "out", "--no-report", *IN_A_BLINK)
+    assert ran.code == 1
+    summary = next(line for line in ran.stderr.splitlines() if " of 70 done" in line)
+    assert summary.startswith("0 of 70 done, 0 failed, 70 not sent in ")
+    assert figures[1].strip() == "0 failed"
+    assert figures[4].endswith(" not sent")
+
+
+def test_the_summary_says_the_command_that_sends_what_failed_again() -> None:
+    Path("my prompts.txt").write_text("a kite\n[fail] a boat\n")
+    ran = run("batch", "my prompts.txt", "--out", "out", "--overwrite", *IN_A_BLINK)
+    assert ran.code == 1
+    assert "slowest" not in ran.stderr
+    [command] = [line.strip() for line in ran.stderr.splitlines() if line.strip().startswith("toapis batch")]
+    assert command == f"toapis batch 'my prompts.txt' --out out {' '.join(IN_A_BLINK)} --retry-failed"
+    again = run(*shlex.split(command)[1:], "--verbose")
+    assert "going on with 2 rows: 1 done, 1 failed" in again.stderr
+    assert "  slowest " in again.stderr

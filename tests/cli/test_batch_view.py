@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime, timedelta
 from decimal import Decimal
 from typing import TYPE_CHECKING, Any
@@ -126,7 +127,7 @@ async def test_a_live_display_shows_a_bar_figures_and_the_last_prompts(
     capsys.readouterr()
     view.print_above("images/[bold]kite[/bold].png")
     view.show()
-    told = capsys.readouterr().err
+    told = re.sub(r"\x1b\[[0-9;]*m", "", capsys.readouterr().err)
     view.close()
     assert out.live is None
     assert "images/[bold]kite[/bold].png" in told
@@ -153,3 +154,30 @@ async def test_colours_are_left_out_when_nobody_wants_them(
     view.show()
     view.close()
     assert ("\x1b[32m" in capsys.readouterr().err) is wanted
+
+
+def test_rows_that_were_not_sent_are_no_failures() -> None:
+    shown = progress(100, statistics(0, 64, 0, 6.0), unsent=lambda: 64, retries=lambda: 3, sandbox="sandbox at 20x")
+    assert [part.strip() for part in shown.figures()] == [
+        *("0/100 done", "0 failed", "0 in flight", "0 images/min", "64 not sent", "3 tried again"),
+        *("6 s elapsed", "3 s left", "sandbox at 20x"),
+    ]
+
+
+@pytest.mark.usefixtures("on_terminal", "wide")
+@pytest.mark.parametrize(
+    ("ended", "cells"),
+    [((30, 0), (39, 0)), ((30, 1), (39, 1)), ((0, 60), (0, 79)), ((59, 1), (77, 1)), ((60, 0), (79, 0))],
+)
+async def test_the_bar_is_green_for_what_went_well_and_red_for_what_did_not(
+    out: Output, capsys: pytest.CaptureFixture[str], ended: tuple[int, int], cells: tuple[int, int]
+) -> None:
+    green, red = cells
+    view = batch_view(out, progress(60, statistics(*ended, 0, 6.0)))
+    view.show()
+    view.close()
+    told = capsys.readouterr().err
+    assert f"\x1b[32m{'━' * green}\x1b[0m" in told or not green
+    assert f"\x1b[31m{'━' * red}\x1b[0m" in told or not red
+    assert ("\x1b[31m" in told) == (red > 0)
+    assert ("\x1b[32m" in told) == (green > 0)

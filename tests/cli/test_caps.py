@@ -111,6 +111,7 @@ def test_a_dry_run_needs_no_key_sends_nothing_and_leaves_nothing(rows: str) -> N
     assert ran.code == 0
     assert ran.stdout.splitlines() == [
         "3 of 3 rows would be sent: 4 images, 16.5 credits",
+        "  takes about 30 s to 2 min 00 s: a task 30 s to 2 min 00 s, as usual",
         "",
         "  class                      rows  images  each  credits",
         "  gpt-image-2-vip/1k/medium     2       3   1.5      4.5",
@@ -155,14 +156,27 @@ def test_a_dry_run_goes_on_when_the_services_prices_are_not_to_be_had(
     assert "the service's prices are not to be had: no answer" in ran.stderr
 
 
-def test_a_dry_run_tells_how_long_submitting_takes() -> None:
+def test_a_dry_run_tells_how_long_it_will_take_and_why() -> None:
     Path("many.txt").write_text("".join(f"kite number {number}\n" for number in range(350)))
-    assert batch("many.txt", "--dry-run").stdout.splitlines()[1] == (
-        "  takes 1 min 00 s at 5 submissions a second after the first 50, and then as long as the last task"
+    pace = "a task 30 s to 2 min 00 s, as usual; 5 submissions a second after the first 50"
+    assert batch("many.txt", "--dry-run").stdout.splitlines()[1] == f"  takes about 1 min 30 s to 3 min 00 s: {pace}"
+    assert "16.7 submissions a second" in batch("many.txt", "--dry-run", "--tier", "vip").stdout
+    assert batch("many.txt", "--dry-run", "--max-in-flight", "50").stdout.splitlines()[1] == (
+        f"  takes about 3 min 30 s to 14 min 00 s: {pace}; 50 tasks at once"
     )
-    assert "  takes 11 s at 16.7 submissions a second" in batch("many.txt", "--dry-run", "--tier", "vip").stdout
     Path("few.txt").write_text("a kite\n")
-    assert "takes" not in batch("few.txt", "--dry-run").stdout
+    assert ": a task 30 s to 2 min 00 s, as usual\n" in batch("few.txt", "--dry-run").stdout
+    assert "  takes about 1.5 s to 6.0 s: " in batch("few.txt", "--dry-run", "--sandbox").stdout
+    Path("films.jsonl").write_text('{"kind": "video", "model": "kling-v3", "prompt": "a kite"}\n')
+    assert "takes about 1 min 00 s to 5 min 00 s" in batch("films.jsonl", "--dry-run").stdout
+
+
+def test_a_dry_run_goes_by_the_times_of_earlier_passes() -> None:
+    Path("p.txt").write_text("".join(f"kite {number}\n" for number in range(6)))
+    assert batch("p.txt", *IN_A_BLINK).code == 0
+    Path("p.txt").write_text("".join(f"kite {number}\n" for number in range(9)))
+    line = batch("p.txt", "--dry-run", "--sandbox").stdout.splitlines()[-6]
+    assert "as in earlier passes" in batch("p.txt", "--dry-run", "--sandbox").stdout, line
 
 
 def test_a_dry_run_foretells_what_the_run_then_does(rows: str, sandboxes: list[Sandbox]) -> None:

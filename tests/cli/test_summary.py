@@ -11,7 +11,7 @@ import pytest
 
 from toapis_async.batch.item import BatchItem
 from toapis_async.cli.output import in_cli_terms
-from toapis_async.cli.summary import RETRY_HINT, BatchSummary, balance_line, section
+from toapis_async.cli.summary import RETRY_COMMAND, RETRY_HINT, BatchSummary, balance_line, section
 from toapis_async.cli.table import aligned, cut
 from toapis_async.errors import (
     AuthenticationFailed,
@@ -154,3 +154,4 @@ def test_retry_failed_is_named_only_where_the_same_command_sends_nothing(error: 
     summary = BatchSummary()
     summary.note(failed("a", error))
     assert summary.retry_hint() == ([RETRY_HINT] if is_retried else [])
+    assert summary.retry_hint("toapis batch …") == ([RETRY_COMMAND, "toapis batch …"] if is_retried else [])

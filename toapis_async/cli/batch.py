@@ -145,6 +145,9 @@ class _Run:
                 budget_credits=caps.budget_credits,
                 statistics=batch.statistics,
                 saved=self._saved_files.total,
+                unsent=lambda: self._summary.rows_unsent,
+                retries=lambda: session.notices.retries,
+                sandbox=session.sandbox_name,
             )
             async with refreshing(batch_view(out, self._progress)):
                 async for item in batch:
@@ -203,7 +206,7 @@ class _Run:
         if self._batch is None or self._client is None:
             return
         now = self._batch.statistics()
-        unsent = self._summary.rows_over_budget + self._summary.rows_stopped
+        unsent = self._summary.rows_unsent
         failed, missing = now.failed - unsent, self.total - now.done - now.failed
         stopped = self._batch.stopped_by is not None
         unsent += missing if stopped else 0
@@ -220,10 +223,10 @@ class _Run:
         times = "once" if throttled == 1 else f"{throttled:,} times"
         spent = credits_line(now.credits_spent, self._caps.budget_credits)
         return [
-            *section("slowest", summary.slowest()),
+            *section("slowest", summary.slowest() if self._how.verbose else []),
             *section("failed", summary.failed()),
             *section("fewer", summary.fewer()),
-            *section("retry", summary.retry_hint()),
+            *section("retry", summary.retry_hint(self._how.again)),
             *section("stopped", self._why_stopped()),
             *section("budget", summary.past_budget()),
             *([f"  the service said 429 (too fast) {times}"] if throttled else []),

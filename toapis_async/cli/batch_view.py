@@ -8,8 +8,6 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field
 from rich.console import Group
 from rich.live import Live
-from rich.padding import Padding
-from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
@@ -40,6 +38,9 @@ class BatchProgress:
     statistics: Callable[[], BatchStatistics]
     saved: Callable[[], int]  #: files
     noun: str = "image"  #: what one of the files is called
+    unsent: Callable[[], int] = lambda: 0  #: rows that ended without being sent, which the statistics count as failed
+    retries: Callable[[], int] = lambda: 0  #: of submissions
+    sandbox: str | None = None  #: what it is called, if it is one
     ended_earlier: int = 0  #: rows that an earlier pass saw the end of
     budget_credits: Decimal | None = None
     last: deque[BatchItem] = field(factory=lambda: deque(maxlen=LAST_SHOWN))
@@ -55,14 +56,16 @@ class BatchProgress:
 
     def figures(self) -> list[str]:
         """The figures as texts, in a fixed order, padded so that they keep their width."""
-        now, width = self.statistics(), len(f"{self.total:,}")
+        now, unsent, width = self.statistics(), self.unsent(), len(f"{self.total:,}")
         rate = f"{60 * self.saved() / now.elapsed_s:,.0f}" if now.elapsed_s else "0"
         figures = [
             f"{now.done:>{width},}/{self.total:,} done",
-            f"{now.failed:>{width},} failed",
+            f"{now.failed - unsent:>{width},} failed",
             f"{now.in_flight + now.saving:>{width},} in flight",
             f"{rate:>5} {self.noun}s/min",
         ]
+        for number, name in ((unsent, "not sent"), (self.retries(), "tried again")):
+            figures += [f"{number:,} {name}"] if number else []
         if now.elapsed_s:
             figures.append(f"{duration(now.elapsed_s, whole=True)} elapsed")
         left_s = self._left_s(now)
@@ -71,7 +74,7 @@ class BatchProgress:
         if now.credits_spent or self.budget_credits is not None:
             of = "" if self.budget_credits is None else f"/{amount(self.budget_credits)}"
             figures.append(f"{amount(now.credits_spent)}{of} credits")
-        return figures
+        return [*figures, self.sandbox] if self.sandbox else figures
 
     def _left_s(self, now: BatchStatistics) -> float | None:
         """By the pace of the rows that are this pass's own: those of an earlier one take no time."""
@@ -128,9 +131,18 @@ class LiveBatch:
 
     def _drawn(self) -> RenderableType:
         progress, width = self._progress, self._console.width - 1
-        bar = ProgressBar(total=progress.total, completed=progress.ended, width=width)
+        now = progress.statistics()
         figures = Text("\n".join(wrapped(progress.figures(), width)), no_wrap=True)
-        return Group(_last(progress), Padding(bar), figures)
+        figures.highlight_regex(r"[1-9][\d,]* failed", "red")
+        figures.highlight_regex(r"[1-9][\d,]* not sent", "yellow")
+        return Group(_last(progress), _bar(width, progress.total, now.done, now.failed), figures)
+
+
+def _bar(width: int, total: int, done: int, failed: int) -> Text:
+    """What went well in green, what did not in red; a single failure is seen, too."""
+    red = max(width * failed // max(total, 1), 1) if failed else 0
+    green = min(width * done // max(total, 1), width - red)
+    return Text.assemble(("━" * green, "green"), ("━" * red, "red"), ("━" * (width - green - red), "bright_black"))
 
 
 def _last(progress: BatchProgress) -> Table:

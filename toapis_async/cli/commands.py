@@ -61,9 +61,12 @@ class Commands(click.Group):
         open_closed_streams()
         return super().main(*args, **settings)
 
-    def make_context(self, *args: Any, **settings: Any) -> click.Context:
+    def make_context(self, info_name: str | None, args: list[str], *more: Any, **settings: Any) -> click.Context:
+        given = tuple(args)  # click takes them out of the list
         with _one_line_errors():
-            return super().make_context(*args, **settings)
+            context = super().make_context(info_name, args, *more, **settings)
+        context.obj = given
+        return context
 
     def invoke(self, ctx: click.Context) -> Any:
         with _one_line_errors():
@@ -209,6 +212,7 @@ def generate(
 @click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images and videos in all.")
 @PRICE
 @_EMBED
+@click.option("--verbose", "-v", is_flag=True, help="Tell the slowest rows at the end, too.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent, its cost and its time; send nothing.")
 @click.option(
     "--no-report", "page", is_flag=True, flag_value=False, default=True, help="Make no index.html at the end."
@@ -277,7 +281,15 @@ def batch(
             output.note("reading prompts, one a line; end with Ctrl-D")
         with opened(file, format_, columns) as prompts:
             caps = Caps(budget_credits, max_images, prices)
+            how["again"] = _again()
             run(output, body(options, output, prompts, out, how=BatchOptions(**how), caps=caps))
+
+
+def _again() -> str:
+    """The command that was given, to send what failed once more: not to begin anew."""
+    given: tuple[str, ...] = click.get_current_context().find_root().obj or ()
+    kept = [word for word in given if word not in {"--overwrite", "--retry-failed", "--dry-run"}]
+    return shlex.join(["toapis", *kept, "--retry-failed"])
 
 
 @main.command(short_help="Make the page of a batch.")

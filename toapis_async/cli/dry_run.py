@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 from collections import Counter
 from decimal import Decimal
+from statistics import median
 from typing import TYPE_CHECKING, Any, Final, Literal, TypeAlias
 
 from attrs import define, field
@@ -15,8 +17,10 @@ from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.prompts import checked
 from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.session import settings_of
+from toapis_async.cli.summary import service_s
 from toapis_async.cli.table import aligned, cut
 from toapis_async.engine.journal.reader import record_finder, records
+from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import (
     ENDED_BADLY,
     Changed,
@@ -28,13 +32,14 @@ from toapis_async.engine.journal.resume import (
     Watch,
     charge,
     decide,
+    snapshot_of,
 )
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import Budget, PriceClass, images_of
 from toapis_async.protocol.wording import amount, count, duration, noun_of
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from toapis_async.batch.rows import Row
@@ -44,13 +49,17 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
     from toapis_async.request import Kind
-    from toapis_async.settings import RateLimits
+    from toapis_async.settings import Settings
 
 Outcome: TypeAlias = Literal["send", "over budget", "look up", "running", "fetch", "done", "failed", "changed"]
 Find: TypeAlias = "Callable[[str | None, str, int, str | None], Record | None]"
 
 MOST_PROMPTS_SHOWN: Final = 5
 PROMPT_COLUMNS: Final = 60
+_USUAL_S: Final[Mapping[Kind, tuple[float, float]]] = {"image": (30.0, 120.0), "video": (60.0, 300.0)}
+"""How long tasks usually take: of images as seen [field], of videos as the service says [docs]."""
+_ENOUGH_TIMES: Final = 5
+"""Tasks of earlier passes whose times are believed rather."""
 _OUTCOMES: Final[dict[type[Verdict], Outcome]] = {
     LookUp: "look up",
     Watch: "running",
@@ -86,6 +95,7 @@ class Plan:
     classes: dict[PriceClass, Costs] = field(factory=dict)
     kinds: set[Kind] = field(factory=set)
     prompts: list[tuple[str, str]] = field(factory=list)  #: key and prompt of the first few
+    times_s: list[float] = field(factory=list)  #: which tasks of earlier passes took
 
     def add(self, row: Row, fields: dict[str, Any], outcome: Outcome) -> None:
         assert row.request is not None
@@ -117,6 +127,8 @@ async def dry_run(
             find = stack.enter_context(record_finder(journal, name))
             for record in records(journal, name):
                 charge(budget, record)
+                took_s = service_s(snapshot_of(record)) if record.state is State.COMPLETED else None
+                plan.times_s += [] if took_s is None else [took_s]
         for raw in prompts.rows():
             row = await reader.read(raw)
             assert row.request is not None  # all were checked
@@ -124,7 +136,7 @@ async def dry_run(
             outcome = _outcome(row, fields, find, budget, retry_failed=how.retry_failed)
             plan.add(row, fields, outcome)
             out.record(_record(row, fields, outcome, budget))
-    _print_plan(out, plan, budget, settings_of(options).rate_limits)
+    _print_plan(out, plan, budget, options)
     return ALL_DONE
 
 
@@ -157,7 +169,7 @@ def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) 
     }
 
 
-def _print_plan(out: Output, plan: Plan, budget: Budget, limits: RateLimits) -> None:
+def _print_plan(out: Output, plan: Plan, budget: Budget, options: Options) -> None:
     rows, sent = plan.outcomes.total(), plan.outcomes["send"]
     noun, files = noun_of(plan.kinds), sum(costs.files for costs in plan.classes.values())
     lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
@@ -168,10 +180,8 @@ def _print_plan(out: Output, plan: Plan, budget: Budget, limits: RateLimits) -> 
     others = [(f"  {plan.outcomes[outcome]:,}", text) for outcome, text in _TEXTS.items() if plan.outcomes[outcome]]
     for line in aligned(others, right={0}):
         out.result(line)
-    if sent > limits.submit_burst:
-        submitting_s = (sent - limits.submit_burst) / limits.submit_per_s
-        pace = f"{limits.submit_per_s:.3g} submissions a second after the first {limits.submit_burst:,.0f}"
-        out.result(f"  takes {duration(submitting_s)} at {pace}, and then as long as the last task")
+    if sent:
+        out.result(f"  takes about {_time(plan, settings_of(options), options.time_factor)}")
     if lines:
         _print_classes(out, lines, noun)
         out.result("")
@@ -180,6 +190,31 @@ def _print_plan(out: Output, plan: Plan, budget: Budget, limits: RateLimits) -> 
         if sent > len(plan.prompts):
             out.result(f"  … and {sent - len(plan.prompts):,} more")
     out.note("a dry run: nothing was sent")
+
+
+def _time(plan: Plan, settings: Settings, factor: float) -> str:
+    """How long it all takes, and why: by the rate limits, by how many tasks go at once, and by what one takes."""
+    sent, limits = plan.outcomes["send"], settings.rate_limits
+    if len(plan.times_s) >= _ENOUGH_TIMES:
+        task_s, source = (median(plan.times_s), max(plan.times_s)), "as in earlier passes"
+    else:
+        kinds = {kind for kind in _USUAL_S if kind in plan.kinds}
+        task_s = min(_USUAL_S[kind][0] for kind in kinds), max(_USUAL_S[kind][1] for kind in kinds)
+        source = "as usual"
+    submitting_s = max(sent - limits.submit_burst, 0) / limits.submit_per_s
+    rounds = math.ceil(sent / settings.max_in_flight)
+    shortest, longest = (max(submitting_s, (rounds - 1) * factor * each) + factor * each for each in task_s)
+    parts = [f"a task {_span(*(factor * each for each in task_s))}, {source}"]
+    if submitting_s:
+        parts.append(f"{limits.submit_per_s:.3g} submissions a second after the first {limits.submit_burst:,.0f}")
+    if rounds > 1:
+        parts.append(f"{settings.max_in_flight:,} tasks at once")
+    return f"{_span(shortest, longest)}: {'; '.join(parts)}"
+
+
+def _span(shortest_s: float, longest_s: float) -> str:
+    first, last = duration(shortest_s), duration(longest_s)
+    return first if first == last else f"{first} to {last}"
 
 
 def _print_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]], noun: str) -> None:

@@ -17,21 +17,27 @@ if TYPE_CHECKING:
 SAME_AGAIN_S: Final = 10.0
 OTHER_REASON_S: Final = 2.0
 LONG_PAUSE_S: Final = 3.0
+MOST_REASONS: Final = 20
 
 
 class Notices:
-    """Prints a notice at once the first time, then at most every 2 s for a new reason and every 10 s for the same."""
+    """Prints a notice at once the first time, then at most every 2 s for a new reason and every 10 s for the same; why
+    nothing can be submitted is told once a reason, and counted."""
 
     def __init__(self, out: Output, retry_s: float, clock: Callable[[], float] = time.monotonic) -> None:
         self._out = out
         self._retry_s = retry_s
         self._clock = clock
         self._last: dict[str, tuple[str, float]] = {}  #: by kind: the last reason, and when
+        self._told: set[str] = set()  #: reasons for which nothing could be submitted
+        self.retries = 0  #: of submissions
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, SubmitRetried):
-            text = f"can't submit yet: {event.reason}; trying again (up to {self._retry_s:g} s)"
-            self._note("retried", event.reason, text)
+            self.retries += 1
+            if event.reason not in self._told and len(self._told) < MOST_REASONS:
+                self._told.add(event.reason)
+                self._out.note(f"can't submit yet: {event.reason}; trying again (up to {self._retry_s:g} s)")
         elif isinstance(event, SubmitInDoubt):
             text = f"an answer was lost ({event.reason}): looking the task up by its id before anything is sent again"
             self._note("in doubt", event.reason, text)

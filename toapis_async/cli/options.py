@@ -43,6 +43,11 @@ class Options:
     def output(self) -> Output:
         return Output(json=self.json, quiet=self.quiet)
 
+    @property
+    def time_factor(self) -> float:
+        """What the service's seconds are here: shorter in the sandbox."""
+        return 1 / (self.speed or DEFAULT_SPEED) if self.sandbox else 1.0
+
     def checked(self) -> Options:
         """Itself, or a usage error for options that contradict each other."""
         if self.sandbox and self.base_url:
@@ -66,6 +71,8 @@ class BatchOptions:
     attempts: int = 1  #: submissions of a row, in all
     same_account: bool = False
     embed: bool = False
+    verbose: bool = False  #: tell the slowest rows, too
+    again: str = ""  #: the command that sends what failed once more
     dry_run: bool = False
     page: bool = True
 

@@ -101,7 +101,7 @@ class Session:
         self.out = out
         self.pending = Pending()
         self.watch: Callable[[Event], None] | None = None
-        self._notices = Notices(out, self._settings.submit_retry_s)
+        self.notices = Notices(out, self._settings.submit_retry_s)
         self._client: ToAPIs | None = None
 
     @property
@@ -151,7 +151,7 @@ class Session:
 
     def _on_event(self, event: Event) -> None:
         self.pending.note(event)
-        self._notices.on_event(event)
+        self.notices.on_event(event)
         if self.watch is not None:
             self.watch(event)
 

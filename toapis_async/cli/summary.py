@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
 
 RETRY_HINT: Final = "the same command with --retry-failed sends the failed rows again; they cost again"
+RETRY_COMMAND: Final = "sends the failed rows again; they cost again:"
 MOST_REASONS: Final = 5
 MOST_SLOW: Final = 3
 _MOST_NAMED: Final = 3  #: rows that failed for one reason
@@ -103,9 +104,17 @@ class BatchSummary:
         lines = [line for reason in largest for line in reason.lines()]
         return [*lines, f"{count(others, 'row')} for other reasons"] if others else lines
 
-    def retry_hint(self) -> list[str]:
-        """How the rows that ended without an image are sent again; nothing when there are none."""
-        return [RETRY_HINT] if self.rows_to_retry else []
+    @property
+    def rows_unsent(self) -> int:
+        """Rows that ended without being sent."""
+        return self.rows_over_budget + self.rows_stopped
+
+    def retry_hint(self, again: str = "") -> list[str]:
+        """How the rows that ended without an image are sent again, by the command `again` if that is known; nothing
+        when there are none."""
+        if not self.rows_to_retry:
+            return []
+        return [RETRY_COMMAND, again] if again else [RETRY_HINT]
 
     def fewer(self) -> list[str]:
         """The rows for which the service made fewer images than asked for."""
