@@ -198,7 +198,7 @@ def _time(plan: Plan, settings: Settings, factor: float) -> str:
     if len(plan.times_s) >= _ENOUGH_TIMES:
         task_s, source = (median(plan.times_s), max(plan.times_s)), "as in earlier passes"
     else:
-        kinds = {kind for kind in _USUAL_S if kind in plan.kinds}
+        kinds = set(_USUAL_S) & plan.kinds
         task_s = min(_USUAL_S[kind][0] for kind in kinds), max(_USUAL_S[kind][1] for kind in kinds)
         source = "as usual"
     submitting_s = max(sent - limits.submit_burst, 0) / limits.submit_per_s
