@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import subprocess
 import sys
 import threading
@@ -9,14 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toapis_async import BatchItem, ClientStateError, InvalidRequest, Settings
+from toapis_async import BatchItem, BudgetExceeded, ClientStateError, InvalidRequest, Settings
 from toapis_async.dask import bulk
 from toapis_async.sandbox import Sandbox
 
 from .kit import KEY, SPEED, kites, quick, small_cluster
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Iterator
     from pathlib import Path
 
 
@@ -136,3 +137,57 @@ def test_without_dask_the_import_says_which_extra_is_missing() -> None:
     code = "import sys; sys.modules['distributed'] = None; import toapis_async.dask"
     ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
     assert "pip install 'toapis-async[dask]'" in ran.stderr.splitlines()[-1]
+
+
+async def test_a_budget_holds_over_all_workers_and_passes(sandbox: Sandbox, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"settings": quick(prices={"gpt-image-2-vip": 2}), "part_rows": 4, "budget_credits": 6}
+    async with small_cluster() as cluster:
+        for _ in range(2):
+            items = await done(cluster, tmp_path, **how)
+            assert sorted(item.index for item in items.values()) == list(range(10))
+            assert [item.key for item in items.values() if item.ok] == ["kite-0", "kite-1", "kite-2"]
+            assert sum(isinstance(item.error, BudgetExceeded) for item in items.values()) == 7
+    assert len(sandbox.ledger.entries) == 3
+
+
+async def test_a_budget_asks_the_workers_for_the_services_prices(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with small_cluster() as cluster:
+        items = await done(cluster, tmp_path, budget_credits=3)
+    assert 1 <= sum(item.ok for item in items.values()) < 10
+    assert sum(entry.paid for entry in sandbox.ledger.entries) <= 3
+
+
+async def test_a_run_that_is_stopped_sends_no_more_and_the_same_call_goes_on(sandbox: Sandbox, tmp_path: Path) -> None:
+    how: dict[str, Any] = {"run": "spring", "key": "key", "journal": tmp_path / "j", "part_rows": 2}
+    settings = quick(max_in_flight=6)
+    async with small_cluster() as cluster:
+        async with bulk(kites(40), cluster=cluster, settings=settings, **how) as job:
+            seen = 0
+            async for item in job:
+                assert item.ok
+                seen += 1
+                if seen == 3:
+                    job.stop()
+        sent = len(sandbox.ledger.entries)
+        assert 3 <= sent == seen < 40
+        items = await done(cluster, tmp_path, kites(40), journal=tmp_path / "j")
+    assert len(items) == len(sandbox.ledger.entries) == 40
+    assert sandbox.ledger.paid_twice() == ()
+
+
+async def test_a_slow_consumer_slows_the_source_down(sandbox: Sandbox, tmp_path: Path) -> None:
+    read = 0
+
+    def rows() -> Iterator[dict[str, str]]:
+        nonlocal read
+        for row in kites(1_000):
+            read += 1
+            yield row
+
+    how: dict[str, Any] = {"run": "spring", "key": "key", "journal": tmp_path / "j", "part_rows": 5}
+    settings = quick(max_in_flight=20)
+    async with small_cluster() as cluster, bulk(rows(), cluster=cluster, settings=settings, **how) as job:
+        async for _ in job:
+            await asyncio.sleep(2)
+            break
+    assert read <= 5 + 20 + 100 + 20

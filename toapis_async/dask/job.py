@@ -8,19 +8,16 @@ import pickle
 import secrets
 import time
 from collections import deque
-from contextlib import AsyncExitStack, aclosing, suppress
-from decimal import Decimal
-from pathlib import Path
+from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
 from attrs import evolve, fields
-from distributed import Client, LocalCluster
 from distributed.protocol import pickle as dask_pickle
-from distributed.scheduler import KilledWorker
 
 from toapis_async.batch.item import BatchStatistics, item_of
-from toapis_async.dask.plugins import Crew, DeskPlugin, Recipe, ask_desk, crew_name, do_part, who_am_i
-from toapis_async.engine.desk.server import Opening
+from toapis_async.dask.plugins import Recipe
+from toapis_async.dask.purse import Purse
+from toapis_async.dask.session import ClusterSession
 from toapis_async.errors import (
     AuthenticationFailed,
     ClientStateError,
@@ -29,34 +26,28 @@ from toapis_async.errors import (
     SessionClosed,
     ToAPIsError,
 )
-from toapis_async.log import logger
 from toapis_async.parts import Each, PartOptions, checked_run, read_parts
-from toapis_async.protocol.naming import slug
-from toapis_async.settings import Settings
+from toapis_async.protocol.budget import Budget, Prices
+from toapis_async.settings import Settings, checked_budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
+    from decimal import Decimal
     from os import PathLike
     from types import TracebackType
 
+    from distributed import Client
     from distributed.deploy.cluster import Cluster
 
     from toapis_async.batch.item import BatchItem
-    from toapis_async.batch.rows import Source
+    from toapis_async.batch.rows import Row, Source
     from toapis_async.parts import Part
     from toapis_async.request import Kind
 
 BUFFER_ITEMS: Final = 100
 """Finished items that may wait for a slow consumer before no more rows are read."""
-WORKERS_S: Final = 60.0
-"""How long a cluster without workers is waited for."""
-CLOSE_S: Final = 20.0
-"""How long closing waits for the workers' engines."""
 
 
-# Dask's own annotations say little of these.
-_local_cluster: Any = LocalCluster
-_client: Any = Client
 _pickle: Any = dask_pickle
 
 
@@ -110,7 +101,17 @@ def bulk(
     recipe = Recipe(
         session=secrets.token_hex(4), options=options, settings=settings, api_key=api_key, base_url=base_url
     )
-    return Bulk(rows, recipe, cluster=cluster, key=key, kind=kind, part_rows=part_rows, journal=journal, fresh=fresh)
+    return Bulk(
+        rows,
+        recipe,
+        cluster=cluster,
+        key=key,
+        kind=kind,
+        part_rows=part_rows,
+        journal=journal,
+        fresh=fresh,
+        budget_credits=checked_budget(budget_credits),
+    )
 
 
 def _picklable(settings: Settings) -> Settings:
@@ -150,22 +151,23 @@ class Bulk:
         part_rows: int,
         journal: str | None,
         fresh: bool,
+        budget_credits: Decimal | None,
     ) -> None:
         self._recipe = recipe
         self._run = recipe.options.run
-        self._cluster = cluster
+        self._session = ClusterSession(recipe, cluster, journal=journal, fresh=fresh)
         self._parts = read_parts(rows, key=key, kind=kind, part_rows=part_rows)
         self._part_rows = part_rows
-        self._journal = journal
-        self._fresh = fresh
-        self._stack = AsyncExitStack()
-        self._client: Any = None
+        self._is_open = False
         self._main: asyncio.Task[None] | None = None
         self._feeder: asyncio.Task[None] | None = None
         self._stopping: asyncio.Task[None] | None = None
         self._stopped = False
         self.stopped_by: ToAPIsError | None = None
         """A 401 or 402, after which no more rows are handed out: each would meet the same."""
+        options = recipe.options
+        budget = Budget(Prices(recipe.settings.prices), most_credits=budget_credits)
+        self._purse = Purse(budget, options.run, retry_failed=options.retry_failed)
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()
         self._room = asyncio.Event()
@@ -175,12 +177,14 @@ class Bulk:
     # -------------------------------------------------------------------------------------- lifetime
 
     async def __aenter__(self) -> Self:
-        if self._client is not None:
+        if self._is_open:
             raise ClientStateError("a run on a cluster is entered once: call bulk(…) again")
+        self._is_open = True
+        await self._session.open()
         try:
-            await self._open()
+            await self._purse.count_earlier(self._session.paid_earlier())
         except BaseException:
-            await self._stack.aclose()
+            await self._session.aclose()
             raise
         return self
 
@@ -195,63 +199,14 @@ class Bulk:
         if self._main is not None:
             self._main.cancel()
             await asyncio.wait([self._main])
-        await self._stack.aclose()
-
-    async def _open(self) -> None:
-        client = self._client = await self._connect()
-        session, stack = self._recipe.session, self._stack
-        await client.register_plugin(DeskPlugin())
-        await client.register_plugin(Crew(self._recipe))
-        stack.push_async_callback(self._leave)
-        try:
-            async with asyncio.timeout(WORKERS_S):
-                account, base_url = await client.submit(who_am_i, session, key=f"toapis account-{session}", pure=False)
-        except TimeoutError:
-            raise ClientStateError(f"the Dask cluster had no worker for {WORKERS_S:g} s: start some") from None
-        opening = Opening(
-            session=session,
-            driver=client.id,
-            run=self._run,
-            journal=Path(),
-            account=account,
-            base_url=base_url,
-            fresh=self._fresh,
-        )
-        refusal = await ask_desk(client.scheduler, "begin", opening, self._journal)
-        if refusal is not None:
-            raise ClientStateError(str(refusal))
-
-    async def _connect(self) -> Any:
-        cluster = self._cluster
-        if isinstance(cluster, Client):
-            if not cluster.asynchronous:
-                raise InvalidRequest("cluster: an asynchronous Client is needed: Client(…, asynchronous=True)")
-            return cluster
-        if cluster is None:
-            workers = min(os.cpu_count() or 1, 4)
-            cluster = await self._stack.enter_async_context(
-                _local_cluster(
-                    n_workers=workers, threads_per_worker=1, asynchronous=True, dashboard_address="127.0.0.1:0"
-                )
-            )
-        return await self._stack.enter_async_context(_client(cluster, asynchronous=True))
-
-    async def _leave(self) -> None:
-        """Close the engines, then the journal: what they noted at last is in it."""
-        session = self._recipe.session
-        with suppress(Exception):  # the cluster may be gone
-            async with asyncio.timeout(CLOSE_S):
-                if self._stopping is not None:
-                    await asyncio.wait([self._stopping])
-                await self._client.unregister_worker_plugin(crew_name(session))
-        with suppress(Exception):
-            async with asyncio.timeout(CLOSE_S):
-                await ask_desk(self._client.scheduler, "end", session)
+        if self._stopping is not None:
+            await asyncio.wait([self._stopping])
+        await self._session.aclose()
 
     # -------------------------------------------------------------------------------------- consuming
 
     def __aiter__(self) -> AsyncIterator[BatchItem]:
-        if self._client is None:
+        if not self._is_open:
             raise ClientStateError("enter a run on a cluster first: async with bulk(…) as job")
         if self._main is not None:
             raise ClientStateError("a run on a cluster can be iterated once: call bulk(…) again")
@@ -281,14 +236,8 @@ class Bulk:
         self._stopped = True
         if self._feeder is not None:
             self._feeder.cancel()
-        if self._client is not None and self._main is not None and not self._main.done():
-            self._stopping = asyncio.create_task(self._tell_to_stop(), name="toapis-stop")
-
-    async def _tell_to_stop(self) -> None:
-        try:
-            await ask_desk(self._client.scheduler, "stop", self._recipe.session)
-        except (OSError, KeyError) as error:
-            logger.warning("the scheduler could not be told to stop: %s", error)
+        if self._main is not None and not self._main.done():
+            self._stopping = asyncio.create_task(self._session.stop(), name="toapis-stop")
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
@@ -304,8 +253,8 @@ class Bulk:
             elapsed_s=elapsed_s,
             rows_per_s=ended / elapsed_s if elapsed_s else 0.0,
             left_s=None,
-            credits_spent=Decimal(0),
-            images=0,
+            credits_spent=self._purse.budget.spent,
+            images=self._purse.budget.images,
         )
 
     def __repr__(self) -> str:
@@ -328,8 +277,14 @@ class Bulk:
             async for part in parts:
                 await self._has_room(len(part.rows))
                 self._taken += len(part.rows)
-                self._out += len(part.rows)
-                group.create_task(self._carry(part))
+                rows = part.rows
+                while rows:
+                    fit, refused, rows = await self._purse.admit(rows, self._session.prices)
+                    for row, error in refused:
+                        self._note(row, item_of(row, error=error))
+                    if fit:
+                        self._out += len(fit)
+                        group.create_task(self._carry(evolve(part, rows=tuple(fit))))
 
     async def _has_room(self, rows: int) -> None:
         """Wait until fewer rows are out than the service may work on at once, and the consumer keeps up."""
@@ -341,12 +296,14 @@ class Bulk:
     async def _carry(self, part: Part) -> None:
         """A part from its rows to its items."""
         rows = {row.index: row for row in part.rows}
-        for item in await self._items_of(part, f"rows {part.rows[0].index}..{part.rows[-1].index}"):
-            self._note(evolve(item, request=rows[item.index].request))
+        for item in await self._session.do(part, f"rows {part.rows[0].index}..{part.rows[-1].index}"):
+            row = rows[item.index]
+            self._note(row, evolve(item, request=row.request))
         self._out -= len(part.rows)
         self._room.set()
 
-    def _note(self, item: BatchItem) -> None:
+    def _note(self, row: Row, item: BatchItem) -> None:
+        self._purse.ended(row, item)
         if self._stopped and isinstance(item.error, SessionClosed):
             return  # it was not sent
         self._done += item.ok
@@ -356,31 +313,6 @@ class Bulk:
         if isinstance(item.error, AuthenticationFailed | InsufficientQuota) and item.task_id is None:
             self.stopped_by = self.stopped_by or item.error
             self.stop()
-
-    async def _items_of(self, part: Part, name: str) -> list[BatchItem]:
-        """Have a part done by the cluster, which does it again when a worker dies. When workers keep dying of it, its
-        rows are tried one by one, so that what kills them is found."""
-        session = self._recipe.session
-        key = f"toapis {slug(self._run)}-{session}-{name}"
-        future = self._client.submit(do_part, part, session, key, key=key, pure=False)
-        try:
-            return list(await future)
-        except KilledWorker as error:
-            logger.warning("workers keep dying of %s", name)
-            if len(part.rows) == 1:
-                lost = ToAPIsError(f"every worker that was given this row died ({error})")
-                return [item_of(part.rows[0], error=lost)]
-        except asyncio.CancelledError:
-            if (task := asyncio.current_task()) is not None and task.cancelling():
-                raise
-            raise ClientStateError(
-                "the Dask scheduler has gone, or was restarted: the same call takes the run up"
-            ) from None
-        finally:
-            future.release()
-        singles = [evolve(part, rows=(row,)) for row in part.rows]
-        done = [await self._items_of(each, f"row {each.rows[0].index}") for each in singles]
-        return [item for items in done for item in items]
 
 
 def _reraise(main: asyncio.Task[None]) -> None:

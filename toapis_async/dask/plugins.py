@@ -36,6 +36,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.desk.line import Call
     from toapis_async.parts import Part, PartOptions
     from toapis_async.protocol.leasing import Ask, Grant
+    from toapis_async.protocol.pricing import ServicePrices
     from toapis_async.protocol.tiers import Category
 
 DESK: Final = "toapis-desk"
@@ -72,6 +73,7 @@ class DeskPlugin(SchedulerPlugin):
             "end": self._desk.end,
             "stop": self._stop,
             "counts": self._counts,
+            "paid_page": self._desk.paid_page,
             "exchange": self._desk.exchange,
             "lease": self._lease,
         }
@@ -202,6 +204,11 @@ class Crew(WorkerPlugin):
             self._journal.hurry()
             await engine.aclose()
 
+    async def prices(self) -> ServicePrices:
+        """The service's prices for this key."""
+        engine, _ = self._opened()
+        return await account.service_prices(engine)
+
     async def work(self, part: Part) -> list[BatchItem]:
         """Do a part."""
         engine, journal = self._opened()
@@ -251,3 +258,8 @@ async def who_am_i(session: str) -> tuple[str, str]:
     crew = cast("Crew", get_worker().plugins[crew_name(session)])
     credentials = crew.recipe.credentials()
     return account_name(credentials), credentials.base_url
+
+
+async def service_prices(session: str) -> ServicePrices:
+    """What the service charges the workers' key."""
+    return await cast("Crew", get_worker().plugins[crew_name(session)]).prices()

@@ -92,6 +92,11 @@ class Desk:
             self._ledgers.pop(ended.opening.journal, None)
             await ended.ledger.writer.aclose()
 
+    async def paid_page(self, session: str, after: int) -> tuple[Record, ...]:
+        """The next few rows of the run that the service has charged, or may have: see `JournalWriter.paid_page`."""
+        known = self._sessions[session]
+        return await known.ledger.writer.paid_page(known.opening.run, after)
+
     def counts(self, session: str) -> dict[str, int]:
         """What the engines of a pass have told, counted: those that died since included."""
         return dict(self._sessions[session].counts)

@@ -1,0 +1,185 @@
+"""A run's hold on a Dask cluster: the connection, the desk's session, and parts as tasks."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from contextlib import AsyncExitStack, suppress
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from attrs import evolve
+from distributed import Client, LocalCluster
+from distributed.scheduler import KilledWorker
+
+from toapis_async.batch.item import item_of
+from toapis_async.dask.plugins import (
+    Crew,
+    DeskPlugin,
+    Recipe,
+    ask_desk,
+    crew_name,
+    do_part,
+    service_prices,
+    who_am_i,
+)
+from toapis_async.engine.desk.server import Opening
+from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
+from toapis_async.log import logger
+from toapis_async.protocol.naming import slug
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator
+
+    from distributed.deploy.cluster import Cluster
+
+    from toapis_async.batch.item import BatchItem
+    from toapis_async.engine.journal.records import Record
+    from toapis_async.parts import Part
+    from toapis_async.protocol.pricing import ServicePrices
+
+WORKERS_S: Final = 60.0
+"""How long a cluster without workers is waited for."""
+CLOSE_S: Final = 20.0
+"""How long closing waits for the workers' engines."""
+MOST_LOCAL: Final = 4
+"""Worker processes on one machine, when no cluster is given."""
+
+# Dask's own annotations say little of these.
+_local_cluster: Any = LocalCluster
+_client: Any = Client
+
+
+class ClusterSession:
+    """One pass's. Made and closed by its `Bulk`."""
+
+    def __init__(
+        self, recipe: Recipe, cluster: str | Cluster | Client | None, *, journal: str | None, fresh: bool
+    ) -> None:
+        self._recipe = recipe
+        self._name = recipe.session
+        self._run = recipe.options.run
+        self._cluster = cluster
+        self._journal = journal
+        self._fresh = fresh
+        self._stack = AsyncExitStack()
+        self._client: Any = None
+
+    async def open(self) -> None:
+        """Connect, and have the desk and the engines made. Raises `ClientStateError` when another driver is at the run,
+        or a worker has no key, and `JournalError`."""
+        try:
+            await self._open()
+        except BaseException:
+            await self._stack.aclose()
+            raise
+
+    async def _open(self) -> None:
+        client = self._client = await self._connect()
+        self._stack.push_async_callback(self._leave)
+        try:
+            await client.register_plugin(DeskPlugin())
+            await client.register_plugin(Crew(self._recipe))
+        except ImportError as error:
+            raise ClientStateError(
+                f"the cluster can't load this library ({error}): install toapis-async[dask] where its scheduler and "
+                "its workers run"
+            ) from error
+        try:
+            async with asyncio.timeout(WORKERS_S):
+                account, base_url = await self._ask_a_worker(who_am_i, "account")
+        except TimeoutError:
+            raise ClientStateError(f"the Dask cluster had no worker for {WORKERS_S:g} s: start some") from None
+        opening = Opening(
+            session=self._name,
+            driver=client.id,
+            run=self._run,
+            journal=Path(),
+            account=account,
+            base_url=base_url,
+            fresh=self._fresh,
+        )
+        refusal = await ask_desk(client.scheduler, "begin", opening, self._journal)
+        if refusal is not None:
+            raise ClientStateError(str(refusal))
+
+    async def _connect(self) -> Any:
+        cluster: Any = self._cluster
+        if isinstance(cluster, Client):
+            if not cluster.asynchronous:
+                raise InvalidRequest("an asynchronous Client is needed: Client(…, asynchronous=True)", field="cluster")
+            return cluster
+        if cluster is None:
+            workers = min(os.cpu_count() or 1, MOST_LOCAL)
+            local = _local_cluster(
+                n_workers=workers, threads_per_worker=1, asynchronous=True, dashboard_address="127.0.0.1:0"
+            )
+            cluster = await self._stack.enter_async_context(local)
+        elif not isinstance(cluster, str) and not cluster.asynchronous:  # it has a loop of its own
+            client = _client(cluster.scheduler_address, security=cluster.security, asynchronous=True)
+            return await self._stack.enter_async_context(client)
+        return await self._stack.enter_async_context(_client(cluster, asynchronous=True))
+
+    async def aclose(self) -> None:
+        """Close the engines, the journal, and what was opened here."""
+        await self._stack.aclose()
+
+    async def _leave(self) -> None:
+        """Close the engines, then the journal: what they noted at last is in it."""
+        for leave in (
+            lambda: self._client.unregister_worker_plugin(crew_name(self._name)),
+            lambda: ask_desk(self._client.scheduler, "end", self._name),
+        ):
+            with suppress(Exception):  # the cluster may be gone
+                async with asyncio.timeout(CLOSE_S):
+                    await leave()
+
+    async def stop(self) -> None:
+        """Have the desk allow nothing more to be sent."""
+        try:
+            await ask_desk(self._client.scheduler, "stop", self._name)
+        except (OSError, KeyError) as error:
+            logger.warning("the scheduler could not be told to stop: %s", error)
+
+    async def _ask_a_worker(self, what: Any, name: str) -> Any:
+        return await self._client.submit(what, self._name, key=f"toapis {name}-{self._name}", pure=False)
+
+    async def prices(self) -> ServicePrices:
+        """What the service charges the workers' key."""
+        prices: ServicePrices = await self._ask_a_worker(service_prices, "prices")
+        return prices
+
+    async def paid_earlier(self) -> AsyncIterator[Record]:
+        """The rows of the run that the service has charged, or may have."""
+        after = 0
+        while True:
+            found: Any = await ask_desk(self._client.scheduler, "paid_page", self._name, after)
+            if not found:
+                return
+            for record in found:
+                yield record
+            after = found[-1].number
+
+    async def do(self, part: Part, name: str) -> list[BatchItem]:
+        """Have a part done by the cluster, which does it again when a worker dies. When workers keep dying of it, its
+        rows are tried one by one, so that what kills them is found."""
+        key = f"toapis {slug(self._run)}-{self._name}-{name}"
+        future = self._client.submit(do_part, part, self._name, key, key=key, pure=False)
+        try:
+            return list(await future)
+        except KilledWorker as error:
+            logger.warning("workers keep dying of %s", name)
+            if len(part.rows) == 1:
+                lost = ToAPIsError(f"every worker that was given this row died ({error})")
+                return [item_of(part.rows[0], error=lost)]
+        except asyncio.CancelledError:
+            if (task := asyncio.current_task()) is not None and task.cancelling():
+                raise
+            raise ClientStateError(
+                "the Dask scheduler has gone, or was restarted: the same call takes the run up"
+            ) from None
+        finally:
+            future.release()
+        singles = [evolve(part, rows=(row,)) for row in part.rows]
+        done = [await self.do(each, f"row {each.rows[0].index}") for each in singles]
+        return [item for items in done for item in items]
