@@ -149,6 +149,27 @@ async def cluster_of(workers: int, **options: Any) -> AsyncIterator[Any]:
         yield cluster
 
 
+@contextlib.asynccontextmanager
+async def bare_workers(scheduler: str, number: int) -> AsyncIterator[list[subprocess.Popen[bytes]]]:
+    """Workers without a nanny, which reach the scheduler by TCP only."""
+    code = "from distributed.cli.dask_worker import main; main()"
+    command = [sys.executable, "-c", code, scheduler, "--no-nanny", "--nthreads", "1", "--no-dashboard"]
+    with tempfile.TemporaryDirectory() as scratch:
+        started = [
+            subprocess.Popen([*command, "--local-directory", scratch], stderr=subprocess.DEVNULL)  # noqa: ASYNC220, S603
+            for _ in range(number)
+        ]
+        try:
+            yield started
+        finally:
+            for process in started:
+                with contextlib.suppress(ProcessLookupError):
+                    process.send_signal(signal.SIGCONT)
+                process.terminate()
+            for process in started:
+                await asyncio.to_thread(process.wait, 20)
+
+
 def pids(cluster: Any) -> list[int]:
     """The worker processes that live now."""
     found = [getattr(worker, "pid", None) for worker in cluster.workers.values()]
@@ -161,7 +182,6 @@ def rows_of(number: int) -> Iterator[dict[str, str]]:
 
 def job_of(load: Load, url: str, folder: Path, cluster: Any = None, **options: Any) -> Bulk:
     """One pass of the run."""
-    os.environ["TOAPIS_API_KEY"] = KEY
     how = {"base_url": url, "settings": load.settings(), "journal": folder / "journal", "save_to": folder / "out"}
     return bulk(rows_of(load.rows), run="bench", key="key", cluster=cluster, **{**how, **options})
 
@@ -267,30 +287,26 @@ def _delete_journal(folder: Path) -> None:
 async def zombie(load: Load, folder: Path) -> Outcome:
     """A worker is stopped until its parts were done by others, then continued."""
     outcome = Outcome("zombie", load.rows)
-    dask.config.set({"distributed.scheduler.worker-ttl": "2s"})
-    with sandbox(load) as url:
+    with sandbox(load) as url, dask.config.set({"distributed.scheduler.worker-ttl": "10s"}):
         started_s = time.monotonic()
-        async with cluster_of(load.workers) as cluster:
-            stopped: list[int] = []
+        async with (
+            cluster_of(0) as cluster,
+            bare_workers(cluster.scheduler_address, load.workers) as workers,
+            job_of(load, url, folder, cluster) as job,
+        ):
 
-            async def stop(_: Bulk) -> None:
+            async def stop() -> None:
                 await _tasks(url, load.rows // 4)
-                stopped.append(pids(cluster)[0])
-                os.kill(stopped[0], signal.SIGSTOP)
+                workers[0].send_signal(signal.SIGSTOP)
 
-            try:
-                job = job_of(load, url, folder, cluster)
-                async with job:
-                    stopping = asyncio.ensure_future(stop(job))
-                    items = [item async for item in job]
-                    await stopping
-                    outcome.details = {"tasks_when_continued": sum(told(url, "state")["tasks"].values())}
-                    os.kill(stopped[0], signal.SIGCONT)
-                    await asyncio.sleep(3)  # what it still sends it sends now
-            finally:
-                for pid in stopped:
-                    with contextlib.suppress(ProcessLookupError):
-                        os.kill(pid, signal.SIGCONT)
+            stopping = asyncio.ensure_future(stop())
+            items = [item async for item in job]
+            await stopping
+            sent = told(url, "state")["requests"]["by_kind"]["submit"]
+            workers[0].send_signal(signal.SIGCONT)
+            await asyncio.sleep(3)  # what it still sends it sends now
+            late = told(url, "state")["requests"]["by_kind"]["submit"] - sent
+            outcome.details = {"sent_after_it_was_continued": late, "it_lives": workers[0].poll() is None}
         outcome.ok = sum(item.ok for item in items)
         outcome.wall_s = round(time.monotonic() - started_s, 1)
         return fill(outcome, url, load)
@@ -335,7 +351,6 @@ async def light(order: dict[str, Any]) -> None:
     vars(session)["do_part"] = light_part
     folder = Path(order["folder"])
     os.makedirs(folder)
-    os.environ["TOAPIS_API_KEY"] = KEY
     count, started_s = 0, time.monotonic()
     async with (
         cluster_of(2) as cluster,
@@ -367,6 +382,7 @@ def main() -> int:
     parser.add_argument("--drive", help=argparse.SUPPRESS)
     parser.add_argument("--light", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
+    os.environ["TOAPIS_API_KEY"] = KEY  # the workers' own
     if arguments.drive or arguments.light:
         order = json.loads(arguments.drive or arguments.light)
         asyncio.run(drive(order) if arguments.drive else light(order))

@@ -195,7 +195,8 @@ def test_aiohttp_is_loaded_by_the_transport_and_for_a_form_only() -> None:
 
 
 @pytest.mark.parametrize(
-    ("package", "home"), [("redis", {"engine.shared.redis"}), ("distributed", {"dask", "dask.plugins", "dask.job"})]
+    ("package", "home"),
+    [("redis", {"engine.shared.redis"}), ("distributed", {"dask", "dask.job", "dask.plugins", "dask.session"})],
 )
 def test_an_optional_package_is_imported_in_one_place(package: str, home: set[str]) -> None:
     house = modules(PACKAGE)

@@ -100,7 +100,7 @@ class Purse:
 
     def _settle(self, reservation: Reservation, item: BatchItem) -> None:
         error, budget = item.error, self.budget
-        if item.generation is not None:
+        if item.generation:
             budget.charge(reservation, charge_of(TaskStatus.COMPLETED, item.generation.billing))
         elif isinstance(error, TaskFailed):
             budget.charge(reservation, charge_of(TaskStatus.FAILED, error.billing))
