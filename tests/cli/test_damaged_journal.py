@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.engine.journal_kit import make_first_version
 from toapis_async.cli.run_status import JOURNAL
-from toapis_async.engine.journal.file import APPLICATION_ID, MIGRATIONS
 
 from .conftest import IN_A_BLINK, run
 
@@ -158,15 +158,7 @@ def test_what_can_be_borne_is_and_what_cannot_is_one_line(journal: Path, damage:
 
 
 def test_an_earlier_versions_journal_is_brought_up_to_date_by_its_batch(journal: Path) -> None:
-    old = journal.with_name("old.sqlite")
-    with closing(sqlite3.connect(journal)) as new, closing(sqlite3.connect(old, isolation_level=None)) as db:
-        new.execute("PRAGMA journal_mode = DELETE")
-        db.executescript(f"{MIGRATIONS[0]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
-        for table in ("fact", "file", "submission"):
-            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
-            for row in new.execute(f"SELECT {columns} FROM {table}"):  # noqa: S608
-                db.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
-    old.replace(journal)
+    make_first_version(journal)
     for name in ("status", "report", "dry run"):
         ran = run(*COMMANDS[name])
         assert (ran.code, "run its batch again" in ran.stderr) == (2, True)

@@ -3,18 +3,24 @@
 from __future__ import annotations
 
 import asyncio
+import copy
 import json
+import pickle
+import sqlite3
 import time
+from contextlib import closing
 from typing import TYPE_CHECKING, Any
 
 import pytest
 from attrs import evolve
 
-from tests.engine.journal_kit import ADDRESS, leave, opened, record
-from tests.engine.kit import KEY, FakeService, served, task
-from toapis_async import Generation, JournalError, SessionClosed, Settings, ToAPIs, ToAPIsError
+from tests.engine.journal_kit import ADDRESS, leave, make_first_version, opened, record
+from tests.engine.kit import KEY, FakeService, answer, served, task
+from toapis_async import ClientStateError, Generation, JournalError, SessionClosed, Settings, ToAPIs, ToAPIsError
+from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import ENDED_BADLY, Fetch, Send, decide
+from toapis_async.protocol.token import decode_token
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -29,12 +35,12 @@ def client_of(path: Path, **settings: Any) -> ToAPIs:
     return ToAPIs(KEY, base_url=ADDRESS, settings=Settings(**settings), journal=path)
 
 
-def finish(path: Path, number: int = 1, *, age_s: float = 60, answer: str | None = None) -> None:
+def finish(path: Path, number: int = 1, *, age_s: float = 60, told: str | None = None) -> None:
     """A plain submission that an earlier process saw completed `age_s` ago."""
     business_id, task_id = f"mine-{number}", f"task_{number}"
     leave(path, business_id, f"kite {number}", State.COMPLETED, task_id=task_id)
     with opened(path) as journal:
-        values = (time.time() - age_s, answer or json.dumps(task(task_id, "completed")), business_id)
+        values = (time.time() - age_s, told or json.dumps(task(task_id, "completed")), business_id)
         journal.connection.execute(
             "UPDATE submission SET ended_at = ?, answer = ? WHERE client_business_id = ?", values
         )
@@ -79,7 +85,7 @@ async def test_its_token_is_one_of_a_finished_task_for_any_client(service: FakeS
 async def test_an_answer_that_cannot_be_read_any_more_is_a_journal_error_with_its_ids(
     service: FakeService, path: Path, answer: str
 ) -> None:
-    finish(path, answer=answer)
+    finish(path, told=answer)
     async with client_of(path) as client:
         (handle,) = client.recovered()
         for asking in (handle.result(), anext(handle.updates())):
@@ -154,6 +160,120 @@ async def test_one_that_is_sent_anew_after_it_was_given_up_is_recovered_again(se
     known = record(path, "mine-1")
     assert known is not None
     assert (known.state, known.acknowledged_at, known.lost_at) == (State.COMPLETED, None, None)
+
+
+# ------------------------------------------------------------------------------------------- clocks
+
+
+@pytest.mark.parametrize("wrong_by_s", [-3 * 86_400.0, 3 * 86_400.0])
+async def test_a_clock_that_was_wrong_by_days_when_it_was_written_down_hides_no_finished_one(
+    service: FakeService, path: Path, wrong_by_s: float, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The service's `completed_at` says when its links were made."""
+    clock = time.time
+    monkeypatch.setattr("toapis_async.engine.journal.writer.time.time", lambda: clock() + wrong_by_s)
+    service.on_query.append(answer(200, task("task_1", "completed", completed_at=clock() - 60)))
+    async with client_of(path, first_poll_s=0.01, min_poll_interval_s=0.01) as client:
+        await client.generate("kite")
+    monkeypatch.undo()
+    monkeypatch.setattr("toapis_async.engine.core.Transport", service.transport)
+    async with client_of(path) as client:
+        assert [handle.task_id for handle in client.recovered()] == ["task_1"]
+
+
+async def test_one_that_both_clocks_say_is_out_of_date_is_not_listed(
+    service: FakeService, path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = time.time
+    monkeypatch.setattr("toapis_async.engine.journal.writer.time.time", lambda: clock() - 86_500)
+    service.on_query.append(answer(200, task("task_1", "completed", completed_at=clock() - 86_500)))
+    async with client_of(path, first_poll_s=0.01, min_poll_interval_s=0.01) as client:
+        await client.generate("kite")
+    monkeypatch.undo()
+    monkeypatch.setattr("toapis_async.engine.core.Transport", service.transport)
+    async with client_of(path) as client:
+        assert client.recovered() == ()
+
+
+# ------------------------------------------------------------------------------------------- other versions, processes
+
+
+async def test_of_the_first_version_s_journal_what_is_saved_is_not_listed_and_what_is_saved_in_part_is(
+    service: FakeService, path: Path
+) -> None:
+    two = task("task_2", "completed", result={"data": [{"url": f"https://files.example/{n}.png"} for n in "ab"]})
+    finish(path, 1)
+    finish(path, 2, told=json.dumps(two))
+    finish(path, 3, told='{"status": "completed", "result": {"data": [{"url": 5}]}}')
+    finish(path, 4)
+    with opened(path) as journal:
+        for number, files in ((1, ["1.png"]), (2, ["2-1.png"])):
+            journal_records.put_files(journal.connection, f"mine-{number}", files, time.time())
+    make_first_version(path)
+    async with client_of(path) as client:
+        assert [handle.task_id for handle in client.recovered()] == ["task_2", "task_3", "task_4"]
+        generation = await client.recovered()[0]
+        assert len(generation.images) == 2
+    known = record(path, "mine-2")
+    assert known is not None
+    assert known.images == 2
+    assert service.seen == []
+
+
+async def test_a_row_of_the_first_version_s_journal_that_is_saved_in_part_is_fetched(
+    tmp_path: Path, path: Path
+) -> None:
+    async with served() as (sandbox, _):
+
+        def client() -> ToAPIs:
+            settings = Settings(first_poll_s=0.01, min_poll_interval_s=0.01)
+            return ToAPIs(KEY, base_url=sandbox.base_url, settings=settings, journal=path)
+
+        rows, folder = [{"key": "kite", "prompt": "kite", "n": 2}], tmp_path / "images"
+        async with client() as first:
+            (item,) = await first.batch(rows, run="r", save_to=folder).gather()
+            assert len(item.files) == 2
+        item.files[1].unlink()
+        with closing(sqlite3.connect(path, isolation_level=None)) as db:
+            db.execute("DELETE FROM file WHERE place = 1")
+        make_first_version(path)
+        async with client() as second:
+            (again,) = await second.batch(rows, run="r", save_to=folder).gather()
+        assert again.files == item.files
+        assert all(file.is_file() for file in again.files)
+        assert len(sandbox.ledger) == 1
+
+
+async def test_what_a_recovered_one_gives_travels_to_another_process(service: FakeService, path: Path) -> None:
+    finish(path)
+    async with client_of(path) as client:
+        (handle,) = client.recovered()
+        generation = await handle
+        travelled = pickle.loads(pickle.dumps(generation))  # noqa: S301  (our own)
+        assert (travelled, copy.deepcopy(generation), copy.copy(generation)) == (generation,) * 3
+        with pytest.raises(ClientStateError):
+            await travelled.save("nowhere")
+        assert pickle.loads(pickle.dumps(handle.snapshot)) == handle.snapshot  # noqa: S301
+        assert client.attach(handle.token()).task_id == "task_1"
+
+
+@pytest.mark.parametrize("by_id", [False, True])
+async def test_an_off_peak_video_that_is_taken_up_is_watched_for_two_days_as_a_new_one_is(
+    service: FakeService, path: Path, by_id: bool
+) -> None:
+    """A token tells how many times `max_task_age_s` its task is watched."""
+    row: dict[str, Any] = {"kind": "video", "prompt": "kite", "model": "viduq3", "image_urls": ["https://a.example/a"]}
+    row |= {"metadata": {"off_peak": True}, "client_business_id": "mine-1"}
+    service.service_time_s = 60
+    async with client_of(path) as client:
+        new = decode_token((await client.submit(row)).token())
+    async with client_of(path) as client:
+        handle = await client.submit(row) if by_id else client.recovered()[0]
+        taken_up = decode_token(handle.token())
+    assert new is not None
+    assert taken_up is not None
+    assert new.age_factor == taken_up.age_factor == 48
+    assert len(service.of("submit")) == 1
 
 
 def test_what_was_saved_in_part_is_never_paid_for_again(path: Path) -> None:

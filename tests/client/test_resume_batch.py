@@ -21,6 +21,7 @@ from toapis_async import (
     InvalidRequest,
     JournalError,
     LinkExpired,
+    ServiceError,
     TaskFailed,
     ToAPIs,
 )
@@ -528,3 +529,30 @@ async def test_rows_wait_for_what_an_earlier_pass_left_running_once_it_is_watche
     async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(5):
         items = await client.batch(["kite [fail]", "b"], run="r", budget_credits=2).gather()
     assert [type(item.error).__name__ for item in items] == ["TaskFailed", "NoneType"]
+
+
+@pytest.mark.parametrize("known_by", [{"key": "kite"}, {}])
+async def test_one_that_was_refused_inside_a_200_stays_refused_until_it_is_to_be_retried(
+    service: FakeService, path: Path, known_by: dict[str, str]
+) -> None:
+    rows = [{"prompt": "kite", **known_by}]
+    service.on_submit.append(answer(200, {"success": False, "error": {"code": "no_such_style", "message": "not this"}}))
+    (first,) = await ran(path, rows)
+    (again,) = await ran(path, rows)
+    assert len(service.of("submit")) == 1
+    for item in (first, again):
+        assert isinstance(item.error, ServiceError)
+        assert (item.error.status, item.error.code, str(item.error)) == (200, "no_such_style", str(first.error))
+    (retried,) = await ran(path, rows, retry_failed=True)
+    assert retried.ok
+    assert len(service.of("submit")) == 2
+
+
+@pytest.mark.parametrize("code", ["quota_not_enough", "invalid_api_key", "rate_limit_exceeded"])
+async def test_one_that_was_refused_inside_a_200_for_reasons_elsewhere_is_sent_by_the_next_pass(
+    service: FakeService, path: Path, code: str
+) -> None:
+    service.on_submit.append(answer(200, {"success": False, "error": {"code": code, "message": "no"}}))
+    (first,) = await ran(path, ["kite"])
+    (again,) = await ran(path, ["kite"])
+    assert (first.ok, again.ok) == (False, True)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import sqlite3
 import threading
 from contextlib import closing
 from typing import TYPE_CHECKING, Any
@@ -10,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 from toapis_async import ImageRequest
 from toapis_async.engine.fingerprint import _fingerprint
 from toapis_async.engine.journal import records as journal_records
-from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.file import APPLICATION_ID, MIGRATIONS, JournalFile
 from toapis_async.engine.journal.records import End, Intent, Record, State
 from toapis_async.settings import Credentials
 
@@ -59,6 +60,19 @@ def leave(
         elif state is State.WITHDRAWN:
             journal_records.put_end(db, business_id, End(state), 3.0)
         journal_records.put_files(db, business_id, files, 4.0)
+
+
+def make_first_version(path: Path) -> None:
+    """Bring a journal that nobody uses back to what the first version of this library would have written."""
+    old = path.with_name("old")
+    with closing(sqlite3.connect(path)) as new, closing(sqlite3.connect(old, isolation_level=None)) as db:
+        new.execute("PRAGMA journal_mode = DELETE")
+        db.executescript(f"{MIGRATIONS[0]} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = 1;")
+        for table in ("fact", "file", "submission"):
+            columns = ", ".join(row[1] for row in db.execute(f"PRAGMA table_info({table})"))
+            for row in new.execute(f"SELECT {columns} FROM {table}"):  # noqa: S608
+                db.execute(f"INSERT INTO {table} ({columns}) VALUES ({', '.join('?' * len(row))})", row)  # noqa: S608
+    old.replace(path)
 
 
 def record(path: Path, business_id: str) -> Record | None:

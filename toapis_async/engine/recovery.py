@@ -10,7 +10,7 @@ from attrs import evolve
 
 from toapis_async.engine.entry import Entry
 from toapis_async.engine.journal.records import State
-from toapis_async.engine.journal.resume import snapshot_of
+from toapis_async.engine.journal.resume import endpoint_of, snapshot_of
 from toapis_async.errors import JournalError, ToAPIsError, UnreadableAnswer
 from toapis_async.events import JournalTakenOver
 from toapis_async.log import logger
@@ -93,7 +93,7 @@ class Recovery:
             kind = record.intent.kind
             return Entry.unread(task_id, business_id, ENDPOINTS[kind], tasks.forecast_of(kind))
         return tasks.watch(
-            ENDPOINTS[record.intent.kind],
+            endpoint_of(record),
             task_id,
             start="unknown",
             query_id=record.query_id,

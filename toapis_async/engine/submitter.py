@@ -22,6 +22,7 @@ from toapis_async.engine.journal.resume import (
     Verdict,
     Watch,
     decide,
+    endpoint_of,
     snapshot_of,
 )
 from toapis_async.engine.limiter import Priority, priority_of
@@ -139,7 +140,7 @@ class Submitter:
                 permits.give_back()
                 release = None
         return tasks.watch(
-            ENDPOINTS[record.intent.kind],
+            endpoint_of(record),
             record.task_id,
             start="unknown",
             query_id=record.query_id,

@@ -8,12 +8,24 @@ from urllib.parse import quote
 from attrs import evolve, frozen
 
 from toapis_async.errors import InvalidRequest
-from toapis_async.request import IMAGE_MODELS, Kind
+from toapis_async.request import IMAGE_MODELS, Kind, is_off_peak
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from toapis_async.request import Request
 
-__all__ = ["ENDPOINTS", "IMAGES", "IMAGE_EDITS", "VIDEOS", "Endpoint", "Kind", "endpoint_of", "endpoints_of"]
+__all__ = [
+    "ENDPOINTS",
+    "IMAGES",
+    "IMAGE_EDITS",
+    "VIDEOS",
+    "Endpoint",
+    "Kind",
+    "endpoint_of",
+    "endpoints_of",
+    "query_endpoint",
+]
 
 
 @frozen
@@ -59,6 +71,13 @@ def endpoints_of(kind: Kind | None) -> tuple[Endpoint, ...]:
     return (ENDPOINTS[kind],)
 
 
+def query_endpoint(kind: Kind, body: Mapping[str, object]) -> Endpoint:
+    """Where the task of a request with these fields is queried, and for how long it is watched."""
+    if kind == "video" and is_off_peak(body):
+        return evolve(VIDEOS, age_factor=OFF_PEAK_AGE_FACTOR)
+    return ENDPOINTS[kind]
+
+
 def endpoint_of(request: Request) -> Endpoint:
     """Where a request is submitted, and its task queried."""
     if request.kind == "image":
@@ -66,7 +85,7 @@ def endpoint_of(request: Request) -> Endpoint:
             return IMAGES
         known = IMAGE_MODELS.get(request.model)
         return evolve(IMAGE_EDITS, is_form=known is not None and known.edits == "multipart")
-    endpoint = evolve(VIDEOS, age_factor=OFF_PEAK_AGE_FACTOR) if request.is_off_peak else VIDEOS
+    endpoint = query_endpoint("video", request.body())
     if request.video_id is None:
         return endpoint
     return evolve(endpoint, submit_path=f"/videos/{quote(request.video_id, safe='')}/{request.route}")

@@ -18,7 +18,7 @@ from toapis_async.request.base import (
 from toapis_async.request.image import DEFAULT_MODEL, FIELD_NAMES, ImageFields, ImageReference, ImageRequest
 from toapis_async.request.image_models import IMAGE_MODELS, QUALITIES, RATIOS, RESOLUTIONS
 from toapis_async.request.kinds import REQUESTS, ROW_FIELDS, request_of
-from toapis_async.request.video import VideoRequest
+from toapis_async.request.video import VideoRequest, is_off_peak
 from toapis_async.request.video_models import VIDEO_MODELS
 
 __all__ = [
@@ -45,6 +45,7 @@ __all__ = [
     "check_task_id",
     "files_in",
     "is_http_url",
+    "is_off_peak",
     "map_links",
     "request_of",
     "unknown_field",

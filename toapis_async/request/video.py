@@ -191,8 +191,7 @@ class VideoRequest(Request):
     @property
     def is_off_peak(self) -> bool:
         """Whether the service was told to take its time, up to 48 hours (Vidu's `off_peak` [docs])."""
-        body = self.body()
-        return body.get("off_peak") is True or member_of(body, "metadata.off_peak") is True
+        return is_off_peak(self.body())
 
     def __repr__(self) -> str:
         shown = {k: v for k, v in self.given().items() if isinstance(v, str | int) and k not in {"kind", "prompt"}}
@@ -308,3 +307,8 @@ def _check_together(request: VideoRequest) -> None:
         problem, name = "takes a video_list or audio, not both", "audio"
     if problem is not None:
         raise InvalidRequest(f"{model} {problem}; extra={{{name!r}: …}} sends it unchecked", field=name)
+
+
+def is_off_peak(body: Mapping[str, object]) -> bool:
+    """Whether the service was told to take its time for a video, up to 48 hours (Vidu's `off_peak` [docs])."""
+    return body.get("off_peak") is True or member_of(body, "metadata.off_peak") is True

@@ -8,8 +8,17 @@ from typing import TYPE_CHECKING, TypeAlias
 from attrs import frozen
 
 from toapis_async.engine.journal.records import LATEST_S, End, State
-from toapis_async.errors import AuthenticationFailed, InsufficientQuota, InvalidRequest, ServiceError, ToAPIsError
+from toapis_async.errors import (
+    AuthenticationFailed,
+    InsufficientQuota,
+    InvalidRequest,
+    RateLimited,
+    ServiceError,
+    ToAPIsError,
+    UnreadableAnswer,
+)
 from toapis_async.protocol.budget import PriceClass, charge_of, images_of
+from toapis_async.protocol.endpoints import query_endpoint
 from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import failure_of
 from toapis_async.protocol.refusals import decode_error
@@ -23,6 +32,7 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.journal.records import Record
     from toapis_async.protocol.budget import Budget, Reservation
+    from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.task import TaskSnapshot
 
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
@@ -136,6 +146,11 @@ def _end_error(record: Record) -> ToAPIsError:
     return error.concerning(client_business_id=record.intent.client_business_id)
 
 
+def endpoint_of(record: Record) -> Endpoint:
+    """Where its task is queried, and for how long it may be watched."""
+    return query_endpoint(record.intent.kind, body_of(json.loads(record.intent.request)))
+
+
 def error_of(record: Record) -> ToAPIsError | None:
     """Why a submission ended badly; None when it did not."""
     verdict = decide(record)
@@ -173,14 +188,18 @@ def answer_of(snapshot: TaskSnapshot) -> str | None:
 def end_of(error: BaseException) -> tuple[State, str | None]:
     """How a submission that certainly was not accepted is written down: as refused for what it is, or as withdrawn for
     reasons that lie elsewhere (the network, the pace, the account)."""
-    if (
-        isinstance(error, ServiceError)
-        and refusal_kind(error) is RefusalKind.FINAL
-        and not isinstance(error, AuthenticationFailed | InsufficientQuota)
-    ):
+    if isinstance(error, ServiceError) and _is_of_the_request(error):
         body = {"status": error.status, "error": {"code": error.code, "message": error.message}}
         return State.REFUSED, json.dumps(body)
     return State.WITHDRAWN, None
+
+
+def _is_of_the_request(error: ServiceError) -> bool:
+    """Whether the same request would be refused again. So is one whose refusal came in a 2xx: it was believed only when
+    no task was to be found."""
+    if isinstance(error, AuthenticationFailed | InsufficientQuota | RateLimited | UnreadableAnswer):
+        return False
+    return refusal_kind(error) is RefusalKind.FINAL or error.status < 300
 
 
 def price_class_of(record: Record) -> PriceClass:
