@@ -12,6 +12,7 @@ import pytest
 
 from toapis_async import SubmitUncertain, TaskFailed, WebhookOutcome, WebhookRejected
 from toapis_async.engine.shared import ends as module
+from toapis_async.engine.shared.port import StoreLost
 from toapis_async.protocol.end_message import EndMessage, encode_end
 from toapis_async.receivers import asgi_app
 
@@ -20,6 +21,8 @@ from .events import URL, deliver, event, signed
 from .hub import Hub, Worker
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
+
     from toapis_async import TaskHandle
 
 pytestmark = pytest.mark.looptime
@@ -546,3 +549,19 @@ async def test_a_submission_that_is_refused_keeps_nothing_of_others(service: Fak
         await deliver(there, event("task_7", "mine"))
         await turns()
         assert not (await here.submit("another")).done
+
+
+async def test_a_cancellation_that_the_channel_turns_into_another_error_still_ends_it(
+    service: FakeService, hub: Hub
+) -> None:
+    async def messages() -> AsyncGenerator[bytes | None, None]:
+        yield None
+        try:
+            await asyncio.Event().wait()
+        except asyncio.CancelledError:
+            raise StoreLost("as redis-py may") from None
+
+    hub.messages = messages  # type: ignore[method-assign]
+    async with asyncio.timeout(60):
+        async with Worker(hub) as here:
+            assert (await here.submit("kite")).task_id == "task_1"
