@@ -101,11 +101,30 @@ def test_turns_of_before_the_bucket_was_half_full_are_not_given_back() -> None:
     store.now_s += 20.0  # full again
     store.ask()
     assert store.state is not None
-    level = store.state.level
-    store.now_s += 0.1
     store.ask(want=44)
-    store.ask(unused=45, unused_for_s=20.1)
-    assert store.state.level <= level
+    level = store.state.level
+    store.ask(unused=10, unused_for_s=20.0)
+    assert store.state.level == level
+
+
+def test_turns_not_used_fill_the_bucket_to_the_half_only() -> None:
+    store = Store()
+    store.ask(want=43)  # leaves two
+    store.ask(unused=60, unused_for_s=-1.0)
+    assert store.state is not None
+    assert store.state.level == 22.5
+
+
+def test_resends_are_taken_off() -> None:
+    assert Store().ask(extra=3.0).level == 42.0
+
+
+def test_nothing_is_refilled_during_the_pause_after_a_429() -> None:
+    store = Store()
+    store.ask()
+    store.ask(pause_s=10.0)
+    store.now_s += 12.0
+    assert store.ask().level == pytest.approx(2 * PER_S)
 
 
 def test_a_429_is_everybodys_and_the_next_slows_all_down_once() -> None:

@@ -29,8 +29,9 @@ def opened() -> HostStore:
     return HostStore.open(IDENTITY, 0.5)
 
 
-def only_file(folder: Path) -> Path:
-    (file,) = folder.iterdir()
+def bucket_file(folder: Path) -> Path:
+    """The file of the submissions' bucket."""
+    (file,) = folder.glob("*-submit.json")
     return file
 
 
@@ -43,7 +44,10 @@ async def taken(store: HostStore, want: int = 10, epoch: int = 0) -> int:
 async def test_two_of_one_identity_share_and_others_do_not(folder: Path) -> None:
     one, other, stranger = opened(), opened(), HostStore.open("f" * 16, 0.5)
     assert [await taken(store) for store in (one, other, one, stranger)] == [50, 40, 30, 50]
-    assert sorted(os.listdir(folder)) == [f"limits-{IDENTITY}.json", "limits-ffffffffffffffff.json"]
+    names = [
+        f"limits-{identity}-{category}.json" for identity in (IDENTITY, "f" * 16) for category in ("query", "submit")
+    ]
+    assert sorted(os.listdir(folder)) == names
 
 
 async def test_only_the_user_may_read_it(folder: Path) -> None:
@@ -52,7 +56,7 @@ async def test_only_the_user_may_read_it(folder: Path) -> None:
         await taken(opened())
     finally:
         os.umask(old)
-    file = only_file(folder)
+    file = bucket_file(folder)
     assert [os.stat(path).st_mode & 0o777 for path in (folder, file)] == [0o700, 0o600]
 
 
@@ -88,7 +92,7 @@ def test_a_folder_that_may_be_anothers_is_refused(folder: Path, tmp_path: Path, 
 @pytest.mark.parametrize("trap", ["link", "pipe", "open to others"])
 async def test_a_file_that_may_be_anothers_is_refused_and_not_touched(folder: Path, tmp_path: Path, trap: str) -> None:
     store = opened()
-    file = only_file(folder)
+    file = bucket_file(folder)
     file.unlink()
     target = tmp_path / "target"
     target.write_text("precious")
@@ -122,7 +126,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytes
         b"\0" * 4096,
         b"{}",
         b"[1]",
-        b'{"version": 1, "boot": null, "categories": {}}',
+        b'{"version": 1, "boot": null}',
         b"[" * 100_000,
         b"x" * (2 << 20),
         b'{"version": 2}',
@@ -131,7 +135,7 @@ def test_a_folder_that_cannot_be_made_is_told(tmp_path: Path, monkeypatch: pytes
 async def test_a_file_that_cannot_be_read_counts_as_forgotten(folder: Path, content: bytes) -> None:
     store = opened()
     assert await taken(store) == 50
-    file = only_file(folder)
+    file = bucket_file(folder)
     file.write_bytes(content)
     assert await taken(store, epoch=1) == 0
     file.write_bytes(content)
@@ -145,9 +149,9 @@ async def test_a_file_that_cannot_be_read_counts_as_forgotten(folder: Path, cont
 async def test_a_state_that_makes_no_sense_counts_as_forgotten(folder: Path, name: str, value: object) -> None:
     store = opened()
     assert await taken(store) == 50
-    file = only_file(folder)
+    file = bucket_file(folder)
     content = json.loads(file.read_bytes())
-    (content if name == "boot" else content["categories"]["submit"])[name] = value
+    content[name] = value
     file.write_text(json.dumps(content))
     assert await taken(store, epoch=1) == 0
 
@@ -155,7 +159,7 @@ async def test_a_state_that_makes_no_sense_counts_as_forgotten(folder: Path, nam
 async def test_a_file_that_was_removed_is_made_anew(folder: Path) -> None:
     store = opened()
     await taken(store)
-    file = only_file(folder)
+    file = bucket_file(folder)
     file.unlink()
     assert await taken(store, epoch=1) == 0
     assert file.exists()
@@ -163,7 +167,7 @@ async def test_a_file_that_was_removed_is_made_anew(folder: Path) -> None:
 
 async def test_a_lock_that_is_held_is_waited_for_without_blocking(folder: Path) -> None:
     store = opened()
-    path = only_file(folder)
+    path = bucket_file(folder)
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         waiting = asyncio.create_task(taken(store))
@@ -177,7 +181,7 @@ async def test_a_lock_that_is_held_is_waited_for_without_blocking(folder: Path) 
 async def test_a_lock_that_is_never_released_is_given_up(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toapis_async.engine.shared.host.time.monotonic", asyncio.get_running_loop().time)
     store = opened()
-    path = only_file(folder)
+    path = bucket_file(folder)
     with path.open("rb") as file:
         fcntl.flock(file, fcntl.LOCK_EX)
         with pytest.raises(StoreLost, match="another process holds the lock") as lost:

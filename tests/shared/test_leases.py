@@ -248,3 +248,46 @@ async def test_alone_the_level_shown_is_what_the_store_said_last_so_that_polls_g
             process.queries.answered(latency_s=0.01)
         assert process.leases.is_lost
         assert process.queries.fullness > 0.9
+
+
+async def test_a_429_while_alone_is_met_with_a_pause() -> None:
+    store = MemoryStore()
+    async with processes(1, store) as (process,):
+        store.trouble = "refused"
+        await process.send(FULL + 2)
+        now_s = asyncio.get_running_loop().time()
+        process.submits.throttle(4.0)
+        await process.send(1)
+        assert process.sent_at_s[-1] >= round(now_s + 4.0, 3)
+
+
+async def test_what_is_sent_while_the_store_is_asked_again_is_booked() -> None:
+    class Slow(MemoryStore):
+        async def lease(self, category: Category, ask: Ask) -> Grant:
+            if ask.alone_s and self.trouble is None:
+                await asyncio.sleep(0.4)
+            return await super().lease(category, ask)
+
+    store = Slow()
+    async with processes(1, store) as (process,):
+        store.trouble = "refused"
+        sending = asyncio.create_task(process.send(FULL + 60))
+        await asyncio.sleep(4.0)
+        store.trouble = None
+        await sending
+        # Two turns, at five a second, came due while the store was asked.
+        assert [ask.extra for ask in store.asks if ask.extra] == [2.0]
+
+
+async def test_a_tier_that_is_seen_while_alone_is_shared_in_mind() -> None:
+    store = MemoryStore()
+    async with processes(2, store, limits=None, tier="auto") as (one, _):
+        await asyncio.sleep(HEARTBEAT_S)
+        store.trouble = "refused"
+        await asyncio.sleep(HEARTBEAT_S + 0.1)
+        assert one.leases.is_lost
+        one.submits.retune(167.0, 16.7)
+        await one.send(1)
+        await one.send(30)
+        assert one.sent_at_s[-1] - one.sent_at_s[0] == pytest.approx(30 / (16.7 / 2), abs=0.5)
+        assert one.submits.statistics().refill_per_s == 16.7

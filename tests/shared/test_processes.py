@@ -86,7 +86,6 @@ def test_four_processes_draw_no_429(shared: str) -> None:
         results = four.results()
         assert sum(result.done for result in results) == 120
         assert {result.lost for result in results} == {0}
-        assert max(result.processes for result in results) == 4
         assert sum(result.leases for result in results) <= 1.5 * 120 + 8
 
 
@@ -105,7 +104,7 @@ def test_without_redis_each_goes_on_and_comes_back(redis_server: RedisServer) ->
 def test_a_stopped_holder_of_the_lock_stops_nobody(tmp_path: Path) -> None:
     with account("host", [80] * 2) as two:
         two.wait_for(60)
-        (file,) = tmp_path.glob("toapis-*/limits-*.json")
+        (file,) = tmp_path.glob("toapis-*/limits-*-submit.json")
         holder = subprocess.Popen([sys.executable, "-c", LOCKING, str(file)], stdout=subprocess.PIPE)  # noqa: S603
         try:
             assert holder.stdout is not None

@@ -17,7 +17,7 @@ from attrs import fields
 
 from toapis_async.engine.shared.port import STORE_TIMEOUT_S, StoreLost
 from toapis_async.errors import ClientStateError
-from toapis_async.protocol.leasing import MOST_MEMBERS, Account, State
+from toapis_async.protocol.leasing import MOST_MEMBERS, State, lease
 
 if TYPE_CHECKING:
     from toapis_async.protocol.leasing import Ask, Grant
@@ -33,14 +33,17 @@ _WHOLE: Final = {"sureness", "epoch"}
 
 
 class HostStore:
-    """The file. It is opened anew for each lease, so that nothing is inherited by a fork, and a file that was removed
-    is noticed. Between taking the lock and releasing it nothing is awaited."""
+    """A file for each bucket. It is opened anew for each lease, so that nothing is inherited by a fork, and a file that
+    was removed is noticed. Between taking the lock and releasing it nothing is awaited."""
 
     kind = "host"
 
-    def __init__(self, path: Path, lease_s: float) -> None:
+    def __init__(self, folder: Path, identity: str, lease_s: float) -> None:
         self.lease_s = lease_s
-        self._path = path
+        self._paths: dict[Category, Path] = {
+            "submit": folder / f"limits-{identity}-submit.json",
+            "query": folder / f"limits-{identity}-query.json",
+        }
         self._boot = _boot_id()
 
     @classmethod
@@ -58,8 +61,9 @@ class HostStore:
                     f"shared='host': {folder} must be a folder that only this user may enter (mode 700): see whose "
                     "it is, and remove it"
                 )
-            store = cls(folder / f"limits-{identity}.json", lease_s)
-            os.close(store._opened())
+            store = cls(folder, identity, lease_s)
+            for path in store._paths.values():
+                os.close(_opened(path))
         except OSError as error:
             raise ClientStateError(f"shared='host': can't use {folder}: {error.strerror or error}") from error
         except StoreLost as error:
@@ -69,13 +73,12 @@ class HostStore:
     async def lease(self, category: Category, ask: Ask) -> Grant:
         """See `Store`. Raises `StoreLost` also when another process holds the lock and does not go on."""
         try:
-            file = await self._locked()
+            file = await _locked(self._paths[category])
         except OSError as error:
             raise _lost(error, unchanged=True) from error
         try:
-            account = self._read(file)
-            account, grant = account.lease(category, ask, time.monotonic())
-            self._write(file, account)
+            state, grant = lease(self._read(file), ask, time.monotonic())
+            self._write(file, state)
         except OSError as error:
             raise _lost(error, unchanged=False) from error
         finally:
@@ -85,48 +88,49 @@ class HostStore:
     async def aclose(self) -> None:
         """Nothing is held between leases."""
 
-    async def _locked(self) -> int:
-        """The file, open and locked. A lock that is taken is tried again, with short sleeps between."""
-        deadline_s, sleep_s = time.monotonic() + STORE_TIMEOUT_S, _FIRST_SLEEP_S
-        while time.monotonic() <= deadline_s:
-            file = self._opened()
-            try:
-                # One that was removed before it was locked is not the others' any more.
-                if _lock(file) and os.fstat(file).st_nlink:
-                    return file
-            except BaseException:
-                os.close(file)
-                raise
-            os.close(file)
-            await asyncio.sleep(sleep_s)
-            sleep_s = min(2 * sleep_s, _LONGEST_SLEEP_S)
-        raise StoreLost("another process holds the lock and does not go on", unchanged=True)
-
-    def _opened(self) -> int:
-        file = os.open(self._path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
-        found = os.fstat(file)
-        if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
-            os.close(file)
-            raise StoreLost(f"{self._path} is not a file of this user's alone: remove it", unchanged=True)
-        return file
-
-    def _read(self, file: int) -> Account:
-        """What the file holds; an empty account when that is of before the machine's last start, or unreadable."""
+    def _read(self, file: int) -> State | None:
+        """What the file holds; None when that is of before the machine's last start, or unreadable."""
         try:
             content: Any = json.loads(os.pread(file, _MAX_BYTES, 0))
             if content["version"] != VERSION or content["boot"] != self._boot:
-                return Account()
-            return Account({name: _state_of(values) for name, values in content["categories"].items()})
+                return None
+            return _state_of(content)
         except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
-            return Account()
+            return None
 
-    def _write(self, file: int, account: Account) -> None:
-        categories = {name: _values_of(state) for name, state in account.categories.items()}
-        text = json.dumps({"version": VERSION, "boot": self._boot, "categories": categories})
+    def _write(self, file: int, state: State) -> None:
+        text = json.dumps({"version": VERSION, "boot": self._boot, **_values_of(state)})
         content = text.encode().ljust(-(-len(text) // _BLOCK_BYTES) * _BLOCK_BYTES)
         os.pwrite(file, content, 0)
         if os.fstat(file).st_size > len(content):
             os.ftruncate(file, len(content))
+
+
+async def _locked(path: Path) -> int:
+    """The file, open and locked. A lock that is taken is tried again, with short sleeps between."""
+    deadline_s, sleep_s = time.monotonic() + STORE_TIMEOUT_S, _FIRST_SLEEP_S
+    while time.monotonic() <= deadline_s:
+        file = _opened(path)
+        try:
+            # One that was removed before it was locked is not the others' any more.
+            if _lock(file) and os.fstat(file).st_nlink:
+                return file
+        except BaseException:
+            os.close(file)
+            raise
+        os.close(file)
+        await asyncio.sleep(sleep_s)
+        sleep_s = min(2 * sleep_s, _LONGEST_SLEEP_S)
+    raise StoreLost("another process holds the lock and does not go on", unchanged=True)
+
+
+def _opened(path: Path) -> int:
+    file = os.open(path, os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC | os.O_NONBLOCK, 0o600)
+    found = os.fstat(file)
+    if not stat.S_ISREG(found.st_mode) or found.st_uid != os.geteuid() or found.st_mode & 0o077:
+        os.close(file)
+        raise StoreLost(f"{path} is not a file of this user's alone: remove it", unchanged=True)
+    return file
 
 
 def _folder() -> Path:

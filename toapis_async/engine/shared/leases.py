@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
 RETRY_S: Final = 1.0
 """Between two tries of a store that is lost."""
+_FIRST_BEAT_S: Final = 0.25
 _CATEGORIES: Final[tuple[Category, Category]] = ("submit", "query")
 
 
@@ -153,19 +154,22 @@ class _Supply:
         self._wanted.set()
 
     async def run(self) -> None:
-        """Ask whenever something is wanted, or to be told, and now and then to be counted."""
+        """Ask whenever something is wanted, or to be told, and now and then to be counted: soon after the start, when
+        others start, too, then less often."""
+        beat_s = _FIRST_BEAT_S
         while True:
             if self._alone is not None:
                 self._lease_alone(self._alone)
             else:
                 await self._lease()
             now_s = self._loop.time()
-            timer = self._loop.call_later(min(HEARTBEAT_S, self.bucket.late_in_s(now_s) + 0.001), self.wake)
+            timer = self._loop.call_later(min(beat_s, self.bucket.late_in_s(now_s) + 0.001), self.wake)
             try:
                 await self._wanted.wait()
             finally:
                 timer.cancel()
             self._wanted.clear()
+            beat_s = min(2 * beat_s, HEARTBEAT_S)
 
     async def _lease(self) -> None:
         started_s = self._loop.time()
