@@ -11,7 +11,8 @@ from typing import TYPE_CHECKING, Any, Literal
 import click
 
 from toapis_async.cli.commands import main
-from toapis_async.cli.options import JSON, QUIET, SPEED, Options, service_options
+from toapis_async.cli.groups import MODELS, one_of
+from toapis_async.cli.options import ENGINE, JSON, QUIET, SPEED, Options, service_options
 from toapis_async.cli.output import Output, reported, run
 from toapis_async.settings import TIERS
 
@@ -23,7 +24,7 @@ _FOLDER = click.Path(file_okay=False, path_type=Path)
 
 @main.command()
 @click.option("--user", is_flag=True, help="The whole account instead of this key.")
-@service_options
+@service_options(besides=ENGINE)
 def balance(options: Options, user: bool) -> None:
     """Tell how many credits are left and used.
 
@@ -45,7 +46,7 @@ def balance(options: Options, user: bool) -> None:
     required=True,
     type=click.Path(exists=True, dir_okay=False, path_type=Path),
 )
-@service_options
+@service_options(besides=ENGINE)
 def upload(options: Options, files: tuple[Path, ...]) -> None:
     """Upload pictures (JPEG, PNG, WebP or GIF, at most 10 MB each) or videos (MP4, WebM or MOV, at most 50 MB), and
     print their URLs.
@@ -60,9 +61,16 @@ def upload(options: Options, files: tuple[Path, ...]) -> None:
 
 
 @main.command(short_help="List the models, or tell what one takes.")
-@click.argument("name", required=False)
-@click.option("--type", "kind", default="image", show_default=True, help="image, video, … of the list.")
-@service_options
+@click.argument("name", required=False, shell_complete=MODELS)
+@click.option(
+    "--type",
+    "kind",
+    default="image",
+    show_default=True,
+    shell_complete=one_of(lambda _: ("image", "video", "text", "audio", "all")),
+    help="image, video, … of the list.",
+)
+@service_options(besides=ENGINE)
 def models(options: Options, name: str | None, kind: str) -> None:
     """List the models that the service offers this key, or tell what the model NAME takes: its fields, their values and
     defaults by its page, and whether this key may use it.
@@ -78,9 +86,9 @@ def models(options: Options, name: str | None, kind: str) -> None:
 
 
 @main.command()
-@click.argument("model", required=False)
+@click.argument("model", required=False, shell_complete=MODELS)
 @click.option("--type", "kind", type=click.Choice(["image", "video"]), default="image", show_default=True)
-@service_options
+@service_options(besides=ENGINE)
 def prices(options: Options, model: str | None, kind: Literal["image", "video"]) -> None:
     """List this key's prices in USD, of all models or of MODEL. They change, and are no quote.
 

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
 )
 @click.option("--http", is_flag=True, help="Serve HTTP on loopback, with a token, instead of stdio.")
 @click.option("--port", type=click.IntRange(0, 65_535), help="Of --http; 0: any free.  [default: 8767]", metavar="PORT")
-@service_options
+@service_options()
 def mcp(
     options: Options,
     *,

@@ -8,18 +8,17 @@ import json
 import os
 import shlex
 import sys
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
 from toapis_async import __version__
+from toapis_async.cli.groups import MODELS, QUALITIES_, RESOLUTIONS_, SIZES, Commands, folders
 from toapis_async.cli.options import BUDGET, JSON, KIND, PRICE, QUIET, BatchOptions, Caps, Options, service_options
-from toapis_async.cli.output import Output, open_closed_streams, reported, run
+from toapis_async.cli.output import Output, reported, run
 
 if TYPE_CHECKING:
-    from collections.abc import Generator
     from decimal import Decimal
 
     from toapis_async.cli.formats import Format
@@ -54,38 +53,6 @@ _EMBED = click.option(
 )
 
 
-class Commands(click.Group):
-    """A group that prints its usage errors, and those of its commands, in one line, and bears closed streams."""
-
-    def main(self, *args: Any, **settings: Any) -> Any:
-        open_closed_streams()
-        return super().main(*args, **settings)
-
-    def make_context(self, info_name: str | None, args: list[str], *more: Any, **settings: Any) -> click.Context:
-        given = tuple(args)  # click takes them out of the list
-        with _one_line_errors():
-            context = super().make_context(info_name, args, *more, **settings)
-        context.obj = given
-        return context
-
-    def invoke(self, ctx: click.Context) -> Any:
-        with _one_line_errors():
-            return super().invoke(ctx)
-
-
-@contextmanager
-def _one_line_errors() -> Generator[None]:
-    try:
-        yield
-    except click.UsageError as error:
-        if type(error).show is not click.UsageError.show:  # no error: the help of `toapis` without arguments
-            raise
-        message = error.format_message().rstrip(".")
-        hint = f" (see {error.ctx.command_path} --help)" if error.ctx else ""
-        Output(json=False, quiet=False).error(f"{message[:1].lower()}{message[1:]}{hint}")
-        raise click.exceptions.Exit(error.exit_code) from None
-
-
 @click.group(cls=Commands, context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100})
 @click.version_option(__version__, prog_name="toapis")
 def main() -> None:
@@ -104,13 +71,19 @@ def main() -> None:
 @main.command(short_help="Make images, or a video, from one prompt.")
 @click.argument("words", metavar="[PROMPT]", nargs=-1)
 @click.option("--kind", type=KIND, help="What to make.  [default: what --model makes, else image]")
-@click.option("--model", help="Any model of the service.  [default for images: gpt-image-2-vip]")
-@click.option("--size", metavar="W:H", help="Aspect ratio of images, such as 16:9.  [service default: 1:1]")
-@click.option("--resolution", help="1k, 2k or 4k; of videos 480p, 720p, …  [service default: 1k, or the model's]")
-@click.option("--quality", help="low, medium or high.  [service default: medium]")
+@click.option("--model", shell_complete=MODELS, help="Any model of the service.  [default for images: gpt-image-2-vip]")
+@click.option(
+    "--size", metavar="W:H", shell_complete=SIZES, help="Aspect ratio of images, such as 16:9.  [service default: 1:1]"
+)
+@click.option(
+    "--resolution",
+    shell_complete=RESOLUTIONS_,
+    help="1k, 2k or 4k; of videos 480p, 720p, …  [service default: 1k, or the model's]",
+)
+@click.option("--quality", shell_complete=QUALITIES_, help="low, medium or high.  [service default: medium]")
 @click.option("-n", "--n", type=int, help="Number of images, each charged.  [service default: 1]")
 @click.option("--duration", type=int, metavar="SECONDS", help="Of a video.  [service default: the model's]")
-@click.option("--aspect-ratio", metavar="W:H", help="Of a video.  [service default: the model's]")
+@click.option("--aspect-ratio", metavar="W:H", shell_complete=SIZES, help="Of a video.  [service default: the model's]")
 @click.option(
     "--reference",
     "references",
@@ -138,7 +111,7 @@ def main() -> None:
     type=click.FloatRange(min=0, min_open=True),
     help="Stop waiting after so many seconds; the task still runs and is still paid for.",
 )
-@service_options
+@service_options(besides={"tier", "shared", "max_in_flight"})
 def generate(
     options: Options,
     *,
@@ -217,7 +190,7 @@ def generate(
 @click.option(
     "--no-report", "page", is_flag=True, flag_value=False, default=True, help="Make no index.html at the end."
 )
-@service_options
+@service_options()
 def batch(
     options: Options,
     *,
@@ -322,7 +295,7 @@ def report(*, folder: Path, prices: dict[str, Decimal], json: bool, quiet: bool)
     help="Instead of TASK_IDs: what this journal knows as submitted and nobody saved; in a folder that processes "
     "share, what those that are gone left.",
 )
-@service_options
+@service_options(besides={"max_in_flight", "reconcile_window_s", "seed"})
 def fetch(
     options: Options, *, task_ids: tuple[str, ...], kind: Kind | None, out: Path, embed: bool, unsaved: Path | None
 ) -> None:
@@ -349,10 +322,10 @@ def fetch(
 
 
 @main.command(short_help="Tell how tasks, or a batch, stand.")
-@click.argument("task_ids", metavar="TASK_ID... | DIR", nargs=-1, required=True)
+@click.argument("task_ids", metavar="TASK_ID... | DIR", nargs=-1, required=True, shell_complete=folders)
 @click.option("--kind", type=KIND, help="What the tasks make.  [default: both are asked for]")
 @click.option("--watch", is_flag=True, help="Tell of each change until all tasks have ended.")
-@service_options
+@service_options(besides={"max_in_flight", "reconcile_window_s", "seed", "allow_private_links"})
 def status(options: Options, task_ids: tuple[str, ...], kind: Kind | None, watch: bool) -> None:
     """Tell how tasks stand, by their id, client_business_id or token, with links to the images and videos that are
     done; or how the batch in the folder DIR stands, also while it runs (asks nothing of the service, needs no key).

@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Collection, Mapping
 from decimal import Decimal
-from typing import Final, get_args
+from typing import Final, cast, get_args
 
 import click
 from attrs import field, fields, frozen
@@ -120,6 +120,7 @@ PRICE = click.option(
 KIND: Final = click.Choice(["image", "video"])
 JSON = click.option("--json", is_flag=True, help="Machine-readable JSON lines on stdout.")
 QUIET = click.option("--quiet", "-q", is_flag=True, help="Only errors on stderr.")
+_NAMES: Final = frozenset(field.name for field in fields(Options))
 _OPTIONS = (
     click.option(
         "--base-url", metavar="URL", help="The API's address.  [default: $TOAPIS_BASE_URL, https://toapis.com]"
@@ -170,14 +171,29 @@ _OPTIONS = (
 )
 
 
-def service_options(command: Command) -> Command:
-    """Give a command the common options; it receives them as its first argument, an `Options`."""
+ENGINE: Final = frozenset(
+    {
+        *("tier", "shared", "max_in_flight", "first_poll_s", "min_poll_interval_s", "reconcile_window_s"),
+        *("allow_private_links", "speed", "seed"),
+    }
+)
+"""What a single question to the service does not heed."""
 
-    @functools.wraps(command)
-    def collected(**given: object) -> None:
-        common = {field.name: given.pop(field.name) for field in fields(Options)}
-        command(Options(**common).checked(), **given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
 
-    for option in reversed(_OPTIONS):
-        collected = option(collected)
-    return collected
+def service_options(besides: Collection[str] = ()) -> Callable[[Command], Command]:
+    """Give a command the common options; it receives them as its first argument, an `Options`. Those `besides` make no
+    difference to it: it takes them, as all commands do, and does not list them."""
+
+    def with_options(command: Command) -> Command:
+        @functools.wraps(command)
+        def collected(**given: object) -> None:
+            common = {field.name: given.pop(field.name) for field in fields(Options)}
+            command(Options(**common).checked(), **given)  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
+
+        for option in reversed(_OPTIONS):
+            collected = option(collected)
+        for parameter in cast("list[click.Option]", vars(collected)["__click_params__"]):
+            parameter.hidden = parameter.name in besides if parameter.name in _NAMES else False
+        return collected
+
+    return with_options
