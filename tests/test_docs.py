@@ -84,12 +84,23 @@ def test_every_error_is_told_what_to_do_about() -> None:
     assert {name for name in errors if f"`{name}`" not in page} == set()
 
 
-def test_the_tables_of_models_are_the_catalogues() -> None:
-    spec = spec_from_file_location("model_tables", DOCS / "tools" / "model_tables.py")
+def tool(name: str) -> Any:
+    """One of the programs that write parts of the pages."""
+    spec = spec_from_file_location(name, DOCS / "tools" / f"{name}.py")
     assert spec is not None
     assert spec.loader is not None
-    tables = module_from_spec(spec)
-    spec.loader.exec_module(tables)
+    module = module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_the_page_of_the_command_line_is_what_the_commands_say() -> None:
+    page = (DOCS / "cli.md").read_text(encoding="utf-8")
+    assert page == tool("command_line").page(), "run python docs/tools/command_line.py: cli.md is out of date"
+
+
+def test_the_tables_of_models_are_the_catalogues() -> None:
+    tables = tool("model_tables")
     for name, models in tables.PAGES.items():
         page = (DOCS / name).read_text(encoding="utf-8")
         assert page == tables.written(page, models), f"run python docs/tools/model_tables.py: {name} is out of date"

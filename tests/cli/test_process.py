@@ -16,6 +16,7 @@ from pathlib import Path
 from typing import IO
 
 import pytest
+from click.testing import CliRunner
 from rich.cells import cell_len
 
 import toapis_async
@@ -60,10 +61,42 @@ def test_each_shell_gets_its_completion(shell: str) -> None:
     assert f"_TOAPIS_COMPLETE={shell}_complete" in ran.stdout
 
 
-def test_the_completion_knows_commands_and_options() -> None:
-    asked = {"_TOAPIS_COMPLETE": "bash_complete", "COMP_WORDS": "toapis batch --dry", "COMP_CWORD": "2"}
-    done = subprocess.run([*TOAPIS], env=asked, capture_output=True, text=True, check=False)  # noqa: S603
-    assert done.stdout == "plain,--dry-run\n"
+@pytest.mark.parametrize(
+    ("words", "offered"),
+    [
+        ("toapis batch --dry", ["plain,--dry-run"]),
+        ("toapis generate kite --quality ", ["plain,low", "plain,medium", "plain,high"]),
+        ("toapis generate kite --size 16", ["plain,16:9"]),
+        ("toapis generate kite --resolution 2", ["plain,2k"]),
+        ("toapis generate kite --model gpt-image-2-v", ["plain,gpt-image-2-vip"]),
+        ("toapis generate kite --kind video --model sora-2-o", ["plain,sora-2-official"]),
+        ("toapis models seedance-2-5-g", ["plain,seedance-2-5-global"]),
+        ("toapis batch p.csv --out ", ["dir,"]),
+        ("toapis status o", ["dir,o"]),
+        ("toapis balance --first", []),
+    ],
+)
+def test_the_completion_knows_commands_options_and_values(words: str, offered: list[str]) -> None:
+    asked = {"_TOAPIS_COMPLETE": "bash_complete", "COMP_WORDS": words, "COMP_CWORD": str(words.count(" "))}
+    assert CliRunner(env=asked).invoke(main, prog_name="toapis").stdout.split() == offered
+
+
+def test_help_lists_options_in_groups_and_only_those_that_are_heeded() -> None:
+    balance = run("balance", "--help").stdout
+    assert re.findall(r"^  (?:-\w, )?(--[a-z-]+)", balance, re.MULTILINE) == [
+        *("--user", "--base-url", "--proxy", "--sandbox", "--json", "--quiet", "--help"),
+    ]
+    groups = re.findall(r"^([A-Z].*):$", run("batch", "--help").stdout, re.MULTILINE)
+    assert groups == [
+        *("The rows", "Files", "Money", "The service", "Pace and patience", "Without an account", "Output"),
+    ]
+    assert re.findall(r"^([A-Z].*):$", run("--help").stdout, re.MULTILINE) == [
+        *("Options", "Make", "Look after", "Account", "Around it"),
+    ]
+
+
+def test_a_common_option_that_a_command_does_not_heed_is_taken_all_the_same() -> None:
+    assert run("balance", "--sandbox", "--tier", "vip", "--max-in-flight", "9").code == 0
 
 
 def started(*arguments: str) -> subprocess.Popen[str]:

@@ -58,7 +58,9 @@ def groups_of(command: click.Command, context: click.Context) -> dict[str, list[
     for parameter in command.get_params(context):
         record = parameter.get_help_record(context)
         if record is not None and isinstance(parameter, click.Option):
-            found.setdefault(group_of.get(parameter.name or "", OWN), []).append(record)
+            found.setdefault(
+                "Output" if "--help" in parameter.opts else group_of.get(parameter.name or "", OWN), []
+            ).append(record)
     return {group: found[group] for group in (OWN, *OPTIONS) if group in found}
 
 
