@@ -54,6 +54,7 @@ def parts_of(*, quick: bool) -> dict[str, Callable[[], Findings]]:
         "memory": partial(measures.memory, quick=quick),
         "instructions": partial(instructions.rows, quick=quick),
         "peers": partial(peers, quick=quick),
+        "steps": partial(measures.steps, quick=quick),
         "requests": partial(measures.requests_alone, quick=quick),
         "lives": partial(lives, quick=quick),
     }

@@ -200,6 +200,23 @@ def memory(*, quick: bool) -> Findings:
     return Findings(rows, {"memory": weighed})
 
 
+def steps(*, quick: bool) -> Findings:
+    """Measure 12, through the public API; `benchmarks.steps` has the calls of the schedule alone."""
+    rows = []
+    for count, reach_ms in ((1_000, 5.0), (10_000, 10.0), *(() if quick else ((50_000, 20.0),))):
+        runs = [_steps(count) for _ in range(1 if quick else 3)]
+        what = f"longest step of the loop (ms), {count:,} attached tasks due at once"
+        note = f"{runs[0]['steps']:,} steps, {runs[0]['polls']:,} polls"
+        rows.append(Row(12, what, tuple(run["longest_ms"] for run in runs), reach_ms, note))
+    return Findings(rows)
+
+
+def _steps(count: int) -> dict[str, Any]:
+    client_cpu, server_cpu = cpus()
+    with serving(Config(cpu=server_cpu, submit=PLENTY, query=PLENTY, tasks=count)) as url:
+        return contend("steps", Order(url, count, interval_s=86_400.0, cpu=client_cpu)).details
+
+
 @dataclass(frozen=True)
 class Pace:
     """One way of submitting for real. `drained`: the bucket starts empty; `shared`: others take half the refill."""

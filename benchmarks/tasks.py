@@ -37,6 +37,7 @@ class Config:
     query: BucketConfig | None = None
     cpu: int | None = None
     finish_after: int | None = None  #: polls, in place of the time that the load says
+    tasks: int = 0  #: that are there from the beginning
     certificate: str | None = None  #: file of one with its key, to be served over TLS, too
 
     def to_dict(self) -> dict[str, Any]:
@@ -47,10 +48,8 @@ class Config:
         load = config["load"]
         classes = tuple(LogNormal(**times) for times in load["classes"])
         buckets = {name: BucketConfig(**config[name]) for name in ("submit", "query") if config[name]}
-        others: dict[str, Any] = {
-            name: config[name] for name in ("seed", "scale", "cpu", "finish_after", "certificate")
-        }
-        return cls(load=Load(load["name"], classes), **(others | buckets))
+        made: dict[str, Any] = {**config, **buckets, "load": Load(load["name"], classes)}
+        return cls(**made)
 
 
 @dataclass
@@ -80,11 +79,16 @@ class Tasks:
         self.submits = _bucket(self.config.submit, self.now_s)
         self.queries = _bucket(self.config.query, self.now_s)
         self.finish_after = self.config.finish_after
+        for _ in range(self.config.tasks):
+            self._begin(self.now_s)
 
     def submit(self, now_s: float) -> int | None:
         """The new task's number; None when the bucket is empty."""
         if not self.submits.admit(now_s):
             return None
+        return self._begin(now_s)
+
+    def _begin(self, now_s: float) -> int:
         number = len(self.ends_s)
         works_s = self.config.load.draw(number, self._rng)[1] / self.config.scale
         self.began_s.append(now_s)

@@ -62,7 +62,7 @@ def test_tasks_may_finish_at_a_poll_of_theirs_whenever_that_comes() -> None:
 
 
 def test_the_configuration_survives_json() -> None:
-    config = Config(SOON, 3, 2.0, BucketConfig(5, 1.0, 0.0, 0.5), None, 1, 3, "certificate.pem")
+    config = Config(SOON, 3, 2.0, BucketConfig(5, 1.0, 0.0, 0.5), None, 1, 3, 4, "certificate.pem")
     assert Config.from_dict(json.loads(json.dumps(config.to_dict()))) == config
 
 
@@ -108,6 +108,14 @@ def test_contenders_take_turns_in_one_process_and_the_first_turn_is_not_counted(
         "ours": [3, 3],
     }
     assert ran.served["polls_of"] == [POLLS] * 18
+
+
+def test_steps_are_counted_while_all_tasks_are_polled() -> None:
+    with serving(Config(tasks=50)) as url:
+        details = contend("steps", Order(url, 50, interval_s=60.0)).details
+    assert details["polls"] == 50
+    assert details["steps"] > 2 * 50
+    assert details["longest_ms"] > 0
 
 
 @pytest.mark.skipif(shutil.which("valgrind") is None, reason="valgrind is not installed here")
