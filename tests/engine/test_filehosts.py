@@ -12,6 +12,7 @@ from io import BytesIO
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import aiohttp
 import anyio.to_thread
 import pytest
 from attrs import evolve
@@ -356,7 +357,9 @@ async def test_a_link_is_lost_when_its_life_is_over_by_the_host_s_clock_or_the_t
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, **addresses: str) -> None:
-    """Names as a test's resolver knows them."""
+    """Names as a test's resolver knows them, also where aiodns is installed, which asks no `getaddrinfo`."""
+    for module in ("aiohttp", "aiohttp.connector"):
+        monkeypatch.setattr(f"{module}.DefaultResolver", aiohttp.ThreadedResolver)
     real = socket.getaddrinfo
 
     def getaddrinfo(host: str, port: int, *args: Any, **named: Any) -> Any:
