@@ -18,11 +18,11 @@ from toapis_async import Batch, Generation, ImageRequest, TaskHandle, ToAPIs, We
 
 NAMES = {
     # doing
-    "ToAPIs", "TaskHandle", "Batch", "ImageRequest", "VideoRequest", "Settings", "Journal", "RateLimits", "Shared",
-    "Sink", "Webhooks",
+    "ToAPIs", "TaskHandle", "Batch", "ImageFields", "ImageRequest", "ImageRow", "VideoRequest", "Settings", "Journal",
+    "RateLimits", "Shared", "Sink", "Webhooks",
     # values
     "Balance", "BatchItem", "BatchStatistics", "Billing", "ClientState", "ClientStatistics", "GeneratedImage",
-    "GeneratedVideo", "Usage",
+    "GeneratedVideo", "RunningRow", "Usage",
     "Generation", "Learned", "Model", "Price", "SharedStatistics", "TaskError", "TaskSnapshot", "TaskStatus", "Upload",
     "StoredFile",
     "WebhookOutcome",

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     from toapis_async.batch.batch import Batch
-    from toapis_async.batch.item import BatchItem, BatchStatistics
+    from toapis_async.batch.item import BatchItem, BatchStatistics, RunningRow
     from toapis_async.client import ToAPIs
     from toapis_async.engine.core import ClientStatistics
     from toapis_async.engine.shared.leases import SharedStatistics
@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from toapis_async.handle import TaskHandle
     from toapis_async.lifetime import ClientState
     from toapis_async.models import Balance, Generation, Learned, Model, Price, Upload, WebhookOutcome
-    from toapis_async.request.image import ImageRequest
+    from toapis_async.request.image import ImageFields, ImageRequest, ImageRow
     from toapis_async.request.video import VideoRequest
     from toapis_async.settings import Journal, RateLimits, Settings
     from toapis_async.shared import Shared
@@ -68,7 +68,9 @@ __all__ = [
     "GeneratedImage",
     "GeneratedVideo",
     "Generation",
+    "ImageFields",
     "ImageRequest",
+    "ImageRow",
     "InsufficientQuota",
     "InvalidRequest",
     "Journal",
@@ -80,6 +82,7 @@ __all__ = [
     "Price",
     "RateLimited",
     "RateLimits",
+    "RunningRow",
     "ServiceError",
     "SessionClosed",
     "Settings",

@@ -177,7 +177,7 @@ class SubmitUncertain(ToAPIsError):
 
     def __init__(self, message: str, *, client_business_id: str) -> None:
         super().__init__(message)
-        self.client_business_id = client_business_id
+        self.client_business_id: str = client_business_id  # pyright: ignore[reportIncompatibleVariableOverride]  (it is always known)
 
 
 class TaskFailed(ToAPIsError):
@@ -193,7 +193,7 @@ class TaskFailed(ToAPIsError):
         billing: Billing | None = None,
     ) -> None:
         super().__init__(message)
-        self.task_id = task_id
+        self.task_id: str = task_id  # pyright: ignore[reportIncompatibleVariableOverride]  (it is always known)
         self.client_business_id = client_business_id
         self.code = code
         self.message = message
@@ -208,7 +208,7 @@ class TaskOverdue(ToAPIsError):
 
     def __init__(self, message: str, *, task_id: str, client_business_id: str | None = None) -> None:
         super().__init__(message)
-        self.task_id = task_id
+        self.task_id: str = task_id  # pyright: ignore[reportIncompatibleVariableOverride]  (it is always known)
         self.client_business_id = client_business_id
 
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from toapis_async.batch.item import BatchItem
+from toapis_async.batch.item import RunningRow
 from toapis_async.cli.options import Options
 from toapis_async.cli.output import CliError, Output
 from toapis_async.cli.session import Pending, Session, settings_of
@@ -261,7 +261,7 @@ def test_a_row_that_was_left_is_known_by_what_came_later() -> None:
     pending.note(TaskAccepted(0.0, "t1", "b1", None))
     pending.note(SubmitLost(0.0, "b2", "no answer"))
     rows = [
-        BatchItem(index, f"k{index}", None, False, task_id=task_id, client_business_id=business_id)
+        RunningRow(index, f"k{index}", None, task_id, business_id)
         for index, (task_id, business_id) in enumerate([(None, "b1"), (None, "b2"), (None, "b3"), ("t4", "b4")])
     ]
     assert [(row.index, row.task_id) for row in pending.sent(rows)] == [(0, "t1"), (1, None), (3, "t4")]

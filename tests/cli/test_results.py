@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toapis_async.batch.item import BatchItem
+from toapis_async.batch.item import BatchItem, RunningRow
 from toapis_async.cli.output import CliError
 from toapis_async.cli.results import Results, billing_record, time_record
 from toapis_async.errors import TaskFailed
@@ -96,7 +96,7 @@ def test_a_failed_row_holds_the_error_and_its_refund(results: Results) -> None:
 
 
 def test_a_row_that_still_runs_has_no_files_and_says_so(tmp_path: Path, results: Results) -> None:
-    row = results.add_running(item(0, ok=False, task_id="t1", client_business_id="b1"), "ask later")
+    row = results.add_running(RunningRow(0, "k0", None, "t1", "b1", 1), "ask later")
     assert results_of(tmp_path) == [row]
     assert (row["ok"], row["task_id"], row["client_business_id"], row["files"]) == (False, "t1", "b1", [])
     assert row["error"] == {"type": "StillRunning", "code": "", "message": "ask later"}

@@ -709,7 +709,7 @@ async def test_a_batch_that_is_left_lists_rows_whose_ids_are_known_and_claims_no
             await until(lambda: len(service.tasks) == 3)
             await turns()
         running = batch.running()
-        assert [(item.index, item.ok, item.error) for item in running] == [(n, False, None) for n in range(3)]
+        assert [(row.index, row.attempts) for row in running] == [(n, 1) for n in range(3)]
         assert {item.task_id for item in running} == set(service.tasks)
         assert {item.client_business_id for item in running} == set(client.unclaimed())
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final, Self
 
 from toapis_async.batch.attempts import Attempts
 from toapis_async.batch.funds import Funds
-from toapis_async.batch.item import BatchItem, BatchStatistics, item_of
+from toapis_async.batch.item import BatchItem, BatchStatistics, RunningRow, item_of, running_row
 from toapis_async.batch.rows import Row, RowReader
 from toapis_async.batch.run import Run
 from toapis_async.batch.source import cancellations, next_of, rows_of_frame
@@ -216,10 +216,9 @@ class Batch:
             images=self._of_run.budget.images,
         )
 
-    def running(self) -> tuple[BatchItem, ...]:
-        """The rows that were taken from the source and have not ended, also after the batch was left: `ok` is False,
-        `error` None, and the ids are those that are known. What was sent is paid for."""
-        return tuple(item_of(row, running=True) for row in self._open.values())
+    def running(self) -> tuple[RunningRow, ...]:
+        """The rows that were taken from the source and have not ended, also after the batch was left."""
+        return tuple(running_row(row) for row in self._open.values())
 
     def _ipython_display_(self) -> None:
         self._view.display()

@@ -46,6 +46,19 @@ class BatchItem:
 
 
 @frozen
+class RunningRow:
+    """A row that was taken from the source and has not ended: `Batch.running()`. The ids are those that are known by
+    now; what was sent is paid for."""
+
+    index: int  #: the row's place in the source, from 0
+    key: str
+    request: Request | None = field(repr=False)  #: None when the row never became a request
+    task_id: str | None = None
+    client_business_id: str | None = None
+    attempts: int = 0
+
+
+@frozen
 class BatchStatistics:
     """A batch at one moment."""
 
@@ -67,17 +80,15 @@ def item_of(
     generation: Generation | None = None,
     files: tuple[Path, ...] = (),
     error: ToAPIsError | None = None,
-    *,
-    running: bool = False,
 ) -> BatchItem:
-    """The item of a row that ended so, or (`running`) has not ended yet."""
+    """The item of a row that ended so."""
     if generation is not None and files and error is None:
         note_saved(generation, files)
     return BatchItem(
         index=row.index,
         key=row.key,
         request=row.request,
-        ok=error is None and not running,
+        ok=error is None,
         generation=cast("Generation", generation),
         files=files,
         error=error,
@@ -85,3 +96,9 @@ def item_of(
         client_business_id=row.client_business_id,
         attempts=row.attempts,
     )
+
+
+def running_row(row: Row) -> RunningRow:
+    """How a row stands that has not ended."""
+    task_id = row.handle.task_id if row.handle else None
+    return RunningRow(row.index, row.key, row.request, task_id, row.client_business_id, row.attempts)

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from toapis_async.batch.batch import Batch
-    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.item import BatchItem, RunningRow
     from toapis_async.cli.options import BatchOptions, Caps, Options
     from toapis_async.cli.output import Output
     from toapis_async.cli.prompts import Checked, PromptFile
@@ -278,7 +278,7 @@ def _clear_parts(folder: Path) -> None:
         part.unlink(missing_ok=True)
 
 
-def _left_message(left: list[BatchItem]) -> str:
+def _left_message(left: list[RunningRow]) -> str:
     lost = sum(item.task_id is None for item in left)
     parts = {
         f"{count(len(left) - lost, 'task')} still running or not fetched yet, and paid for": len(left) - lost,
@@ -288,7 +288,7 @@ def _left_message(left: list[BatchItem]) -> str:
     return f"{message}: the same command picks them up"
 
 
-def _running_message(item: BatchItem) -> str:
+def _running_message(item: RunningRow) -> str:
     if item.task_id is not None:
         return "interrupted while the service worked on it; still paid for: the same command picks it up"
     return "interrupted while it was submitted; nobody knows whether it was accepted: the same command looks it up"

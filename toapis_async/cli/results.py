@@ -14,6 +14,7 @@ from array import array
 from contextlib import contextmanager, suppress
 from typing import IO, TYPE_CHECKING, Any, Final
 
+from toapis_async.batch.item import BatchItem
 from toapis_async.cli.output import CliError, error_record
 
 if TYPE_CHECKING:
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from datetime import datetime
     from pathlib import Path
 
-    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.item import RunningRow
     from toapis_async.models import Generation
     from toapis_async.request import Kind
     from toapis_async.task import Billing
@@ -79,8 +80,17 @@ class Results:
         """Append a row that has ended, with the columns that are kept of it; returns it."""
         return self._append(item, error_record(item.error) if item.error else None, columns)
 
-    def add_running(self, item: BatchItem, message: str, columns: Mapping[str, Any] | None = None) -> dict[str, Any]:
+    def add_running(self, row: RunningRow, message: str, columns: Mapping[str, Any] | None = None) -> dict[str, Any]:
         """Append a row that was left before its end; returns it."""
+        item = BatchItem(
+            row.index,
+            row.key,
+            row.request,
+            ok=False,
+            task_id=row.task_id,
+            client_business_id=row.client_business_id,
+            attempts=row.attempts,
+        )
         return self._append(item, {"type": "StillRunning", "code": "", "message": message}, columns)
 
     def _append(

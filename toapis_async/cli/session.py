@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from decimal import Decimal
     from pathlib import Path
 
-    from toapis_async.batch.item import BatchItem
+    from toapis_async.batch.item import RunningRow
     from toapis_async.cli.options import Options
     from toapis_async.cli.output import Output
     from toapis_async.events import Event
@@ -65,7 +65,7 @@ class Pending:
         self._accepted.pop(task_id or "", None)
         self._doubtful.pop(client_business_id or "", None)
 
-    def sent(self, rows: Iterable[BatchItem]) -> list[BatchItem]:
+    def sent(self, rows: Iterable[RunningRow]) -> list[RunningRow]:
         """Those of a batch's unfinished rows that went out, with the task ids that came while the client closed."""
         late = {business_id: task_id for task_id, business_id in self._accepted.items()}
         known = [evolve(row, task_id=row.task_id or late.get(row.client_business_id or "")) for row in rows]

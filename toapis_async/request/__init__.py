@@ -15,7 +15,7 @@ from toapis_async.request.base import (
     unknown_field,
     with_links,
 )
-from toapis_async.request.image import DEFAULT_MODEL, FIELD_NAMES, ImageFields, ImageReference, ImageRequest
+from toapis_async.request.image import DEFAULT_MODEL, FIELD_NAMES, ImageFields, ImageReference, ImageRequest, ImageRow
 from toapis_async.request.image_models import IMAGE_MODELS, QUALITIES, RATIOS, RESOLUTIONS
 from toapis_async.request.kinds import REQUESTS, ROW_FIELDS, request_of
 from toapis_async.request.video import VideoRequest, is_off_peak
@@ -36,6 +36,7 @@ __all__ = [
     "ImageFields",
     "ImageReference",
     "ImageRequest",
+    "ImageRow",
     "Kind",
     "Reference",
     "Request",

@@ -6,7 +6,7 @@ import re
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
-from typing import Any, ClassVar, Final, Literal, TypeAlias, TypedDict
+from typing import Any, ClassVar, Final, Literal, Required, TypeAlias, TypedDict
 
 from attrs import define, field, fields
 
@@ -47,28 +47,44 @@ _TEXTS: Final = (
 )
 
 
+Resolution: TypeAlias = Literal["0.5K", "1k", "2k", "4k", "1K", "2K", "4K"]
+Quality: TypeAlias = Literal["auto", "low", "medium", "high", "xhigh", "max"]
+ResponseFormat: TypeAlias = Literal["url", "b64_json"]
+Background: TypeAlias = Literal["transparent", "auto", "opaque"]
+OutputFormat: TypeAlias = Literal["png", "jpeg", "webp"]
+EndpointName: TypeAlias = Literal["generations", "edits"]
+
+
 class ImageFields(TypedDict, total=False):
     """The fields of an `ImageRequest` but its prompt, as type checkers know them."""
 
     model: str
     size: str
-    resolution: Literal["0.5K", "1k", "2k", "4k", "1K", "2K", "4K"]
-    quality: Literal["auto", "low", "medium", "high", "xhigh", "max"]
+    resolution: Resolution
+    quality: Quality
     n: int
-    response_format: Literal["url", "b64_json"]
+    response_format: ResponseFormat
     reference_images: Sequence[ImageReference]
     image_urls: Sequence[ImageReference]
     mask_url: Reference
-    background: Literal["transparent", "auto", "opaque"]
-    output_format: Literal["png", "jpeg", "webp"]
+    background: Background
+    output_format: OutputFormat
     output_compression: int
     seed: int
     layer_decomposition: bool
-    endpoint: Literal["generations", "edits"]
+    endpoint: EndpointName
     callback_url: str
     client_business_id: str
     metadata: Mapping[str, Any]
     extra: Mapping[str, Any]
+
+
+class ImageRow(ImageFields, total=False):
+    """A row of a batch of images, for those who want a type checker to look at it: `rows: list[ImageRow]`."""
+
+    prompt: Required[str]
+    key: str
+    kind: Literal["image"]
 
 
 @define(frozen=True, init=False, repr=False)
@@ -134,19 +150,19 @@ class ImageRequest(Request):
         *,
         model: str = DEFAULT_MODEL,
         size: str | None = None,
-        resolution: str | None = None,
-        quality: str | None = None,
+        resolution: Resolution | None = None,
+        quality: Quality | None = None,
         n: int | None = None,
-        response_format: str | None = None,
+        response_format: ResponseFormat | None = None,
         reference_images: Sequence[ImageReference] | None = None,
         image_urls: Sequence[ImageReference] | None = None,
         mask_url: Reference | None = None,
-        background: str | None = None,
-        output_format: str | None = None,
+        background: Background | None = None,
+        output_format: OutputFormat | None = None,
         output_compression: int | None = None,
         seed: int | None = None,
         layer_decomposition: bool | None = None,
-        endpoint: str | None = None,
+        endpoint: EndpointName | None = None,
         callback_url: str | None = None,
         client_business_id: str | None = None,
         metadata: Mapping[str, Any] | None = None,
