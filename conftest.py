@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import json
+import queue
 import sqlite3
 import threading
 from contextlib import closing
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
@@ -69,4 +70,34 @@ def recipe(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
         Image.new("RGB", (64, 64), "tomato").save(tmp_path / name)
     yield
     assert service.ledger.entries, "the recipe got nothing"
+    assert not service.ledger.paid_twice()
+
+
+@pytest.fixture
+def cluster(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
+    """The service, and the address of a Dask scheduler in a thread, with a worker; journals go into the working
+    folder."""
+    from distributed import LocalCluster  # noqa: PLC0415
+
+    monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+    monkeypatch.setattr("toapis_async.dask.job.Settings", partial(QUICK, tier="svip"))
+    local: Any = LocalCluster
+    loop, stop = asyncio.new_event_loop(), asyncio.Event()
+    addresses: queue.Queue[str] = queue.Queue()
+
+    async def serve() -> None:
+        async with local(
+            n_workers=1, threads_per_worker=1, processes=False, protocol="tcp", asynchronous=True,
+            dashboard_address="127.0.0.1:0",
+        ) as opened:  # fmt: skip
+            addresses.put(opened.scheduler_address)
+            await stop.wait()
+
+    thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
+    thread.start()
+    yield addresses.get(timeout=30)
+    loop.call_soon_threadsafe(stop.set)
+    thread.join(20)
+    loop.close()
+    assert service.ledger.entries, "the example got nothing"
     assert not service.ledger.paid_twice()

@@ -133,7 +133,7 @@ def fill(outcome: Outcome, url: str, load: Load) -> Outcome:
     outcome.queries_a_task = round(state["requests"]["by_kind"].get("query", 0) / max(outcome.tasks, 1), 2)
     times = sorted(entry["accepted_at"] for entry in entries)
     if len(times) > 1:
-        span_s = (times[-1] - times[0]) / load.speed
+        span_s = times[-1] - times[0]
         outcome.of_the_limit = round(len(times) / (50 + load.per_s * span_s), 3)
     return outcome
 

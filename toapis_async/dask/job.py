@@ -123,7 +123,7 @@ def _picklable(settings: Settings) -> Settings:
                 "give a function of a module",
                 field="on_event",
             )
-    for each in fields(Settings):
+    for each in fields(type(settings)):
         try:
             pickle.dumps(getattr(settings, each.name))
         except Exception as error:
