@@ -29,7 +29,7 @@ def test_every_public_name_is_in_the_reference_and_nothing_else_is() -> None:
     assert sorted([*shown, "__version__"]) == sorted([*toapis_async.__all__, "errors", "events"])
 
 
-@pytest.mark.parametrize("name", ["dask", "parts", "receivers", "report", "sandbox", "telemetry", "testing"])
+@pytest.mark.parametrize("name", ["dask", "parts", "receivers", "report", "sandbox", "sse", "telemetry", "testing"])
 def test_every_public_name_of_a_public_module_is_in_the_reference(name: str) -> None:
     module = import_module(f"toapis_async.{name}")
     own = [n for n, v in vars(module).items() if isfunction(v) or isclass(v) if v.__module__ == module.__name__]

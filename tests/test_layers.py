@@ -28,7 +28,7 @@ FLOORS = (
     {"protocol"},
     {"engine"},
     {"handle", "report"},
-    {"batch", "webhooks", "receivers", "lifetime"},
+    {"batch", "webhooks", "receivers", "sse", "lifetime"},
     {"client"},
     {"parts", "telemetry"},
     {"dask"},

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import time
 from datetime import UTC, datetime
@@ -216,11 +217,31 @@ def test_ctrl_c_while_the_page_is_made_leaves_it_and_the_batch_went_well(monkeyp
         "journal.sqlite",
         "journal.sqlite.lock",
         "results.jsonl",
+        "thumbs",  # as the picture arrived
     ]
 
 
 def test_a_page_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(page, "TOLD_AFTER_S", 0.0)
     ran = run("batch", rows("a kite"), "--out", "out", *IN_A_BLINK)
-    assert "making the page … (Ctrl-C leaves without it)\n" in ran.stderr
+    assert re.search(r"^making the page: [01] of 1 row \(Ctrl-C leaves without it\)$", ran.stderr, re.MULTILINE)
     assert Path("out/index.html").is_file()
+
+
+def test_thumbnails_are_made_as_pictures_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[bool] = []
+
+    def noted(folder: Path, *_: object) -> Path:
+        made.extend((folder / "thumbs/images" / f"{path.name}.webp").is_file() for path in folder.glob("images/*.png"))
+        return folder / "index.html"
+
+    monkeypatch.setattr(page, "write_report", noted)
+    monkeypatch.setattr(page, "_write", lambda folder, *_: noted(folder))
+    assert run("batch", rows("a kite", "a boat"), "--out", "out", *IN_A_BLINK).code == 0
+    assert len(made) == 2
+    assert made[0] or made[1]  # the last may have come too late: the page makes it
+
+
+def test_without_a_page_there_are_no_thumbnails() -> None:
+    assert run("batch", rows("a kite"), "--out", "out", "--no-report", *IN_A_BLINK).code == 0
+    assert not Path("out/thumbs").exists()

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 from fastapi import FastAPI
+from fastapi.testclient import TestClient
 from httpx import ASGITransport, AsyncClient
 
 from toapis_async import Settings, ToAPIs
@@ -75,3 +76,19 @@ async def test_a_receiver_is_mounted_before_its_client_is_made_and_serves_each_o
             assert (await handle).task_id == handle.task_id
         assert (await service.post("/toapis/", content=body, headers=headers)).status_code == 503
     assert toapis_sandbox.requests.count("query") == 0
+
+
+@pytest.mark.toapis_sandbox(service_time_s=60)
+def test_the_sync_test_client_waits_a_minute_in_no_time(toapis_no_waits: ThreadedSandbox) -> None:
+    for turn in (1, 2):
+        with TestClient(made()) as http:
+            assert http.post("/kites/1").status_code == 200
+            assert http.post("/kites/2").status_code == 200
+        assert len(toapis_no_waits.ledger) == 2 * turn
+    assert toapis_no_waits.elapsed_s >= 240
+
+
+def test_without_the_fixture_time_is_real_again(toapis_sandbox: ThreadedSandbox) -> None:
+    with TestClient(made()):
+        before_s = toapis_sandbox.elapsed_s
+    assert before_s < 5

@@ -27,7 +27,7 @@ from toapis_async.errors import AuthenticationFailed, ToAPIsError
 from toapis_async.events import FileSaved
 from toapis_async.protocol.wording import count, duration, noun_of
 from toapis_async.report.page import NAME as PAGE
-from toapis_async.report.pictures import THUMBS
+from toapis_async.report.pictures import THUMBS, Thumbnails
 from toapis_async.settings import Journal
 
 if TYPE_CHECKING:
@@ -112,6 +112,7 @@ class _Run:
         self._batch: Batch | None = None
         self._client: ToAPIs | None = None
         self._progress: BatchProgress | None = None
+        self._thumbnails = Thumbnails(folder) if how.page else None
         self._balances: list[str] = []
         self._kept: dict[int, Mapping[str, Any]] = {}
 
@@ -168,6 +169,8 @@ class _Run:
         self._summary.note(item)
         if self._progress is not None:
             self._progress.note(item)
+        if self._thumbnails is not None:
+            self._thumbnails.make([file.relative_to(self.folder).as_posix() for file in item.files])
         if out.live is None or not sys.stdout.isatty():  # the view shows what is done
             for file in item.files:
                 out.result(str(file))
@@ -185,6 +188,8 @@ class _Run:
 
     async def leave(self, session: Session, results: Results) -> None:
         """Write down what was sent and has no row yet, after a run that was left early and its client's closing."""
+        if self._thumbnails is not None:
+            await self._thumbnails.aclose()
         if self._batch is None:
             return
         try:

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, Final
 
 import click
+from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from toapis_async.cli.output import Output, open_closed_streams
@@ -118,8 +119,6 @@ def _one_line_errors() -> Generator[None]:
 
 # ------------------------------------------------------------------------------------------------ completion
 
-Completion = "Callable[[click.Context, click.Parameter, str], list[CompletionItem]]"
-
 
 def one_of(words: Callable[[click.Context], Iterable[str]]) -> Any:
     """What a shell offers for an option: those of some words that go on as the user began."""
@@ -138,7 +137,8 @@ def folders(_: click.Context, __: click.Parameter, begun: str) -> list[Completio
 def _models(context: click.Context) -> Iterable[str]:
     from toapis_async.request import IMAGE_MODELS, VIDEO_MODELS
 
-    kind = context.params.get("kind")
+    stated = context.get_parameter_source("kind") is ParameterSource.COMMANDLINE
+    kind = context.params.get("kind") if stated else None
     return [*(IMAGE_MODELS if kind != "video" else ()), *(VIDEO_MODELS if kind != "image" else ())]
 
 

@@ -13,11 +13,12 @@ from toapis_async.cli.output import ALL_DONE, CliError, error_record
 from toapis_async.cli.results import FOLDERS, NAME
 from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
-from toapis_async.engine.journal.reader import latest_run, records
+from toapis_async.engine.journal.reader import latest_run, records, run_status
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import Done, Refused, Send, decide, snapshot_of
 from toapis_async.protocol.budget import PriceClass, Prices, charge_of, images_of
 from toapis_async.protocol.pricing import given_in
+from toapis_async.protocol.wording import count
 from toapis_async.report import ReportRow, RowError, write_report
 from toapis_async.request import body_of
 
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
     from toapis_async.task import TaskSnapshot
 
 TOLD_AFTER_S: Final = 2.0
+TOLD_AGAIN_S: Final = 5.0
 _LATE_S: Final = 10.0
 _NOT_REASONS: Final = frozenset({"StillRunning", "BudgetExceeded"})
 """What results.jsonl tells of rows that no page is about: they run, or were never sent."""
@@ -67,13 +69,15 @@ async def make_page(out: Output, folder: Path, run: str, prices: Mapping[str, De
 
     Raises `OSError` and `JournalError`.
     """
-    left = threading.Event()
-    making = asyncio.ensure_future(asyncio.to_thread(_write, folder, run, prices, left))
+    left, written = threading.Event(), _Count()
+    making = asyncio.ensure_future(asyncio.to_thread(_write, folder, run, prices, left, written))
     try:
         await asyncio.wait([making], timeout=TOLD_AFTER_S)
         if not making.done():
-            out.note("making the page … (Ctrl-C leaves without it)")
-            await asyncio.wait([making])
+            rows = (await asyncio.to_thread(run_status, folder / JOURNAL, run)).rows
+        while not making.done():
+            out.note(f"making the page: {written.number:,} of {count(rows, 'row')} (Ctrl-C leaves without it)")
+            await asyncio.wait([making], timeout=TOLD_AGAIN_S)
     except asyncio.CancelledError:
         left.set()
         await asyncio.wait([making])
@@ -82,13 +86,20 @@ async def make_page(out: Output, folder: Path, run: str, prices: Mapping[str, De
     return making.result()
 
 
-def _write(folder: Path, run: str, prices: Mapping[str, Decimal], left: threading.Event) -> Path:
+class _Count:
+    """How far the thread that writes the page has come."""
+
+    number = 0
+
+
+def _write(folder: Path, run: str, prices: Mapping[str, Decimal], left: threading.Event, written: _Count) -> Path:
     def rows() -> Generator[ReportRow]:
         with closing(rows_of(folder, run, prices)) as known:  # sqlite wants to be closed in the thread that opened it
             for row in known:
                 if left.is_set():
                     raise _LeftError
                 yield row
+                written.number += 1
 
     with closing(rows()) as shown:
         return write_report(folder, shown, title=folder.resolve().name)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import stat
 from collections import deque
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
@@ -85,6 +87,26 @@ class Pictures:
         except ValueError as problem:
             return Picture(name, _link(file), problem=str(problem))
         return Picture(name, _link(file), _link(small) if seen.made else None, seen.width, seen.height)
+
+
+class Thumbnails:
+    """Makes the thumbnails of a folder's pictures as they arrive, so that the page need not; none without Pillow."""
+
+    def __init__(self, folder: Path) -> None:
+        self._pictures = Pictures(folder)
+        self._pool = ThreadPoolExecutor(1, thread_name_prefix="thumbnails")
+
+    def make(self, files: Iterable[str]) -> None:
+        """Make those of some files, named as a row names them, when there is time."""
+        if self._pictures.have_thumbnails:
+            for file in files:
+                with suppress(RuntimeError):  # closed already: the page makes the rest
+                    self._pool.submit(self._pictures.inspect, file)
+
+    async def aclose(self) -> None:
+        """End the one that is being made, and make no more: the page makes the rest."""
+        self._pool.shutdown(wait=False, cancel_futures=True)
+        await asyncio.to_thread(self._pool.shutdown)
 
 
 def _resolved(row: ReportRow, pictures: list[Future[Picture]]) -> tuple[ReportRow, list[Picture]]:

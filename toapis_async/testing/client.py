@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
-from contextlib import ExitStack
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING, Self
+from unittest import mock
 
 from toapis_async.client import ToAPIs
+from toapis_async.lifetime import Lifetime
 from toapis_async.shared import OFF
 
 if TYPE_CHECKING:
+    from collections.abc import Generator
+
     from toapis_async.settings import Settings
     from toapis_async.testing.threaded import ThreadedSandbox
 
@@ -37,3 +41,26 @@ class VirtualClient(ToAPIs):
             await super().aclose()
         finally:
             self._time.close()
+
+
+@contextmanager
+def virtual_clients(sandbox: ThreadedSandbox) -> Generator[None]:
+    """Within it, time is virtual while a client is open, whoever opens it, in whichever thread its loop runs."""
+    times: dict[Lifetime, ExitStack] = {}
+    start, aclose = Lifetime.start, Lifetime.aclose
+
+    async def start_virtual(self: Lifetime) -> Lifetime:
+        with ExitStack() as stack:
+            stack.enter_context(sandbox.virtual_time())
+            await start(self)
+            times[self] = stack.pop_all()
+        return self
+
+    async def aclose_virtual(self: Lifetime) -> None:
+        try:
+            await aclose(self)
+        finally:
+            times.pop(self, ExitStack()).close()
+
+    with mock.patch.multiple(Lifetime, start=start_virtual, aclose=aclose_virtual):
+        yield

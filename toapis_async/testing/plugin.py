@@ -1,4 +1,4 @@
-"""The pytest plugin: fixtures `toapis_sandbox` and `toapis_client`, and markers of the same names.
+"""The pytest plugin: fixtures `toapis_sandbox`, `toapis_client`, `toapis_no_waits`; markers of the first two names.
 
 Loaded with every run of pytest where this package is installed, so it imports nothing before a test asks for it.
 """
@@ -63,6 +63,16 @@ def toapis_client(request: pytest.FixtureRequest, toapis_sandbox: ThreadedSandbo
 
     _, settings = _marked(request, "toapis_client")
     return VirtualClient(toapis_sandbox, Settings(**settings))
+
+
+@pytest.fixture
+def toapis_no_waits(toapis_sandbox: ThreadedSandbox) -> Iterator[ThreadedSandbox]:
+    """`toapis_sandbox`, and virtual time while a client of the code under test is open: also one that an app opens in a
+    loop of its own, as under the `TestClient` of Starlette and FastAPI. Waiting takes no time."""
+    from toapis_async.testing.client import virtual_clients  # noqa: PLC0415
+
+    with virtual_clients(toapis_sandbox):
+        yield toapis_sandbox
 
 
 def _marked(request: pytest.FixtureRequest, name: str) -> tuple[list[Any], dict[str, Any]]:
