@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from PIL import Image
 
 from toapis_async.cli import page
 from toapis_async.cli.page import row_of, rows_of
@@ -20,6 +21,7 @@ from toapis_async.engine.journal.records import Intent, Record, State
 from toapis_async.events import TaskAccepted
 from toapis_async.protocol.budget import Prices
 from toapis_async.report import ReportRow, RowError
+from toapis_async.report.pictures import Thumbnails
 
 from .conftest import IN_A_BLINK, interrupt_at, results_of, run
 
@@ -212,12 +214,11 @@ def test_ctrl_c_while_the_page_is_made_leaves_it_and_the_batch_went_well(monkeyp
     ran = run("batch", rows("a kite"), "--out", "out", *IN_A_BLINK)
     assert ran.code == 0
     assert "left without the page: `toapis report out` makes it\n" in ran.stderr
-    assert sorted(path.name for path in Path("out").iterdir() if "sandbox" not in path.name) == [
+    assert sorted(path.name for path in Path("out").iterdir() if path.name not in {".sandbox", "thumbs"}) == [
         "images",
         "journal.sqlite",
         "journal.sqlite.lock",
         "results.jsonl",
-        "thumbs",  # as the picture arrived
     ]
 
 
@@ -228,18 +229,21 @@ def test_a_page_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None
     assert Path("out/index.html").is_file()
 
 
-def test_thumbnails_are_made_as_pictures_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
-    made: list[bool] = []
-
-    def noted(folder: Path, *_: object) -> Path:
-        made.extend((folder / "thumbs/images" / f"{path.name}.webp").is_file() for path in folder.glob("images/*.png"))
-        return folder / "index.html"
-
-    monkeypatch.setattr(page, "write_report", noted)
-    monkeypatch.setattr(page, "_write", lambda folder, *_: noted(folder))
+def test_thumbnails_are_begun_as_pictures_arrive(monkeypatch: pytest.MonkeyPatch) -> None:
+    begun: list[str] = []
+    monkeypatch.setattr(Thumbnails, "make", lambda _, files: begun.extend(files))
     assert run("batch", rows("a kite", "a boat"), "--out", "out", *IN_A_BLINK).code == 0
-    assert len(made) == 2
-    assert made[0] or made[1]  # the last may have come too late: the page makes it
+    assert sorted(begun) == sorted(f"images/{path.name}" for path in Path("out/images").glob("*.png"))
+
+
+async def test_a_thumbnail_that_was_begun_is_finished_and_later_ones_are_left_to_the_page(tmp_path: Path) -> None:
+    (tmp_path / "images").mkdir()
+    Image.new("RGB", (9, 9)).save(tmp_path / "images/kite.png")
+    thumbnails = Thumbnails(tmp_path)
+    thumbnails._pool.submit(thumbnails._pictures.inspect, "images/kite.png").result()
+    await thumbnails.aclose()
+    thumbnails.make(["images/kite.png"])
+    assert [path.name for path in (tmp_path / "thumbs/images").iterdir()] == ["kite.png.webp"]
 
 
 def test_without_a_page_there_are_no_thumbnails() -> None:

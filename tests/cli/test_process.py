@@ -132,6 +132,33 @@ def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: si
 def on_a_terminal(columns: int, *arguments: str, until: str = "") -> str:
     """What a terminal of so many columns is sent, with the escape sequences taken out; Ctrl-C comes once it was sent
     `until`."""
+    return ESCAPES.sub("", sent_to_a_terminal(columns, *arguments, until=until))
+
+
+def screen_after(columns: int, *arguments: str, until: str) -> str:
+    """What a terminal of so many columns shows in the end: what was sent, with the cursor's moves and erasures done."""
+    lines, row, column = [[" "] * columns], 0, 0
+    for escape, text in re.findall(
+        r"\x1b\[([0-9;?]*[A-Za-z])|([^\x1b])", sent_to_a_terminal(columns, *arguments, until=until)
+    ):
+        if escape.endswith("A"):
+            row = max(row - int(escape[:-1] or 1), 0)
+        elif escape.endswith("K"):
+            lines[row] = [" "] * columns if escape == "2K" else lines[row][:column] + [" "] * (columns - column)
+        elif text == "\r":
+            column = 0
+        elif text:
+            if text == "\n" or column == columns:
+                row, column = row + 1, 0 if text != "\n" else column
+            lines += [[" "] * columns for _ in range(row + 1 - len(lines))]
+            if text != "\n":
+                lines[row][column] = text
+                column += 1
+    return "\n".join("".join(line).rstrip() for line in lines)
+
+
+def sent_to_a_terminal(columns: int, *arguments: str, until: str = "") -> str:
+    """The same with the escape sequences."""
     ours, theirs = pty.openpty()
     termios.tcsetwinsize(theirs, (24, columns))
     env = {"TERM": "xterm-256color", "PATH": os.environ["PATH"], "HOME": os.environ.get("HOME", "/")}
@@ -146,7 +173,7 @@ def on_a_terminal(columns: int, *arguments: str, until: str = "") -> str:
                 process.send_signal(signal.SIGINT)
                 until = ""
     process.wait()
-    return ESCAPES.sub("", sent)
+    return sent
 
 
 @pytest.mark.parametrize("columns", [60, 120])
@@ -170,6 +197,18 @@ def test_a_terminal_of_any_width_shows_the_figures_of_a_batch_whole(columns: int
     assert figures
     assert re.search(r"\d s elapsed  \d+ s left", live)
     assert all(cell_len(line) <= columns for line in re.split(r"[\r\n]+", live))
+
+
+@pytest.mark.parametrize("columns", [60, 120])
+def test_nothing_of_a_view_is_left_behind_after_ctrl_c(columns: int, tmp_path: Path) -> None:
+    (tmp_path / "p.txt").write_text("".join(f"{number} kites {'over the sea ' * 20}\n" for number in range(9)))
+    batch = ("batch", str(tmp_path / "p.txt"), "--out", "out", "--sandbox", "--speed", "4", "--no-report")
+    shown = screen_after(columns, *batch, until="9 in flight")
+    assert "0 of 9 done, 0 failed, 9 not finished in " in shown
+    assert not re.search("━|in flight|images/min|elapsed", shown), shown
+    one = screen_after(columns, "generate", "a kite", "--sandbox", "--speed", "2", until="queued ━━━")
+    assert "to fetch:" in one
+    assert not re.search("━|queued|%", one), one
 
 
 def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:

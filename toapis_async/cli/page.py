@@ -73,8 +73,7 @@ async def make_page(out: Output, folder: Path, run: str, prices: Mapping[str, De
     making = asyncio.ensure_future(asyncio.to_thread(_write, folder, run, prices, left, written))
     try:
         await asyncio.wait([making], timeout=TOLD_AFTER_S)
-        if not making.done():
-            rows = (await asyncio.to_thread(run_status, folder / JOURNAL, run)).rows
+        rows = 0 if making.done() else (await asyncio.to_thread(run_status, folder / JOURNAL, run)).rows
         while not making.done():
             out.note(f"making the page: {written.number:,} of {count(rows, 'row')} (Ctrl-C leaves without it)")
             await asyncio.wait([making], timeout=TOLD_AGAIN_S)
