@@ -101,7 +101,7 @@ class LeasedBucket:
         most = remaining + 1.0 + self.refill_per_s * latency_s
         if self._remaining is None or most < self._most_remaining(now_s, self._remaining):
             self._remaining = now_s, most
-            if most < min(self._level_now(now_s), self.capacity / 2):
+            if most < self.capacity / 2 and most < self._level_now(now_s):
                 self.on_want()
 
     def retune(self, now_s: float, capacity: float, refill_per_s: float) -> None:
