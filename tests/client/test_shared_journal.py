@@ -7,6 +7,7 @@ import os
 import re
 import shutil
 import sqlite3
+import sys
 from contextlib import asynccontextmanager, closing
 from typing import TYPE_CHECKING, Any
 
@@ -515,6 +516,36 @@ async def test_while_the_journal_is_locked_nothing_is_sent_the_wait_is_bounded_a
                     await each
             assert service.seen == []
         assert (await client.generate(ROW)).task_id == "task_1"
+
+
+STOPPED = """
+import os, signal, sqlite3, sys
+db = sqlite3.connect(sys.argv[1], isolation_level=None)
+db.execute("BEGIN IMMEDIATE")
+db.execute("UPDATE submission SET request = '{}'")
+os.kill(os.getpid(), signal.SIGSTOP)
+"""
+
+
+async def test_a_process_that_was_stopped_in_a_commit_holds_others_up_until_it_is_killed(
+    service: FakeService, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What it had half written is undone, and the others go on."""
+    monkeypatch.setattr("toapis_async.engine.journal.writer.WRITE_LOCK_S", 0.05)
+    async with processes(folder, 1) as (client,):
+        await client.generate({"prompt": "kite", "client_business_id": "before"})
+        await until(lambda: state(folder, "before") == "completed")
+        stopped = await asyncio.create_subprocess_exec(sys.executable, "-c", STOPPED, str(journal_of(folder)))
+        try:
+            await asyncio.to_thread(os.waitid, os.P_PID, stopped.pid, os.WSTOPPED | os.WNOWAIT)
+            with pytest.raises(JournalError, match=r"another process has been writing.*stopped.*nothing was sent"):
+                await client.submit(ROW)
+            assert len(service.of("submit")) == 1
+        finally:
+            stopped.kill()
+            await stopped.wait()
+        assert (await client.generate(ROW)).task_id == "task_2"
+    assert columns(folder, "request LIKE '%kite%'", "before") == (1,)
 
 
 async def test_a_process_that_opens_for_ever_is_named_to_the_next(

@@ -38,6 +38,8 @@ T = TypeVar("T")
 WRITE_LOCK_S: Final = 10.0
 """How long a commit waits for those of other processes, which take milliseconds each."""
 _STEP_S: Final = 0.002  #: between two tries to begin a commit
+NOTES_S: Final = 0.05
+"""How long what nobody waits for waits for more of it, in a journal that processes share."""
 _PAUSE_S: Final = 0.02  #: between two looks at what another process holds; those for a submission grow
 RUN_END_S: Final = 0.5
 """How long to wait for a run that has just ended in another process: that is noted without anybody waiting there."""
@@ -283,13 +285,29 @@ class JournalWriter:
         more = True
         try:
             while more:
-                group = [self._items.get()]
-                while not self._items.empty():
-                    group.append(self._items.get())
+                group = self._gathered()
                 more = None not in group
                 self._commit([item for item in group if item is not None])
         finally:
             self._file.close()
+
+    def _gathered(self) -> list[_Item | None]:
+        """What there is to commit. Beside other processes, notes wait a moment for more of them, or for somebody who
+        waits: each commit holds up theirs."""
+        group: list[_Item | None] = []
+        item = self._items.get()
+        until_s = time.monotonic() + (NOTES_S if self.is_shared else 0.0)
+        while True:
+            group.append(item)
+            if item is None:
+                break
+            if item.done is not None:
+                until_s = 0.0
+            try:
+                item = self._items.get(timeout=max(until_s - time.monotonic(), 0.0))
+            except queue.Empty:
+                break
+        return group
 
     def _commit(self, items: list[_Item]) -> None:
         group = [*self._kept, *items]
