@@ -77,8 +77,8 @@ class SessionClosed(ClientStateError):
 
     def __init__(self, message: str, *, task_ids: Iterable[str] = (), client_business_ids: Iterable[str] = ()) -> None:
         super().__init__(message)
-        self.task_ids = tuple(task_ids)
-        self.client_business_ids = tuple(client_business_ids)
+        self.task_ids: tuple[str, ...] = tuple(task_ids)
+        self.client_business_ids: tuple[str, ...] = tuple(client_business_ids)
 
 
 class TransportError(ToAPIsError):
@@ -247,8 +247,8 @@ class DownloadFailed(ToAPIsError):
     ) -> None:
         super().__init__(message)
         self.url = url
-        self.files = tuple(files)
-        self.missing = tuple(missing)
+        self.files: tuple[Path, ...] = tuple(files)
+        self.missing: tuple[int, ...] = tuple(missing)
 
 
 class LinkExpired(DownloadFailed):

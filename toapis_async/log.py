@@ -4,7 +4,7 @@ import logging
 
 from toapis_async.scrub import scrub
 
-logger = logging.getLogger("toapis_async")
+logger: logging.Logger = logging.getLogger("toapis_async")
 logger.addHandler(logging.NullHandler())
 
 

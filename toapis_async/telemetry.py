@@ -36,8 +36,8 @@ from toapis_async.task import TaskStatus
 try:
     from opentelemetry.metrics import MeterProvider, Observation, get_meter_provider
     from opentelemetry.trace import SpanKind, Status, StatusCode, get_tracer_provider, set_span_in_context
-except ImportError as error:
-    raise ImportError("toapis_async.telemetry needs OpenTelemetry: pip install 'toapis-async[otel]'") from error
+except ImportError as _error:
+    raise ImportError("toapis_async.telemetry needs OpenTelemetry: pip install 'toapis-async[otel]'") from _error
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable

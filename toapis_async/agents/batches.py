@@ -36,8 +36,8 @@ class BatchJob:
         self._folder = folder
         self.token = token
         self.same = same  #: what batches of the same rows have in common
-        self.rows = rows
-        self.total = len(rows)
+        self.rows: Sequence[Mapping[str, Any]] = rows
+        self.total: int = len(rows)
         self.items: dict[int, BatchItem] = {}  #: rows that ended, by their place
         self.error: ToAPIsError | None = None
         self._task: asyncio.Task[None] | None = None

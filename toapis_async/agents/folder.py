@@ -27,7 +27,7 @@ class Folder:
     def __init__(self, path: Path) -> None:
         """Make it if missing. Raises `OSError`."""
         path.mkdir(parents=True, exist_ok=True)
-        self.path = path.resolve()
+        self.path: Path = path.resolve()
         self._fd = os.open(self.path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
 
     def close(self) -> None:

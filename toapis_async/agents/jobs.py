@@ -78,17 +78,17 @@ class Job:
         self.kind: Kind | None = kind
         fields = body if request is None else request.body()
         prompt = fields.get("prompt") if fields is not None else None
-        self.prompt = prompt if isinstance(prompt, str) else None
-        self.price_class = None if fields is None else PriceClass.of(fields)
-        self.images = 1 if fields is None else images_of(fields)  #: images or videos that it asks for
+        self.prompt: str | None = prompt if isinstance(prompt, str) else None
+        self.price_class: PriceClass | None = None if fields is None else PriceClass.of(fields)
+        self.images: int = 1 if fields is None else images_of(fields)  #: images or videos that it asks for
         self.request = request
         self.same = same
         self.handle = handle
         self.files: tuple[Path, ...] = ()
         self.error: ToAPIsError | None = None
         self.snapshot: TaskSnapshot | None = None  #: the final one
-        self.was_told = False  #: a call was given its end
-        self.ended_s = 0.0  #: loop time
+        self.was_told: bool = False  #: a call was given its end
+        self.ended_s: float = 0.0  #: loop time
         self._taken = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
 

@@ -46,6 +46,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
     from toapis_async.models import Generation
+    from toapis_async.protocol.budget import Budget
     from toapis_async.request import Request
 
 MOST_AHEAD: Final = 1_000
@@ -56,7 +57,8 @@ class Run:
     """One pass of a batch. With a name, rows that an earlier pass of that name knew are taken up, not paid for anew."""
 
     def __init__(self, engine: Engine, options: BatchOptions) -> None:
-        name = self.name = options.run
+        self.name: str | None = options.run
+        name = self.name
         if name is not None and (engine.journal is None or not name):
             raise InvalidRequest(
                 "run names a batch in the journal: give it a name, and the client a journal (ToAPIs(journal=…))",
@@ -67,7 +69,7 @@ class Run:
         self._attempts = options.attempts
         self._places = options.save_to
         self._embed = options.embed
-        self.budget = options.budget(engine.prices)
+        self.budget: Budget = options.budget(engine.prices)
         self._ahead: dict[str, asyncio.Task[None]] = {}  # what is seen to before its row comes
         self._open: set[str] = set()  # rows that came and were taken up
         self._is_claimed = False

@@ -23,7 +23,7 @@ MOST_SCREENS: Final = 3
 class BatchView:
     """Keeps nothing of the rows unless they may be looked at."""
 
-    every_s = Notebook.every_s
+    every_s: float = Notebook.every_s
 
     def __init__(self, statistics: Callable[[], BatchStatistics], total: int | None, *, is_wanted: bool) -> None:
         self._statistics = statistics

@@ -77,7 +77,7 @@ class GroupedCommand(click.Command):
 class Commands(click.Group):
     """A group that prints its usage errors, and those of its commands, in one line, and bears closed streams."""
 
-    command_class = GroupedCommand
+    command_class: type[click.Command] | None = GroupedCommand
 
     def main(self, *args: Any, **settings: Any) -> Any:
         open_closed_streams()

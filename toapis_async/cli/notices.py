@@ -30,7 +30,7 @@ class Notices:
         self._clock = clock
         self._last: dict[str, tuple[str, float]] = {}  #: by kind: the last reason, and when
         self._told: set[str] = set()  #: reasons for which nothing could be submitted
-        self.retries = 0  #: of submissions
+        self.retries: int = 0  #: of submissions
 
     def on_event(self, event: Event) -> None:
         if isinstance(event, SubmitRetried):

@@ -61,7 +61,7 @@ class Output:
         self.json = json
         self.quiet = quiet
         self.live: Above | None = None
-        self.is_incomplete = False  #: something could not be written, for another reason than a reader who left
+        self.is_incomplete: bool = False  #: something could not be written, for another reason than a reader who left
 
     @property
     def on_terminal(self) -> bool:

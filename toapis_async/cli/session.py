@@ -99,9 +99,9 @@ class Session:
             Credentials.resolve(None, options.base_url)
         self.options = options
         self.out = out
-        self.pending = Pending()
+        self.pending: Pending = Pending()
         self.watch: Callable[[Event], None] | None = None
-        self.notices = Notices(out, self._settings.submit_retry_s)
+        self.notices: Notices = Notices(out, self._settings.submit_retry_s)
         self._client: ToAPIs | None = None
 
     @property

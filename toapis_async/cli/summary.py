@@ -52,10 +52,10 @@ class BatchSummary:
 
     def __init__(self) -> None:
         self.over_budget: BatchItem | None = None  #: the first
-        self.rows_over_budget = 0
-        self.rows_stopped = 0  #: met the 401 or 402 themselves
-        self.rows_to_retry = 0  #: that ended without an image and are sent again on request only
-        self.rows_with_fewer = 0  #: images than they asked for
+        self.rows_over_budget: int = 0
+        self.rows_stopped: int = 0  #: met the 401 or 402 themselves
+        self.rows_to_retry: int = 0  #: that ended without an image and are sent again on request only
+        self.rows_with_fewer: int = 0  #: images than they asked for
         self._fewer: list[str] = []
         self._reasons: dict[tuple[str, str], FailureGroup] = {}
         self._slowest: list[tuple[float, int, str]] = []

@@ -188,7 +188,7 @@ class Crew(WorkerPlugin):
     at the end of the pass."""
 
     def __init__(self, recipe: Recipe) -> None:
-        self.name = crew_name(recipe.session)
+        self.name: str = crew_name(recipe.session)
         self.recipe = recipe
         self._engine: Engine | None = None
         self._journal: RemoteJournal | None = None

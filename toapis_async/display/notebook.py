@@ -25,7 +25,7 @@ def in_notebook() -> bool:
 class Notebook:
     """One output, made in the cell that is running now."""
 
-    every_s = 1.0
+    every_s: float = 1.0
 
     def __init__(self, drawn: str = "") -> None:
         self._ipython: Any = import_module("IPython.display")

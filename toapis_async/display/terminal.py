@@ -39,7 +39,7 @@ def wrapped(figures: Iterable[str], width: int) -> list[str]:
 class Terminal:
     """Drawn at the bottom; what the program prints goes above it, and the last state stays."""
 
-    every_s = 0.2
+    every_s: float = 0.2
 
     def __init__(self) -> None:
         self._console = stderr_console()

@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.recovery import Recovery
     from toapis_async.engine.shared.port import Channel, Store
+    from toapis_async.models import Learned
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Credentials, RateLimits, Settings
@@ -107,32 +108,32 @@ class Engine:
         self._pid = os.getpid()
         self.settings = settings
         rng = self._rng = random.Random()
-        self.emit = Emitter(settings.on_event, with_prompts=settings.events_with_prompts)
-        self.prices = Prices(settings.prices)
+        self.emit: Emitter = Emitter(settings.on_event, with_prompts=settings.events_with_prompts)
+        self.prices: Prices = Prices(settings.prices)
         budget = None if budget_credits is None else Budget(self.prices, most_credits=budget_credits)
         self.journal = journal
         self.recovery = recovery
         self.runs: set[str] = set()  #: of batches that run
         self.dependents: set[Dependent] = set()
-        self.unclaimed = Unclaimed()
-        self.transport = Transport(credentials, settings, self.emit)
-        self.leases = None if store is None else Leases(store, settings, self.emit)
+        self.unclaimed: Unclaimed = Unclaimed()
+        self.transport: Transport = Transport(credentials, settings, self.emit)
+        self.leases: Leases | None = None if store is None else Leases(store, settings, self.emit)
         bucket_for = self.leases.bucket if self.leases else partial(_own_bucket, settings, self._loop)
         self._submits = Pacer("submit", bucket_for("submit"), settings, rng, self.emit)
         self._polls = Pacer("query", bucket_for("query"), settings, rng, self.emit)
         self._permits = Gate(Permits(settings.max_in_flight))
-        self.queries = Queries(self.transport, self._polls)
-        self.bills = Bills(self.queries, journal)
-        self.spending = Spending(budget, self.bills)
-        self.uploads = Uploads(self.transport, settings, rng)
-        self.downloads = Downloads(self.transport, settings, rng, self.emit)
-        self.saving = Saving(self.downloads, journal, credentials.base_url)
+        self.queries: Queries = Queries(self.transport, self._polls)
+        self.bills: Bills = Bills(self.queries, journal)
+        self.spending: Spending = Spending(budget, self.bills)
+        self.uploads: Uploads = Uploads(self.transport, settings, rng)
+        self.downloads: Downloads = Downloads(self.transport, settings, rng, self.emit)
+        self.saving: Saving = Saving(self.downloads, journal, credentials.base_url)
         agenda = Agenda({kind: _schedule(endpoint, settings, rng) for kind, endpoint in ENDPOINTS.items()})
-        self.learned = agenda.learned
-        self.ends = None if ends_channel is None else Ends(ends_channel, agenda, rng)
-        self.tasks = Tasks(agenda, settings, self.emit, self._task_ended, self.ends)
+        self.learned: Callable[[], Learned] = agenda.learned
+        self.ends: Ends | None = None if ends_channel is None else Ends(ends_channel, agenda, rng)
+        self.tasks: Tasks = Tasks(agenda, settings, self.emit, self._task_ended, self.ends)
         self._counts = SubmitCounts()
-        self.submitter = Submitter(self._parts())
+        self.submitter: Submitter = Submitter(self._parts())
         self.transport.open()
         poller = Poller(port=self.queries, agenda=agenda, tasks=self.tasks, settings=settings, emit=self.emit)
         self._polling = self._loop.create_task(poller.run(), name="toapis-poller")

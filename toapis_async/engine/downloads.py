@@ -135,8 +135,8 @@ class Downloads:
         self._emit = emit
         self._loop = asyncio.get_running_loop()
         self._turns = Gate(Permits(settings.download_concurrency))
-        self.saved = 0
-        self.saved_bytes = 0
+        self.saved: int = 0
+        self.saved_bytes: int = 0
 
     async def save(
         self,

@@ -52,7 +52,7 @@ class Permits:
 
     def __init__(self, limit: int) -> None:
         self.limit = limit
-        self.taken = 0
+        self.taken: int = 0
 
     def wait_s(self, now_s: float) -> float:
         return 0.0 if self.taken < self.limit else math.inf

@@ -73,8 +73,8 @@ class Pacer:
     def __init__(
         self, category: Category, bucket: Bucket, settings: Settings, rng: random.Random, emit: Emitter
     ) -> None:
-        self.gate = RateGate(bucket)
-        self.throttled = 0
+        self.gate: RateGate = RateGate(bucket)
+        self.throttled: int = 0
         self._category: Category = category
         self._category_header = f"async_{category}"
         self._settings = settings

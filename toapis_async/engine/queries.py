@@ -43,8 +43,8 @@ class Queries:
     def __init__(self, transport: Transport, pacer: Pacer) -> None:
         self._transport = transport
         self._pacer = pacer
-        self.gate = pacer.gate
-        self.count = 0
+        self.gate: RateGate = pacer.gate
+        self.count: int = 0
 
     async def status(self, task_id: str, endpoints: Sequence[Endpoint]) -> tuple[TaskSnapshot, Endpoint]:
         """One query, before all polls that wait, of the first endpoint that knows the task; the next is queried only

@@ -42,7 +42,7 @@ class Recovery:
         self._records = [*records]  # those that no call has listed yet
         self._entries: tuple[Entry, ...] = ()
         self._taking_over: asyncio.Task[None] | None = None
-        self.number = number  #: how many there are, the ones beyond the newest 10,000 included
+        self.number: int = number  #: how many there are, the ones beyond the newest 10,000 included
 
     @classmethod
     async def of(cls, journal: JournalWriter) -> Recovery:

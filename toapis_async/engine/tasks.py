@@ -62,12 +62,12 @@ class Tasks:
         self._loop = asyncio.get_running_loop()
         self._by_id: dict[Kind, dict[str, Entry]] = {"image": {}, "video": {}}
         self._missing_since_s: dict[Entry, float] = {}  # here, since few ever are
-        self.early = EarlyEvents()
+        self.early: EarlyEvents = EarlyEvents()
         self._closed = False
         self._watched = 0
-        self.are_refused = False
-        self.completed = 0
-        self.failed = 0
+        self.are_refused: bool = False
+        self.completed: int = 0
+        self.failed: int = 0
 
     def __len__(self) -> int:
         return self._watched

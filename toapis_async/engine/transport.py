@@ -98,8 +98,8 @@ class Transport:
         self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
         self._files = FileHosts(credentials.base_url, settings, self._proxy_of, {"User-Agent": USER_AGENT})
         self._answered: set[tuple[str | None, int | None]] = set()  # hosts and ports that answered a request
-        self.closed = asyncio.Event()
-        self.sent = 0
+        self.closed: asyncio.Event = asyncio.Event()
+        self.sent: int = 0
 
     def open(self) -> None:
         """Make the sessions. Raises `ClientStateError` when the environment names a proxy for the API that is none."""

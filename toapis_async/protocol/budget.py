@@ -115,10 +115,10 @@ class Budget:
         self.prices = prices
         self.most_credits = most_credits
         self.most_images = most_images
-        self.spent = Decimal(0)
-        self.images = 0  #: paid for
-        self.reserved = Decimal(0)
-        self.reserved_images = 0
+        self.spent: Decimal = Decimal(0)
+        self.images: int = 0  #: paid for
+        self.reserved: Decimal = Decimal(0)
+        self.reserved_images: int = 0
         self._idle_images = 0
         self.closed_by: ToAPIsError | None = None  #: the service's refusal that every further request would meet
 

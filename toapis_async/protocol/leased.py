@@ -34,10 +34,10 @@ class LeasedBucket:
 
     def __init__(self, ask: Ask, *, most_unanswered: int) -> None:
         """`ask` is what every ask of this bucket has in common."""
-        self.capacity = ask.burst
-        self.refill_per_s = ask.per_s
-        self.epoch = 0  #: of the store's state; 0 until it was seen
-        self.members = 1
+        self.capacity: float = ask.burst
+        self.refill_per_s: float = ask.per_s
+        self.epoch: int = 0  #: of the store's state; 0 until it was seen
+        self.members: int = 1
         self.on_more: Callable[[], None] = lambda: None
         self.on_want: Callable[[], None] = lambda: None
         self.waiting: Callable[[], int] = lambda: 0

@@ -69,7 +69,7 @@ class Window:
     """Requests that are not answered yet, and how many may be."""
 
     def __init__(self, most: int) -> None:
-        self.unanswered = 0
+        self.unanswered: int = 0
         self._most = most
         self._latency_s: float | None = None
 
@@ -95,8 +95,8 @@ class TokenBucket:
     """
 
     def __init__(self, capacity: float, refill_per_s: float, now_s: float, *, most_unanswered: int) -> None:
-        self.capacity = capacity
-        self.refill_per_s = refill_per_s
+        self.capacity: float = capacity
+        self.refill_per_s: float = refill_per_s
         self.on_more: Callable[[], None] = lambda: None
         self.waiting: Callable[[], int] = lambda: 0
         self._level = capacity

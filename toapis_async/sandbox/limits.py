@@ -53,8 +53,8 @@ class TokenBucket:
     __slots__ = ("_at", "_level", "burst", "per_s")
 
     def __init__(self, per_s: float, burst: float, now: float) -> None:
-        self.per_s = per_s
-        self.burst = burst
+        self.per_s: float = per_s
+        self.burst: float = burst
         self._level = burst
         self._at = now
 

@@ -107,16 +107,16 @@ class Sandbox:
         if tier not in TIERS:
             raise ValueError(f"no tier {tier!r}; there are {', '.join(TIERS)}")
         settings = ServiceSettings(seed, speed, credits, service_time_s, visible_after_s, duplicate_ids, settle_after_s)
-        self.faults = FaultPlan(seed)
+        self.faults: FaultPlan = FaultPlan(seed)
         """Which requests go wrong, and how."""
-        self.requests = RequestLog(log_size)
+        self.requests: RequestLog = RequestLog(log_size)
         """Counters of all requests, and a log of the latest."""
         self._host = host
         self._wanted_ports = (port, files_port)
         self._ports: tuple[int, int] | None = None
         self._clock = clock
         self._service = Service(settings)
-        self.ledger = Ledger(self._service, clock)
+        self.ledger: Ledger = Ledger(self._service, clock)
         """What was really accepted and charged."""
         self._store: Store = MemoryStore() if state_dir is None else FolderStore(state_dir)
         self._closing = asyncio.Event()
@@ -125,7 +125,9 @@ class Sandbox:
         gate = Gate(self.faults, self.requests, self._limiter, KeyRing(keys), clock, speed, self._closing)
         self._pictures = pictures
         self._control = control
-        self.webhooks = Webhooks(clock, speed, self.faults, links=self._links, billing=billing, log_size=log_size)
+        self.webhooks: Webhooks = Webhooks(
+            clock, speed, self.faults, links=self._links, billing=billing, log_size=log_size
+        )
         """Events sent to a receiver when tasks end, and how it answered."""
         self.webhooks.configure(webhook_url, webhook_secret)
         self._api = Api(gate, self._service, self._store, billing, self._links, lambda: self.files_url, self.webhooks)

@@ -39,8 +39,8 @@ class Restful:
     def __init__(self, loop: asyncio.AbstractEventLoop) -> None:
         self.due_s: float | None = None
         """When its next timer is due by its own time, as of its last wait."""
-        self.jobs = 0
-        self.selector = selector_of(loop)
+        self.jobs: int = 0
+        self.selector: selectors.BaseSelector = selector_of(loop)
         self.wait: Callable[[float | None], Events] = self.selector.select
         self._loop = loop
         self._run = loop.run_in_executor

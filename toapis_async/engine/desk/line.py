@@ -47,7 +47,7 @@ class Line:
 
     def __init__(self, desk: Desk) -> None:
         self._desk = desk
-        self.name = secrets.token_hex(8)
+        self.name: str = secrets.token_hex(8)
         self._number = 0
         self._items: deque[_Item] = deque()
         self._news = asyncio.Event()

@@ -36,7 +36,7 @@ class RemoteJournal:
 
     def __init__(self, line: Line, reconcile_window_s: float) -> None:
         self._line = line
-        self.owner = secrets.token_hex(8)
+        self.owner: str = secrets.token_hex(8)
         self._turn_s = max(SHORTEST_TURN_S, reconcile_window_s / 5)
         self._names: dict[str, str] = {}  # of rows, by the client_business_id of what is not settled yet
         self._asked_s: dict[str, float] = {}  # when the desk was asked about it last

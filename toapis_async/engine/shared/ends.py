@@ -67,7 +67,7 @@ class Ends:
         self._running: list[asyncio.Task[None]] = []
         self._is_closing = False
         self._has_noted_malformed = False
-        self.is_connected = False  #: whether messages of others reach us
+        self.is_connected: bool = False  #: whether messages of others reach us
         agenda.events_interrupted()
 
     def start(self, tasks: Tasks) -> None:

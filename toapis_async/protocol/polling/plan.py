@@ -32,8 +32,8 @@ class Curve:
         self._rates = rates
         enough = -math.log(FEW_LEFT)
         for self.steps in STEPS:
-            self.step_s = interval_s / self.steps
-            self.cumulative = self._cumulated(enough)
+            self.step_s: float = interval_s / self.steps
+            self.cumulative: list[float] = self._cumulated(enough)
             if self.cumulative[-1] >= enough:
                 break
 

@@ -94,8 +94,8 @@ class Schedule(Generic[W]):
         self._ranked: list[tuple[float, W]] = []
         self._ranked_s = -math.inf
         self._missed_until_s = -math.inf  # events may have been missed until then
-        self.backstop = Backstop()  #: polls get dearer as events leave them less to find
-        self.fullness = 1.0  #: of the query bucket, 0 to 1; polls get dearer as it empties
+        self.backstop: Backstop = Backstop()  #: polls get dearer as events leave them less to find
+        self.fullness: float = 1.0  #: of the query bucket, 0 to 1; polls get dearer as it empties
 
     def _teaches(self, task: W) -> bool:
         """Whether a poll of the task teaches its forecast: not when its true age is unknown."""
