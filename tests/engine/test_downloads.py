@@ -621,3 +621,21 @@ async def test_a_file_past_its_24_hours_is_an_expired_link(tmp_path: Path) -> No
         sandbox.faults.script("file", Fault.NOT_FOUND)
         with pytest.raises(LinkExpired):
             await late.save(tmp_path)
+
+
+@pytest.mark.parametrize(("size_bytes", "is_small"), [(100_000, True), (3 << 20, False)])
+async def test_a_file_under_a_mebibyte_is_saved_in_one_step_in_a_thread(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, size_bytes: int, is_small: bool
+) -> None:
+    acts: list[str] = []
+
+    async def counting(act: Any, *args: Any) -> Any:
+        acts.append(act.__name__)
+        return await anyio.to_thread.run_sync(act, *args)
+
+    monkeypatch.setattr("toapis_async.engine.downloads.in_thread", counting)
+    picture = PNG[:8] + b"\0" * size_bytes + PNG[-12:]
+    async with fetching(reply(200, picture)) as (server, client):
+        await (await generation(client, f"{server.url}/a.png")).save(tmp_path)
+    assert acts[-1] == "_finish"
+    assert (len(acts) == 1) is is_small
