@@ -174,13 +174,13 @@ def test_with_pillow_nothing_is_said_of_it(tmp_path: Path) -> None:
 @pytest.mark.parametrize("name", ["a.svg", "a.HEIC", "a.jxl", "a.bmp", "a.tiff"])
 def test_a_picture_that_only_browsers_may_know_is_shown_as_it_is(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"whatever it is")
-    assert Pictures(tmp_path).inspect(name) == Picture(name, name)
+    assert Pictures(tmp_path).known(name) == Picture(name, name)
 
 
 @pytest.mark.parametrize("name", ["a.mp4", "a.MOV", "a.webm"])
 def test_a_video_is_a_link_and_has_no_thumbnail(tmp_path: Path, name: str) -> None:
     (tmp_path / name).write_bytes(b"whatever it is")
-    assert Pictures(tmp_path).inspect(name) == Picture(name, name, is_video=True)
+    assert Pictures(tmp_path).known(name) == Picture(name, name, is_video=True)
 
 
 def test_where_thumbnails_cannot_be_written_the_page_shows_the_pictures_themselves(tmp_path: Path) -> None:
@@ -202,7 +202,7 @@ def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
             may_end.set()
             super().shutdown(wait)
 
-    def inspect(_: Pictures, file: str) -> Picture:
+    def made(_: Pictures, file: str) -> Picture:
         looked.append(file)
         begun.set()
         assert may_end.wait(10)
@@ -213,7 +213,8 @@ def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
         assert begun.wait(10)
         raise KeyError("nobody waits")
 
-    monkeypatch.setattr(Pictures, "inspect", inspect)
+    monkeypatch.setattr(Pictures, "known", lambda *_: None)
+    monkeypatch.setattr(Pictures, "made", made)
     monkeypatch.setattr(pictures_module, "ThreadPoolExecutor", Pool)
     with pytest.raises(KeyError):
         list(Pictures(tmp_path).of(rows()))

@@ -18,6 +18,7 @@ from toapis_async.cli.page import make_page
 from toapis_async.cli.prices import checked_prices
 from toapis_async.cli.progress import refreshing
 from toapis_async.cli.prompts import checked
+from toapis_async.cli.references import keep_references, local_files_in
 from toapis_async.cli.results import FOLDERS, NAME, Results
 from toapis_async.cli.run_status import JOURNAL, note_earlier_passes, run_name
 from toapis_async.cli.session import SANDBOX_FOLDER, Session
@@ -85,11 +86,13 @@ class _Rows:
         self._prompts = prompts
         self._total = total
         self.kept: dict[int, Mapping[str, Any]] = {}  #: columns of rows that are on their way, by their index
+        self.local_files: set[Path] = set()  #: that rows refer to
 
     def __iter__(self) -> Iterator[Any]:
         for index, line in enumerate(self._prompts.checked_lines()):
             if line.kept:
                 self.kept[index] = line.kept
+            self.local_files.update(local_files_in(line.row))
             yield line.row
 
     def __len__(self) -> int:
@@ -115,6 +118,7 @@ class _Run:
         self._thumbnails = Thumbnails(folder) if how.page else None
         self._balances: list[str] = []
         self._kept: dict[int, Mapping[str, Any]] = {}
+        self._local_files: set[Path] = set()
 
     @property
     def failed(self) -> bool:
@@ -127,7 +131,7 @@ class _Run:
         session.watch = self._note_event
         await self._query_balance(client, "before")
         rows = _Rows(prompts, self.total)
-        self._kept = rows.kept
+        self._kept, self._local_files = rows.kept, rows.local_files
         async with client.batch(
             rows,
             save_to={kind: self.folder / name for kind, name in FOLDERS.items()},
@@ -263,6 +267,7 @@ class _Run:
             return
         again = f"`toapis report {self.folder}` makes it"
         try:
+            await asyncio.to_thread(keep_references, self.folder, self._local_files)
             page = await make_page(out, self.folder, self._name, self._caps.prices)
         except asyncio.CancelledError:
             running.uncancel()

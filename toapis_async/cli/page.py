@@ -10,6 +10,7 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, Final
 
 from toapis_async.cli.output import ALL_DONE, CliError, error_record
+from toapis_async.cli.references import references_in
 from toapis_async.cli.results import FOLDERS, NAME
 from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
@@ -37,15 +38,6 @@ TOLD_AGAIN_S: Final = 5.0
 _LATE_S: Final = 10.0
 _NOT_REASONS: Final = frozenset({"StillRunning", "BudgetExceeded"})
 """What results.jsonl tells of rows that no page is about: they run, or were never sent."""
-
-
-_SHOWN: Final = {
-    "model": ("model",),
-    "size": ("size", "aspect_ratio", "ratio"),
-    "resolution": ("resolution",),
-    "quality": ("quality", "mode"),
-}
-"""What the page shows, by the fields that may hold it."""
 
 
 class _LeftError(Exception):
@@ -110,7 +102,7 @@ def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[
     reasons = {str(row["client_business_id"] or f"row {row['index']}"): row for row in _failed(folder / NAME)}
     for record in records(folder / JOURNAL, run):
         known = reasons.pop(record.intent.client_business_id, None)
-        yield row_of(record, stated, _reason(known["error"]) if known else None)
+        yield row_of(record, stated, _reason(known["error"]) if known else None, folder)
     for row in reasons.values():  # what failed before it could be sent
         yield ReportRow(index=row["index"], key=row["key"], status="failed", prompt="", error=_reason(row["error"]))
 
@@ -139,26 +131,30 @@ def _failed(results: Path) -> Iterator[dict[str, Any]]:
                     pass
 
 
-def row_of(record: Record, prices: Prices, reason: RowError | None) -> ReportRow:
+def row_of(record: Record, prices: Prices, reason: RowError | None, folder: Path | None = None) -> ReportRow:
     """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
     fields = body_of(json.loads(record.intent.request))
     task = _task(record)
     status, error = _status(record, reason)
-    cost, folder = None, FOLDERS[record.intent.kind]
+    cost, files = None, FOLDERS[record.intent.kind]
     if status == "done":
-        price = prices.of(PriceClass.of(fields))
         cost = charge_of(task.status, task.billing).credits if task else None
-        cost = price * images_of(fields) if cost is None and price is not None else cost
+        if cost is None and (price := prices.of(PriceClass.of(fields))) is not None:
+            cost = price * images_of(fields)
     return ReportRow(
         index=record.intent.place or 0,
         key=record.intent.key or record.intent.stem or record.intent.client_business_id,
         status=status,
         prompt=str(fields.get("prompt", "")),
         kind=record.intent.kind,
-        **{shown: _first_text(fields, names) for shown, names in _SHOWN.items()},
+        references=() if folder is None else references_in(folder, fields),
+        model=_first_text(fields, "model"),
+        size=_first_text(fields, "size", "aspect_ratio", "ratio"),
+        resolution=_first_text(fields, "resolution"),
+        quality=_first_text(fields, "quality", "mode"),
         duration_s=_number(fields.get("duration")),
         n=_number(given_in(fields, "n")),
-        files=tuple(f"{folder}/{name}" for _, name in sorted(record.files.items())),
+        files=tuple(f"{files}/{name}" for _, name in sorted(record.files.items())),
         task_id=record.task_id,
         client_business_id=record.intent.client_business_id,
         credits=cost,
@@ -200,7 +196,7 @@ def _moment(unix_s: float | None) -> datetime | None:
     return None if unix_s is None else datetime.fromtimestamp(unix_s, UTC)
 
 
-def _first_text(fields: Mapping[str, object], names: tuple[str, ...]) -> str | None:
+def _first_text(fields: Mapping[str, object], *names: str) -> str | None:
     """The first of these fields that was given, also within `metadata`."""
     return next((str(value) for name in names if (value := given_in(fields, name)) is not None), None)
 

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import frozen
 
 from toapis_async.protocol.wording import count, duration
-from toapis_async.report.figures import step_s, tick
+from toapis_async.report.figures import step_s, tick, took
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -138,8 +138,8 @@ def _histogram(name: str, times: Sequence[float], span_s: float) -> Histogram:
     middle = median(times)
     return Histogram(
         name=name,
-        short=f"{count(len(times), 'row')}, median {duration(middle)}",
-        description=f"{count(len(times), 'row')}, median {duration(middle)}, slowest {duration(times[-1])}",
+        short=f"{count(len(times), 'row')}, median {took(middle)}",
+        description=f"{count(len(times), 'row')}, median {took(middle)}, slowest {took(times[-1])}",
         bars=tuple(
             Bar(
                 x=100 * i / _BINS,

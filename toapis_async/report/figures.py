@@ -5,6 +5,8 @@ from __future__ import annotations
 import math
 from typing import Final
 
+from toapis_async.protocol.wording import duration
+
 _STEPS_S: Final = tuple(
     step * unit
     for unit, steps in ((1, (1, 2, 5, 10, 20, 30)), (60, (1, 2, 5, 10, 20, 30)), (3_600, (1, 2, 3, 6, 12)))
@@ -17,6 +19,11 @@ def amount(number: float) -> str:
     decimals = 0 if number >= 1_000 else 1 if number >= 100 else 2
     text = f"{number:,.{decimals}f}"
     return text.rstrip("0").rstrip(".") if decimals else text
+
+
+def took(seconds: float) -> str:
+    """A service time with the precision that it has: the service tells whole seconds."""
+    return duration(seconds, whole=float(seconds).is_integer())
 
 
 def step_s(span_s: float, most: int) -> float:

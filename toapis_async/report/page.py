@@ -5,7 +5,9 @@ from __future__ import annotations
 import errno
 import json
 import os
+import re
 import secrets
+import shutil
 import tempfile
 from base64 import b64encode
 from contextlib import contextmanager
@@ -17,15 +19,14 @@ from typing import IO, TYPE_CHECKING, Any, Final
 from jinja2 import Environment, PackageLoader, StrictUndefined
 from markupsafe import Markup
 
-from toapis_async.protocol.wording import duration
 from toapis_async.report.charts import histograms, time_line
-from toapis_async.report.figures import amount
+from toapis_async.report.figures import amount, took
 from toapis_async.report.pictures import Pictures
 from toapis_async.report.rows import ROW_STATUSES
 from toapis_async.report.summary import RunTotals, finite
 
 if TYPE_CHECKING:
-    from collections.abc import Generator, Iterable, Iterator, Mapping
+    from collections.abc import Generator, Iterable, Mapping
     from pathlib import Path
 
     from toapis_async.report.pictures import Picture
@@ -37,8 +38,10 @@ PAGE_ROWS: Final = 2_000
 MOST_PROMPT_CHARACTERS: Final = 4_000
 """A prompt may have 32,000; the page of 100,000 rows has to fit into a browser."""
 _MARK: Final = b'<meta name="generator" content="toapis-async">'
+_COPIED_BYTES: Final = 1 << 20
 _MARK_WITHIN_BYTES: Final = 1_024
-_INERT: Final = str.maketrans({c: f"\\u{ord(c):04x}" for c in "<>&\u2028\u2029"})
+_ENCODER: Final = json.JSONEncoder(ensure_ascii=False, separators=(",", ":"))
+_NOT_INERT: Final = re.compile("[<>&\u2028\u2029]")
 
 
 def write_report(folder: Path, rows: Iterable[ReportRow], *, title: str) -> Path:
@@ -54,17 +57,28 @@ def write_report(folder: Path, rows: Iterable[ReportRow], *, title: str) -> Path
     _refuse_another(page)
     pictures = Pictures(folder)
     totals = RunTotals()
-    with tempfile.TemporaryFile("w+", dir=folder, encoding="utf-8", errors="backslashreplace", newline="\n") as lines:
-        for row, found in pictures.of(rows):
-            lines.write(("," if totals.rows else "") + _line(row, found) + "\n")
+    with tempfile.TemporaryFile("w+b", dir=folder) as lines:
+        for row, found, references in pictures.of(rows):
+            lines.write(
+                (("," if totals.rows else "") + _line(row, found, references) + "\n").encode(errors="backslashreplace")
+            )
             totals.add(row)
         lines.seek(0)
         facts = _facts(totals) | {"title": title, "have_thumbnails": pictures.have_thumbnails}
+        before, after = _around_rows(facts)
         with _replacing(page) as file:
-            stream = _environment().get_template("page.html").stream(facts, lines=_marked(lines))
-            stream.enable_buffering(200)
-            stream.dump(file, encoding="utf-8", errors="backslashreplace")
+            file.write(before)
+            shutil.copyfileobj(lines, file, _COPIED_BYTES)  # nothing in them that HTML would read: see `_line`
+            file.write(after)
     return page
+
+
+def _around_rows(facts: dict[str, Any]) -> tuple[bytes, bytes]:
+    """The page before and after its rows: they are many, and pass through no template."""
+    here = secrets.token_hex(16)
+    text = _environment().get_template("page.html").render(facts, rows=here)
+    before, _, after = text.partition(here)
+    return before.encode(errors="backslashreplace"), after.encode(errors="backslashreplace")
 
 
 def _facts(totals: RunTotals) -> dict[str, Any]:
@@ -99,16 +113,17 @@ def _environment() -> Environment:
     )
 
 
-def _marked(lines: IO[str]) -> Iterator[Markup]:
-    return (Markup(line) for line in lines)  # noqa: S704  (`_line` left nothing in it that HTML would read)
-
-
-def _line(row: ReportRow, pictures: list[Picture]) -> str:
+def _line(row: ReportRow, pictures: list[Picture], references: list[Picture]) -> str:
     """A row as JSON that can stand inside `<script>`: nothing in it looks like a tag or ends a line."""
-    return json.dumps(_record(row, pictures), ensure_ascii=False, separators=(",", ":")).translate(_INERT)
+    text = _ENCODER.encode(_record(row, pictures, references))
+    return _NOT_INERT.sub(_escaped, text)
 
 
-def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
+def _escaped(found: re.Match[str]) -> str:
+    return f"\\u{ord(found[0]):04x}"
+
+
+def _record(row: ReportRow, pictures: list[Picture], references: list[Picture]) -> dict[str, Any]:
     cost, service_s = finite(row.credits), finite(row.service_s)
     return _known(
         {
@@ -125,7 +140,8 @@ def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
             "kind": None if row.kind == "image" else row.kind,
             "n": row.n,
             "credits": None if cost is None else amount(cost),
-            "took": None if service_s is None else duration(service_s),
+            "took": None if service_s is None else took(service_s),
+            "seconds": service_s,
             "submitted": _unix_ms(row.submitted_at),
             "completed": _unix_ms(row.completed_at),
             "saved": _unix_ms(row.saved_at),
@@ -134,6 +150,7 @@ def _record(row: ReportRow, pictures: list[Picture]) -> dict[str, Any]:
             "error": row.error
             and _known({"type": row.error.type, "code": row.error.code, "message": row.error.message}),
             "pictures": [_known(_picture(picture)) for picture in pictures],
+            "references": [_known(_reference(reference)) for reference in references] or None,
         }
     )
 
@@ -148,6 +165,10 @@ def _picture(picture: Picture) -> dict[str, Any]:
         "problem": picture.problem,
         "video": picture.is_video,
     }
+
+
+def _reference(reference: Picture) -> dict[str, Any]:
+    return {"name": reference.name, "link": reference.link, "thumb": reference.thumb, "problem": reference.problem}
 
 
 def _known(record: Mapping[str, Any]) -> dict[str, Any]:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+from functools import lru_cache
 from typing import TYPE_CHECKING, Final, Literal, TypeAlias, get_args
 
 from attrs import frozen
+
+from toapis_async.protocol.pricing import PriceClass
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -16,6 +19,18 @@ RowStatus: TypeAlias = Literal["done", "failed", "running", "waiting"]
 RequestClass: TypeAlias = tuple[str | None, str | None, str | None]
 """Model, resolution, and quality or a video's duration: what decides how long a request takes."""
 ROW_STATUSES: Final[tuple[RowStatus, ...]] = get_args(RowStatus)
+
+
+@lru_cache(maxsize=1_024)
+def _class_of(
+    kind: Kind, model: str | None, resolution: str | None, quality: str | None, duration_s: int | None
+) -> RequestClass:
+    given = {"kind": kind, "resolution": resolution, "quality": quality, "duration": duration_s}
+    asked = {name: value for name, value in given.items() if value is not None}
+    folded = PriceClass.of(asked if model is None else {"model": model, **asked})
+    if kind == "image":
+        return folded.model, folded.resolution, folded.quality
+    return folded.model, folded.resolution, None if folded.seconds is None else f"{folded.seconds} s"
 
 
 @frozen
@@ -52,9 +67,12 @@ class ReportRow:
     service_s: float | None = None  #: how long the service worked
     error: RowError | None = None
 
+    references: tuple[str, ...] = ()  #: what it was made from: links, or files relative to the batch's folder
+
     @property
     def request_class(self) -> RequestClass:
-        return self.model, self.resolution, " · ".join(filter(None, (self.quality, self.duration))) or None
+        """What decides how long it takes, with the defaults of what was left out: "1k" and "1k · medium" are one."""
+        return _class_of(self.kind, self.model, self.resolution, self.quality, self.duration_s)
 
     @property
     def duration(self) -> str | None:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import define, field, frozen
 
 from toapis_async.protocol.wording import count, duration, noun_of
-from toapis_async.report.figures import amount
+from toapis_async.report.figures import amount, took
 
 if TYPE_CHECKING:
     from decimal import Decimal
@@ -115,8 +115,8 @@ class RunTotals:
             Figure("Wall time", NOT_KNOWN if wall_s is None else duration(wall_s)),
             Figure(
                 "Service time",
-                duration(median(times)) if times else NOT_KNOWN,
-                f"median; slowest {duration(max(times))}" if times else "",
+                took(median(times)) if times else NOT_KNOWN,
+                f"median; slowest {took(max(times))}" if times else "",
             ),
             Figure(
                 "Credits",

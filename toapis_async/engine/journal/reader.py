@@ -10,7 +10,7 @@ from attrs import frozen
 
 from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.file import MIGRATIONS, check_ours, explained
-from toapis_async.engine.journal.records import SAVED, SELECT, Record, State, record_of, record_of_id, record_of_row
+from toapis_async.engine.journal.records import SAVED, SELECT, Record, State, record_of_id, record_of_row, records_of
 from toapis_async.engine.journal.soundness import check_values
 from toapis_async.errors import JournalError
 
@@ -68,8 +68,9 @@ def records(path: Path, run: str) -> Generator[Record]:
     with _connected(path) as db:
         if db is not None:
             check_values(db)
-            for row in db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run)):
-                yield record_of(db, row)
+            yield from records_of(
+                db, db.execute(f"{SELECT} WHERE run = ? AND {_LATEST} ORDER BY place, id", (run, run))
+            )
 
 
 def plain_submissions(path: Path) -> list[Record]:
@@ -78,7 +79,7 @@ def plain_submissions(path: Path) -> list[Record]:
         if db is None:
             return []
         check_values(db)
-        return [record_of(db, row) for row in db.execute(f"{SELECT} WHERE run IS NULL ORDER BY id")]
+        return list(records_of(db, db.execute(f"{SELECT} WHERE run IS NULL ORDER BY id")))
 
 
 @contextlib.contextmanager

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import enum
 import json
+from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from attrs import evolve, field, frozen
@@ -13,7 +14,7 @@ from toapis_async.protocol.results import body_without_data
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 
     from toapis_async.protocol.endpoints import Kind
     from toapis_async.task import Billing
@@ -308,7 +309,7 @@ def recoverable(db: sqlite3.Connection, since_s: float) -> tuple[tuple[Record, .
     number: int = db.execute(f"SELECT count(*) FROM submission {_RECOVERABLE}", (since_s,)).fetchone()[0]  # noqa: S608
     newest = f"{_select('NULL')} {_RECOVERABLE} ORDER BY id DESC LIMIT {MOST_RECOVERED}"
     rows = db.execute(newest, (since_s,)).fetchall()
-    return tuple(record_of(db, row) for row in reversed(rows)), number
+    return tuple(records_of(db, reversed(rows))), number
 
 
 def take_over(
@@ -327,7 +328,7 @@ def take_over(
         f"UPDATE submission SET owner = ?, is_submitting = 0 {theirs}",  # noqa: S608
         (owner, since_s, gone),
     )
-    return tuple(record_of(db, row) for row in reversed(rows)), taken.rowcount
+    return tuple(records_of(db, reversed(rows))), taken.rowcount
 
 
 CHARGED: Final = "state IN ('intent', 'accepted', 'completed', 'failed')"
@@ -340,12 +341,12 @@ def paid(db: sqlite3.Connection, run: str | None, after: int, *, unsaved: bool) 
     only = f"state IN ('intent', 'accepted', 'completed') AND NOT {SAVED}" if unsaved else CHARGED
     of_run, values = ("run = ? AND", (run, after)) if run is not None else ("", (after,))
     page = f"{SELECT} WHERE {of_run} id > ? AND {only} ORDER BY id LIMIT {_PAGE_ROWS}"
-    return tuple(record_of(db, row) for row in db.execute(page, values).fetchall())
+    return tuple(records_of(db, db.execute(page, values).fetchall()))
 
 
 def latest(db: sqlite3.Connection, most: int) -> tuple[Record, ...]:
     """The submissions that were begun last, plain ones and rows of runs alike: the newest first."""
-    return tuple(record_of(db, row) for row in db.execute(f"{SELECT} ORDER BY id DESC LIMIT ?", (most,)).fetchall())
+    return tuple(records_of(db, db.execute(f"{SELECT} ORDER BY id DESC LIMIT ?", (most,)).fetchall()))
 
 
 def record_of_any_id(db: sqlite3.Connection, some_id: str) -> Record | None:
@@ -365,12 +366,28 @@ def _one(db: sqlite3.Connection, where: str, values: tuple[object, ...]) -> Reco
 
 def record_of(db: sqlite3.Connection, row: tuple[object, ...]) -> Record:
     """A record from its columns, with its files."""
+    return next(records_of(db, [row]))
+
+
+def records_of(db: sqlite3.Connection, rows: Iterable[tuple[object, ...]]) -> Iterator[Record]:
+    """Records from their columns, with their files: those of a page of them are looked up at once."""
+    rest = iter(rows)
+    while page := list(islice(rest, _PAGE_ROWS)):
+        marks = ",".join("?" * len(page))
+        files: dict[object, list[tuple[int, str, float]]] = {}
+        for business_id, *file in db.execute(
+            f"SELECT client_business_id, place, name, saved_at FROM file WHERE client_business_id IN ({marks})"  # noqa: S608
+            " ORDER BY place",
+            [row[0] for row in page],
+        ):
+            files.setdefault(business_id, []).append((file[0], file[1], file[2]))
+        for row in page:
+            yield _record(row, files.get(row[0], ()))
+
+
+def _record(row: tuple[object, ...], files: Sequence[tuple[int, str, float]]) -> Record:
     intent = Intent(*row[:_INTENT_COLUMNS])  # type: ignore[arg-type]  # pyright: ignore[reportArgumentType]
     state, *rest = row[_INTENT_COLUMNS:]
-    files: list[tuple[int, str, float]] = db.execute(
-        "SELECT place, name, saved_at FROM file WHERE client_business_id = ? ORDER BY place",
-        (intent.client_business_id,),
-    ).fetchall()
     names = {place: name for place, name, _ in files}
     saved_at = max((saved_at for *_, saved_at in files), default=None)
     return Record(intent, State(state), *rest, names, saved_at)  # type: ignore[arg-type, call-arg]  # pyright: ignore[reportArgumentType]
