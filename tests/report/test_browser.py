@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import re
 import shutil
 import socket
 import subprocess
 import sys
+from decimal import Decimal
 from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -308,3 +310,145 @@ def test_it_fits_every_screen_in_light_and_dark(
     page.locator(".shot").first.click()
     assert page.evaluate("document.querySelector('#viewer').scrollWidth") <= width
     expect(page.get_by_role("button", name="Close")).to_be_in_viewport()
+
+
+# ------------------------------------------------------------------------------------------------ finding and keeping
+
+
+@pytest.fixture
+def pairs(tmp_path: Path) -> Path:
+    """Rows with several pictures, references, costs and reasons."""
+    images, refs = tmp_path / "images", tmp_path / "references"
+    trio = tuple(draw(images / f"t{i}.png", 300, 200) for i in range(3))
+    rows = [
+        timed(0, 0, 20, files=trio, key="three/kites", prompt="three kites", credits=Decimal("3.5")),
+        timed(
+            1, 1, 40, files=(draw(images / "b.png"),), prompt="a boat", credits=Decimal(12),
+            references=(
+                draw(refs / "logo.png"), "https://files.test/a b.png?x=<y>", "../secret.png", "javascript:alert(1)"
+            ),
+        ),
+        timed(2, 2, 30, status="failed", error=RowError("TaskFailed", "content_policy", "refused")),
+        timed(3, 3, 30, status="failed", error=RowError("TaskFailed", "generation_failed", "no image")),
+        timed(4, 4, 30, status="failed", error=RowError("TaskFailed", "generation_failed", "no image either")),
+    ]  # fmt: skip
+    return write_report(tmp_path, rows, title="Pairs")
+
+
+def test_rows_are_sorted_and_found_by_the_reason_of_their_failure(pairs: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(pairs)
+    page = seen.page
+    page.locator("#sort").select_option("seconds")
+    assert seen.keys_shown() == ["row-1", "row-2", "row-3", "row-4", "three/kites"]
+    page.locator("#sort").select_option("cost")
+    assert seen.keys_shown()[:2] == ["row-1", "three/kites"]
+    page.locator("#sort").select_option("order")
+    assert page.locator("#reason option").all_inner_texts() == [
+        "any reason",
+        "generation_failed (2)",
+        "content_policy (1)",
+    ]
+    page.locator("#reason").select_option("generation_failed")
+    assert seen.keys_shown() == ["row-3", "row-4"]
+    page.locator("#reason").select_option("")
+    assert len(seen.keys_shown()) == 5
+
+
+def test_each_picture_has_an_address_that_opens_it(pairs: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(pairs)
+    page = seen.page
+    page.locator(".shot").nth(1).click()
+    expect(page).to_have_url(f"{pairs.as_uri()}#three%2Fkites/2")
+    assert page.locator("#link").get_attribute("href") == "#three%2Fkites/2"
+    page.keyboard.press("Escape")
+    expect(page).to_have_url(pairs.as_uri())
+    page.locator("#sort").select_option("cost")
+    page.locator("input[name=state][value=failed]").check(force=True)
+    page.evaluate("location.hash = '#three%2Fkites/3'")  # hidden by the filter: shown all the same
+    expect(page.locator("#viewer")).to_be_visible()
+    assert seen.looked_at() == "three/kites"
+    assert "picture 3 of 3" in page.locator("#place").inner_text()
+    again = visit(Path(f"{pairs}"), viewport={"width": 900, "height": 700})
+    again.page.goto(f"{pairs.as_uri()}#row-1")
+    expect(again.page.locator("#viewer")).to_be_visible()
+    assert again.looked_at() == "row-1"
+    for unknown in ("#nobody", "#%E0%A4%A", "#three%2Fkites/99"):
+        again.page.evaluate(f"location.hash = {unknown!r}")
+    assert "picture 3 of 3" in again.page.locator("#place").inner_text()
+
+
+def test_pictures_of_one_row_stand_together_with_what_they_were_made_from(
+    pairs: Path, visit: Callable[..., Visit]
+) -> None:
+    seen = visit(pairs)
+    page = seen.page
+    page.locator(".shot").first.click()
+    strip = page.locator("#together button")
+    assert strip.count() == 3
+    strip.nth(2).click()
+    assert "picture 3 of 3" in page.locator("#place").inner_text()
+    assert page.locator("#together [aria-current]").get_attribute("aria-label") == "Picture 3 of 3"
+    assert page.locator("#made-from").is_hidden()
+    page.keyboard.press("ArrowRight")
+    assert page.locator("#together").is_hidden()
+    items = page.locator("#references li")
+    assert items.count() == 4
+    assert items.nth(0).locator("img").evaluate("image => image.decode().then(() => image.naturalWidth)") == 40
+    link = items.nth(1).locator("a")
+    assert link.get_attribute("href") == "https://files.test/a%20b.png?x=%3Cy%3E"
+    assert link.get_attribute("rel") == "noopener noreferrer"
+    assert items.nth(2).inner_text() == "secret.png: missing"
+    assert items.nth(3).locator("a").count() == 0
+
+
+def test_the_prompt_is_copied(pairs: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(pairs, permissions=["clipboard-read", "clipboard-write"])
+    page = seen.page
+    page.locator(".shot").first.click()
+    page.locator("#copy").click()
+    expect(page.locator("#copied")).to_have_text(re.compile("Copied|Selected"))
+    if page.locator("#copied").inner_text() == "Copied":
+        assert page.evaluate("navigator.clipboard.readText()") == "three kites"
+    else:
+        assert page.evaluate("String(getSelection())").strip() == "three kites"
+
+
+def test_a_swipe_goes_to_the_next_picture_and_back(pairs: Path, visit: Callable[..., Visit]) -> None:
+    seen = visit(pairs, viewport={"width": 390, "height": 800}, has_touch=True)
+    page = seen.page
+    page.locator(".shot").first.click()
+    swipe = """([from, to, down]) => {
+        const stage = document.getElementById("stage");
+        const at = (x, y) => new Touch({ identifier: 1, target: stage, clientX: x, clientY: y });
+        const send = (name, touches, touch) =>
+            stage.dispatchEvent(new TouchEvent(name, { touches, changedTouches: [touch] }));
+        send("touchstart", [at(from, 200)], at(from, 200));
+        send("touchend", [], at(to, 200 + down));
+    }"""
+    for from_x, to_x, down, shown in ((300, 100, 10, 2), (300, 280, 0, 2), (300, 100, 300, 2), (100, 300, 5, 1)):
+        page.evaluate(swipe, [from_x, to_x, down])
+        assert f"picture {shown} of 3" in page.locator("#place").inner_text()
+
+
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize(("width", "rows"), [(390, "run"), (1200, "run"), (1200, "pairs")])
+def test_axe_finds_nothing(
+    request: pytest.FixtureRequest, visit: Callable[..., Visit], scheme: str, width: int, rows: str
+) -> None:
+    axe = files(pytest.importorskip("axe_playwright_python")).joinpath("axe.min.js").read_text("utf-8")
+    path: Path = request.getfixturevalue(rows)
+    seen = visit(path, color_scheme=scheme, viewport={"width": width, "height": 800}, bypass_csp=True)
+    page = seen.page
+    page.evaluate(f"{axe}; 0")
+    assert _findings(page) == []
+    page.locator(".shot").nth(3 if rows == "pairs" else 0).click()
+    assert _findings(page) == []
+
+
+def _findings(page: Page) -> list[str]:
+    found: dict[str, Any] = page.evaluate("axe.run()")
+    return [
+        f"{one['id']}: {node['html'][:200]} {node['failureSummary']}"
+        for one in found["violations"]
+        for node in one["nodes"]
+    ]

@@ -185,10 +185,16 @@ def test_many_classes_are_the_busiest_five_and_the_others() -> None:
     assert drawn.classes[-1].short.startswith("25 rows")
 
 
-def test_a_class_that_asked_for_nothing_has_a_name_and_no_time_is_no_histogram() -> None:
-    drawn = histograms(totals(row(service_s=0.0)))
+def test_a_class_that_asked_for_nothing_is_that_of_the_defaults_and_no_time_is_no_histogram() -> None:
+    drawn = histograms(
+        totals(row(service_s=0.0), row(service_s=1.0, resolution="1k"), row(1, service_s=2.0, quality="medium"))
+    )
     assert drawn is not None
-    assert [one.name for one in drawn.classes] == ["default"]
+    assert [one.name for one in drawn.classes] == ["1k · medium"]
+    assert drawn.classes[0].short == "3 rows, median 1 s"  # whole seconds, as the service tells them
+    other = histograms(totals(row(service_s=0.0, model="m")))
+    assert other is not None
+    assert [one.name for one in other.classes] == ["default"]
     assert histograms(totals(row(service_s=-1.0), row(service_s=float("nan")))) is None
 
 

@@ -121,7 +121,7 @@ def test_a_row_carries_what_is_known_and_nothing_else(tmp_path: Path) -> None:
     assert rows_of(write_report(tmp_path, [known], title="t")) == [
         {
             "index": 3, "key": "row-3", "state": "done", "prompt": "prompt 3", "cut": 0, "n": 2, "credits": "174.6",
-            "took": "23 s", "submitted": 1_795_363_200_000, "business": "b", "pictures": [],
+            "took": "23 s", "seconds": 23.4, "submitted": 1_795_363_200_000, "business": "b", "pictures": [],
         }
     ]  # fmt: skip
 

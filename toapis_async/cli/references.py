@@ -57,7 +57,7 @@ def references_in(folder: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
 
 def _references(value: object) -> Iterator[str]:
     match value:
-        case str():
+        case str() if is_http_url(value):
             yield value
         case {"content": str() as digest} if _DIGEST.fullmatch(digest):
             yield _name_of(digest)

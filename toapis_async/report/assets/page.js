@@ -7,7 +7,7 @@
   const rows = JSON.parse(data.textContent);
   const pageRows = Number(data.dataset.pageRows);
   const gallery = byId("gallery"), viewer = byId("viewer"), pagers = document.querySelectorAll(".pager");
-  const view = { state: "all", words: [], matches: [], page: 0 };
+  const view = { state: "all", reason: "", sort: "order", words: [], matches: [], page: 0 };
   const at = { place: 0, picture: 0 };  // what the viewer shows: a place in view.matches, and a picture of that row
 
   const make = (tag, className, text) => {
@@ -33,9 +33,18 @@
     view.matches = [];
     rows.forEach((row, place) => {
       if (view.state !== "all" && row.state !== view.state) return;
+      if (view.reason && codeOf(row) !== view.reason) return;
       if (view.words.every((word) => textOf(row).includes(word))) view.matches.push(place);
     });
+    const measure = measures[view.sort];  // equal ones, and those that are not known, stay in order
+    if (measure) view.matches.sort((a, b) => measure(rows[b]) - measure(rows[a]) || a - b);
     show(0);
+  };
+
+  const codeOf = (row) => row.error && (row.error.code || row.error.type);
+  const measures = {
+    seconds: (row) => row.seconds ?? -1,
+    cost: (row) => row.credits === undefined ? -1 : Number(row.credits.replaceAll(",", "")),
   };
 
   const rowAt = (place) => rows[view.matches[place]];
@@ -180,12 +189,98 @@
     byId("viewer-prompt").textContent = row.prompt + (row.cut ? ` … (${number(row.cut)} more characters)` : "");
     byId("viewer-error").hidden = !row.error;
     byId("viewer-error").textContent = row.error ? `${row.error.type}: ${reason(row.error)}` : "";
+    byId("link").href = addressOf(row, i);
+    byId("copied").textContent = "";
+    byId("copy").disabled = !row.prompt;
+    fillTogether(row, i);
+    fillReferences(row);
+    history.replaceState(null, "", addressOf(row, i));  // so that the browser's own address is the picture's, too
     byId("open").hidden = !picture?.link;
     if (picture?.link) byId("open").href = picture.link;
     byId("facts").replaceChildren(...facts(row, picture).flatMap(([name, value]) => [make("dt", "", name), make("dd", "", value)]));
     document.querySelector(".words").scrollTop = 0;
     byId("previous").ariaDisabled = String(!step(-1));  // a button that is disabled would lose the focus
     byId("next").ariaDisabled = String(!step(1));
+  };
+
+  const addressOf = (row, i) => `#${encodeURIComponent(row.key)}${i ? `/${i + 1}` : ""}`;
+
+  const fillTogether = (row, current) => {  // all pictures of one row
+    byId("together").hidden = row.pictures.length < 2;
+    byId("together").replaceChildren(...(row.pictures.length < 2 ? [] : row.pictures.map((picture, i) => {
+      const button = make("button", "small");
+      button.type = "button";
+      button.ariaLabel = `Picture ${i + 1} of ${row.pictures.length}`;
+      if (i === current) button.ariaCurrent = "true";
+      if (picture.problem || picture.video) button.append(make("span", "", String(i + 1)));
+      else button.append(smallImage(picture));
+      button.addEventListener("click", () => {
+        look(at.place, i);
+        byId("together").children[i].focus();
+      });
+      return button;
+    })));
+  };
+
+  const fillReferences = (row) => {
+    byId("made-from").hidden = !row.references;
+    byId("references").replaceChildren(...(row.references ?? []).map((reference, i) => {
+      const item = make("li");
+      if (!reference.link) {
+        item.append(make("span", "muted", `${reference.name}: ${reference.problem}`));
+        return item;
+      }
+      const link = make("a", reference.thumb ? "small" : "", reference.thumb ? undefined : cut(reference.name, 60));
+      link.href = reference.link;
+      link.target = "_blank";
+      link.rel = "noopener noreferrer";
+      if (reference.thumb) {
+        link.ariaLabel = `Reference ${i + 1}`;
+        link.append(smallImage(reference));
+      }
+      item.append(link);
+      return item;
+    }));
+  };
+
+  const smallImage = (picture) => {
+    const img = make("img");
+    img.alt = "";
+    img.decoding = "async";
+    img.src = picture.thumb || picture.link;
+    return img;
+  };
+
+  const copy = async () => {
+    const { prompt } = rowAt(at.place);
+    try {
+      await navigator.clipboard.writeText(prompt);
+      byId("copied").textContent = "Copied";
+    } catch {  // the browser does not let a page from disk: the text is selected for Ctrl-C
+      getSelection().selectAllChildren(byId("viewer-prompt"));
+      byId("copied").textContent = "Selected: copy it with Ctrl-C";
+    }
+  };
+
+  const openAddress = () => {  // `#key`, or `#key/2` for its second picture
+    let name;
+    try {
+      name = decodeURIComponent(location.hash.slice(1));
+    } catch {
+      return;
+    }
+    if (!name) return;
+    const whole = rows.findIndex((row) => row.key === name);
+    const [, key, i] = whole >= 0 ? [null, name, "1"] : /^(.*)\/(\d{1,4})$/su.exec(name) ?? [];
+    const index = whole >= 0 ? whole : rows.findIndex((row) => row.key === key);
+    if (index < 0) return;
+    let place = view.matches.indexOf(index);
+    if (place < 0) {
+      reset();
+      place = view.matches.indexOf(index);
+    }
+    look(place, Math.min(Math.max(Number(i) - 1, 0), lastPicture(place)));
+    if (!viewer.open) viewer.showModal();
   };
 
   const facts = (row, picture) => [
@@ -231,7 +326,20 @@
     const buttons = gallery.children[at.place % pageRows]?.querySelectorAll(".shot");
     buttons?.[Math.min(at.picture, buttons.length - 1)]?.focus();
     byId("stage").replaceChildren();
+    history.replaceState(null, "", location.pathname + location.search);
   });
+  byId("copy").addEventListener("click", copy);
+
+  let touch;  // a swipe of one finger goes to the next picture; two fingers zoom
+  byId("stage").addEventListener("touchstart", (event) => {
+    touch = event.touches.length === 1 ? event.touches[0] : null;
+  }, { passive: true });
+  byId("stage").addEventListener("touchend", (event) => {
+    if (!touch || event.touches.length) return;
+    const across = event.changedTouches[0].clientX - touch.clientX, down = event.changedTouches[0].clientY - touch.clientY;
+    touch = null;
+    if (Math.abs(across) > 45 && Math.abs(across) > 2 * Math.abs(down)) go(step(across < 0 ? 1 : -1));
+  }, { passive: true });
   byId("previous").addEventListener("click", () => go(step(-1)));
   byId("next").addEventListener("click", () => go(step(1)));
   byId("close").addEventListener("click", () => viewer.close());
@@ -241,10 +349,25 @@
   let typing;
   byId("tools").addEventListener("submit", (event) => event.preventDefault());
   byId("tools").addEventListener("change", (event) => {
-    if (event.target.name !== "state") return;
-    view.state = event.target.value;
+    if (event.target.name === "state") view.state = event.target.value;
+    else if (event.target.id === "reason") view.reason = event.target.value;
+    else if (event.target.id === "sort") view.sort = event.target.value;
+    else return;
     find();
   });
+  const reset = () => {
+    byId("tools").reset();
+    Object.assign(view, { state: "all", reason: "", sort: "order", words: [] });
+    find();
+  };
+  const reasons = new Map();
+  for (const code of rows.map(codeOf).filter(Boolean)) reasons.set(code, (reasons.get(code) ?? 0) + 1);
+  byId("reasons").hidden = reasons.size < 2;
+  for (const [code, count] of [...reasons].sort((a, b) => b[1] - a[1]).slice(0, 50)) {
+    const option = make("option", "", `${cut(code, 60)} (${number(count)})`);
+    option.value = code;
+    byId("reason").append(option);
+  }
   byId("search").addEventListener("input", () => {
     clearTimeout(typing);
     typing = setTimeout(() => {
@@ -256,7 +379,8 @@
   for (const time of document.querySelectorAll("time")) time.textContent = moment(Date.parse(time.dateTime));
   const run = document.querySelector(".run");
   if (run && matchMedia("(max-width: 560px)").matches) run.open = false;
-  byId("tools").reset();  // a browser that reloads would keep what was typed, but not what it found
   byId("tools").hidden = false;
-  find();
+  reset();  // a browser that reloads would keep what was typed, but not what it found
+  addEventListener("hashchange", openAddress);
+  openAddress();
 })();
