@@ -379,24 +379,51 @@ async def test_what_is_finished_and_acknowledged_is_not_taken_over(service: Fake
 
 
 async def test_the_watch_of_one_taken_over_does_not_withdraw_it_from_another_that_submits_it(
-    service: FakeService, folder: Path
+    service: FakeService, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The taker's look-ups find nothing, while another process holds the id, and is about to send it."""
+    """The taker's queries find nothing for a whole window, while another process holds the id, and is about to send
+    it."""
+    monkeypatch.setattr("toapis_async.engine.recovery.TAKES_OVER_EVERY_S", 0.02)
     async with processes(folder) as (gone, taker):
         hold, first = await posted(service, gone)
         await die(gone)
-        async with processes(folder, 1, uncertain_submits="resubmit", reconcile_window_s=0.3) as (other,):
-            await journal_in(taker).recoverable()
+        await until(lambda: taker.statistics().recoverable == 1)
+        async with processes(folder, 1, uncertain_submits="resubmit", reconcile_window_s=0.5) as (other,):
             second = asyncio.create_task(other.submit(ROW))
             await until(lambda: columns(folder, "is_submitting") == (1,))
-            watched = taker.attach("mine", "image")
+            (watched,) = taker.recovered()
             with pytest.raises(TaskNotFound):
                 await watched
-            await asyncio.sleep(0.05)
+            await journal_in(taker).flush()
             assert state(folder) == "intent"
             await (await second)
         first.cancel()
         hold.answer(refusal(422))
+    assert len(service.tasks) == 1
+
+
+async def test_of_two_that_found_one_intent_free_at_the_same_moment_the_second_is_refused_it(
+    service: FakeService, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Whether it is free is asked once more in the step that takes it."""
+    async with processes(folder, 3, uncertain_submits="resubmit", reconcile_window_s=0.2) as (gone, one, other):
+        hold, first = await posted(service, gone)
+        await die(gone)
+        second = asyncio.create_task(one.submit(ROW))
+        await until(lambda: columns(folder, "owner") == (journal_in(one)._owner,))
+        released, calls = journal_in(other).released, 0
+
+        async def as_if_free(business_id: str) -> bool:
+            nonlocal calls
+            calls += 1
+            return await released(business_id) if calls > 1 else False
+
+        monkeypatch.setattr(journal_in(other), "released", as_if_free)
+        handles = await other.submit(ROW), await second
+        assert {(await handle).task_id for handle in handles} == {"task_1"}
+        first.cancel()
+        hold.answer(refusal(422))
+    assert calls > 1
     assert len(service.tasks) == 1
 
 
