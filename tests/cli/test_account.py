@@ -12,6 +12,7 @@ from toapis_async.cli import account
 from toapis_async.cli.options import Options
 from toapis_async.cli.session import settings_of
 from toapis_async.client import ToAPIs
+from toapis_async.errors import AuthenticationFailed
 from toapis_async.models import Balance, Model
 from toapis_async.settings import Journal, Settings
 from toapis_async.task import TaskSnapshot, TaskStatus
@@ -269,3 +270,17 @@ def test_a_model_without_prices_is_told() -> None:
     ran = run("prices", "nobody", "--sandbox")
     assert ran.code == 1
     assert "nobody" in ran.stderr
+
+
+@pytest.mark.parametrize("name", ["TOAPIS_API_KEY", "TOAPIS_API_KEY_FILE"])
+def test_a_key_that_is_refused_is_told_with_where_it_stands(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    Path("key").write_text("sk-wrong")
+    monkeypatch.setenv(name, "key" if name.endswith("FILE") else "sk-wrong")
+
+    async def refused(*_: object, **__: object) -> object:
+        raise AuthenticationFailed("invalid token", status=401, code="unauthorized")
+
+    monkeypatch.setattr("toapis_async.client.ToAPIs.balance", refused)
+    ran = run("balance")
+    assert ran.code == 1
+    assert ran.stderr == f"error: the service refused the key in {name}: invalid token (HTTP 401, unauthorized)\n"

@@ -59,7 +59,7 @@ def test_a_dash_is_the_prompt_on_standard_input(sandboxes: list[Sandbox]) -> Non
 
 
 def test_fewer_images_than_asked_for_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    async def one(self: Generation, folder: Path, *, name: str) -> tuple[Path, ...]:
+    async def one(self: Generation, folder: Path, **_: object) -> tuple[Path, ...]:
         return (folder / "kite.png",)
 
     monkeypatch.setattr(Generation, "save", one)

@@ -40,6 +40,10 @@ _TERMS: Final = (
 """Messages of the library, which name Python arguments, by the options and commands that do the same."""
 
 
+KEY_VARIABLES: Final = ("TOAPIS_API_KEY", "TOAPIS_API_KEY_FILE")
+_REFUSED_KEY: Final = "the service refuses the API key"
+
+
 class CliError(Exception):
     """A failure that is not the library's, with the exit code it stands for."""
 
@@ -215,7 +219,8 @@ def in_cli_terms(text: str) -> str:
     """The text of an error with Python arguments and calls replaced by the options and commands that do the same."""
     for python, option in _TERMS:
         text = re.sub(python, option, text)
-    return text
+    variable = next((name for name in KEY_VARIABLES if os.environ.get(name)), None)
+    return text.replace(_REFUSED_KEY, f"the service refused the key in {variable}") if variable else text
 
 
 def plain(text: str) -> str:
