@@ -264,13 +264,14 @@ async def lost_journal(load: Load, folder: Path) -> Outcome:
         started_s = time.monotonic()
         async with cluster_of(load.workers) as cluster:
             async with job_of(load, url, folder, cluster) as job:
+                is_lost = False
                 async for _ in job:
-                    if job.statistics().done >= load.rows // 3:
-                        break
-                _delete_journal(folder)
-                os.kill(pids(cluster)[0], signal.SIGKILL)
-                async for _ in job:
-                    if job.statistics().done >= load.rows // 2:
+                    done = job.statistics().done
+                    if not is_lost and done >= load.rows // 3:
+                        is_lost = True
+                        _delete_journal(folder)
+                        os.kill(pids(cluster)[0], signal.SIGKILL)
+                    if done >= load.rows // 2:
                         break
             outcome.details = {"tasks_when_left": sum(told(url, "state")["tasks"].values())}
             items = await passed(job_of(load, url, folder, cluster))

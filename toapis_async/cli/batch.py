@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from rich import filesize
 
 from toapis_async.cli.batch_view import BatchProgress, batch_view
+from toapis_async.cli.cluster import cluster_batch
 from toapis_async.cli.dry_run import dry_run
 from toapis_async.cli.output import ALL_DONE, SOME_FAILED, in_cli_terms
 from toapis_async.cli.page import make_page
@@ -53,6 +54,8 @@ async def batch(
     """Check everything, then send what was not sent yet."""
     if how.dry_run:
         return await dry_run(options, out, prompts, folder, how=how, caps=caps)
+    if how.dask is not None:
+        return await cluster_batch(options, out, prompts, folder, how=how, caps=caps)
     journal = folder / JOURNAL
     name = run_name(folder, overwrite=how.overwrite)
     found = await checked(out, prompts)

@@ -185,6 +185,11 @@ def generate(
 @click.option("--max-images", type=click.IntRange(min=1), help="Ask for no more images and videos in all.")
 @PRICE
 @_EMBED
+@click.option(
+    "--dask",
+    metavar="local|ADDRESS",
+    help="Run on a Dask cluster: processes of this machine, or the scheduler at tcp://…, with OUT on a shared disk.",
+)
 @click.option("--verbose", "-v", is_flag=True, help="Tell the slowest rows at the end, too.")
 @click.option("--dry-run", is_flag=True, help="Tell what would be sent, its cost and its time; send nothing.")
 @click.option(

@@ -75,6 +75,7 @@ class BatchOptions:
     again: str = ""  #: the command that sends what failed once more
     dry_run: bool = False
     page: bool = True
+    dask: str | None = None  #: a scheduler's address, or "local"
 
 
 @frozen

@@ -42,6 +42,8 @@ WORKERS_S: Final = 60.0
 """How long a cluster without workers is waited for."""
 CLOSE_S: Final = 20.0
 """How long closing waits for the workers' engines."""
+ROUNDS: Final = 3
+"""How often a part is handed out that Dask has given up on, which it does when four workers died with it."""
 MOST_LOCAL: Final = 4
 """Worker processes on one machine, when no cluster is given."""
 
@@ -161,17 +163,28 @@ class ClusterSession:
             after = found[-1].number
 
     async def do(self, part: Part, name: str) -> list[BatchItem]:
-        """Have a part done by the cluster, which does it again when a worker dies. When workers keep dying of it, its
-        rows are tried one by one, so that what kills them is found."""
+        """Have a part done by the cluster, which does it again when a worker dies. A part that saw many of them die is
+        mostly innocent, and is handed out anew; in the end its rows are tried one by one, so that what kills workers is
+        found."""
+        for time in range(1, ROUNDS + 1):
+            items = await self._done(part, name if time == 1 else f"{name} for the {time}. time")
+            if items is not None:
+                return items
+        if len(part.rows) == 1:
+            return [item_of(part.rows[0], error=ToAPIsError("every worker that was given this row died"))]
+        singles = (evolve(part, rows=(row,)) for row in part.rows)
+        done = await asyncio.gather(*(self.do(each, f"row {each.rows[0].index}") for each in singles))
+        return [item for items in done for item in items]
+
+    async def _done(self, part: Part, name: str) -> list[BatchItem] | None:
+        """A part's items; None when as many workers died of it as Dask allows."""
         key = f"toapis {slug(self._run)}-{self._name}-{name}"
         future = self._client.submit(do_part, part, self._name, key, key=key, pure=False)
         try:
             return list(await future)
-        except KilledWorker as error:
-            logger.warning("workers keep dying of %s", name)
-            if len(part.rows) == 1:
-                lost = ToAPIsError(f"every worker that was given this row died ({error})")
-                return [item_of(part.rows[0], error=lost)]
+        except KilledWorker:
+            logger.warning("several workers died while they had %s", name)
+            return None
         except asyncio.CancelledError:
             if (task := asyncio.current_task()) is not None and task.cancelling():
                 raise
@@ -180,6 +193,3 @@ class ClusterSession:
             ) from None
         finally:
             future.release()
-        singles = [evolve(part, rows=(row,)) for row in part.rows]
-        done = [await self.do(each, f"row {each.rows[0].index}") for each in singles]
-        return [item for items in done for item in items]
