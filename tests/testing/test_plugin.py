@@ -39,7 +39,7 @@ def documented(tmp_path: Path) -> Path:
     blocks = BLOCK.findall(DOCS.read_text())
     for name, code in blocks:
         (tmp_path / name).write_text(code)
-    assert {name for name, _ in blocks} == {"kites.py", "test_kites.py", "test_client.py"}
+    assert {name for name, _ in blocks} == {"kites.py", "test_kites.py", "test_client.py", "app.py", "test_app.py"}
     return tmp_path
 
 
@@ -53,6 +53,11 @@ def test_the_documented_client_is_tested_under_anyios_plugin(documented: Path) -
     ran = pytest_run(documented, "anyio toapis", "test_client.py")
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert "1 passed" in ran.stdout
+
+
+def test_the_documented_app_is_tested_with_a_synchronous_client(documented: Path) -> None:
+    ran = pytest_run(documented, "toapis", "test_app.py")
+    assert ran.returncode == 0, ran.stdout + ran.stderr
 
 
 PLAIN = """
