@@ -43,7 +43,11 @@ def _command(name: str, command: click.Command) -> Iterator[str]:
     yield f"```text\ntoapis {name} {usage}\n```\n"
     yield from _prose(command)
     for group, records in groups_of(command, context).items():
-        rows = [f"| `{_cell(taken)}` | {_cell(told)} |" for taken, told in records if "--help" not in taken]
+        rows = [
+            f"| `{_cell(taken)}` | {_cell(told).replace('[', '&#91;')} |"
+            for taken, told in records
+            if "--help" not in taken
+        ]
         if rows:
             yield "\n".join([f"| {group.lower()} | |", "| --- | --- |", *rows, ""])
 
