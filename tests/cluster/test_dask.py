@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import importlib
 import subprocess
 import sys
 import threading
@@ -44,6 +45,22 @@ async def test_a_run_gives_an_item_for_each_row_and_its_files_are_on_disk(sandbo
     assert items["kite-3"].request is not None
     assert items["kite-3"].request.prompt == "a kite, number 3"
     assert len(sandbox.ledger.entries) == 10
+
+
+@pytest.mark.parametrize("kind", ["bag", "data frame"])
+async def test_rows_may_be_a_collection_of_dasks_own(sandbox: Sandbox, tmp_path: Path, kind: str) -> None:
+    rows: Any
+    if kind == "bag":
+        rows = importlib.import_module("dask.bag").from_sequence(kites(6), npartitions=3)
+    else:
+        frame = importlib.import_module("pandas").DataFrame(kites(6))
+        rows = importlib.import_module("dask.dataframe").from_pandas(frame, npartitions=3)
+    async with small_cluster() as cluster:
+        items = await done(cluster, tmp_path, rows=rows)
+    assert sorted(items) == sorted(row["key"] for row in kites(6))
+    assert all(item.ok for item in items.values())
+    assert {item.request.prompt for item in items.values() if item.request} == {row["prompt"] for row in kites(6)}
+    assert len(sandbox.ledger.entries) == 6
 
 
 async def test_the_same_call_again_pays_for_nothing_and_sends_nothing(sandbox: Sandbox, tmp_path: Path) -> None:

@@ -156,7 +156,7 @@ class Bulk:
         self._recipe = recipe
         self._run = recipe.options.run
         self._session = ClusterSession(recipe, cluster, journal=journal, fresh=fresh)
-        self._parts = read_parts(rows, key=key, kind=kind, part_rows=part_rows)
+        self._parts = read_parts(self._session.rows_of(rows), key=key, kind=kind, part_rows=part_rows)
         self._part_rows = part_rows
         self._is_open = False
         self._main: asyncio.Task[None] | None = None

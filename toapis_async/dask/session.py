@@ -13,6 +13,7 @@ from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
 
 from toapis_async.batch.item import item_of
+from toapis_async.batch.source import rows_of_frame
 from toapis_async.dask.plugins import (
     Crew,
     DeskPlugin,
@@ -26,10 +27,11 @@ from toapis_async.dask.plugins import (
 from toapis_async.engine.desk.server import Opening
 from toapis_async.errors import ClientStateError, InvalidRequest, ToAPIsError
 from toapis_async.log import logger
+from toapis_async.parts import iterated
 from toapis_async.protocol.naming import slug
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator
 
     from distributed.deploy.cluster import Cluster
 
@@ -121,6 +123,16 @@ class ClusterSession:
             client = _client(cluster.scheduler_address, security=cluster.security, asynchronous=True)
             return await self._stack.enter_async_context(client)
         return await self._stack.enter_async_context(_client(cluster, asynchronous=True))
+
+    async def rows_of(self, source: Any) -> AsyncGenerator[Any]:
+        """The rows of a source; of a Dask bag or data frame a partition at a time, computed on the cluster."""
+        if not hasattr(source, "to_delayed"):
+            async for row in iterated(source):
+                yield row
+            return
+        for partition in source.to_delayed():
+            for row in rows_of_frame(await self._client.compute(partition)):
+                yield row
 
     async def aclose(self) -> None:
         """Close the engines, the journal, and what was opened here."""

@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field, frozen
 
+from toapis_async.engine.journal.disk import refuse_network_disk
 from toapis_async.engine.journal.writer import JournalWriter
+from toapis_async.engine.threads import in_thread
 from toapis_async.errors import ClientStateError, JournalError, SessionClosed
 from toapis_async.protocol.leasing import Account
 from toapis_async.settings import Credentials, Journal
@@ -71,6 +73,7 @@ class Desk:
             if ledger is None:
                 credentials = Credentials(opening.account, opening.base_url)
                 journal = Journal(opening.journal)
+                await in_thread(refuse_network_disk, opening.journal)
                 ledger = Ledger(await JournalWriter.open(journal, credentials), opening.account)
                 self._ledgers[opening.journal] = ledger
             if ledger.account != opening.account:
