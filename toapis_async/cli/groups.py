@@ -38,7 +38,7 @@ OPTIONS: Final = {
     ),
     "Files": ("out", "into", "embed", "opens", "unsaved", "page", "journal"),
     "Money": ("budget_credits", "max_images", "prices", "dry_run"),
-    "The service": ("base_url", "proxy", "allow_private_links", "same_account"),
+    "The service": ("base_url", "proxy", "allow_private_links", "same_account", "dask"),
     "Pace and patience": (
         *("tier", "shared", "max_in_flight", "first_poll_s", "min_poll_interval_s", "reconcile_window_s", "timeout_s"),
         *("watch",),
