@@ -68,7 +68,7 @@ def test_a_failed_task_says_why() -> None:
 
 
 def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(task_id: str) -> None:
-    slow = ("--timeout-s", "0.5", "--sandbox", "--speed", "1")
+    slow = ("--timeout-s", "0.5", "--sandbox", "--speed", "6")
     late = run("generate", "two kites", "-n", "2", "--client-business-id", "late", *slow)
     assert late.code == 1
     ran = run("fetch", "late", "nobody", task_id, "--out", "kites", *IN_A_BLINK)

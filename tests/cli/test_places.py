@@ -91,7 +91,7 @@ def test_what_is_made_is_opened_on_request(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_a_command_that_is_killed_leaves_a_journal_to_fetch_from() -> None:
-    command = [sys.executable, "-m", "toapis_async", "generate", "a kite", "--sandbox", "--speed", "1", "--out", "k"]
+    command = [sys.executable, "-m", "toapis_async", "generate", "a kite", "--sandbox", "--speed", "4", "--out", "k"]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, text=True)  # noqa: S603
     assert process.stderr is not None
     assert process.stderr.readline().startswith("accepted as ")
@@ -104,7 +104,7 @@ def test_a_command_that_is_killed_leaves_a_journal_to_fetch_from() -> None:
 
 
 def test_a_watched_task_is_told_at_each_change_until_its_end() -> None:
-    ran = run("generate", "a kite", "--sandbox", "--speed", "1", "--timeout-s", "0.3", "--json")
+    ran = run("generate", "a kite", "--sandbox", "--speed", "4", "--timeout-s", "0.3", "--json")
     task_id = ran.records[0]["task_id"]
     watched = run("status", task_id, "--watch", "--sandbox", "--speed", "100", "--json")
     assert watched.code == 0

@@ -112,7 +112,7 @@ def lines_until(stream: IO[str] | None, start: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: signal.Signals) -> None:
-    process = started("generate", "a kite", "--sandbox", "--speed", "1")
+    process = started("generate", "a kite", "--sandbox", "--speed", "4")
     task_id = lines_until(process.stderr, "accepted as ").split()[-1]
     process.send_signal(number)
     stdout, stderr = process.communicate(timeout=10)
