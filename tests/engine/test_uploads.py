@@ -410,11 +410,13 @@ async def test_closing_ends_the_wait_of_an_upload_for_its_next_turn() -> None:
 @pytest.mark.parametrize("native", [True, False], ids=["cancel", "timeout"])
 async def test_a_caller_cancelled_after_one_upload_failed_gets_the_cancellation(native: bool) -> None:
     """While the others end, the failure is known and not yet told: a cancellation in that moment must not be lost."""
-    ending, go_on = asyncio.Event(), asyncio.Event()
+    begun, ending, go_on = asyncio.Event(), asyncio.Event(), asyncio.Event()
 
     async def upload(source: bytes, _: object) -> Any:
         if source != PNG:
+            await begun.wait()
             raise InvalidRequest("no image")
+        begun.set()
         try:
             await asyncio.Event().wait()
         finally:
