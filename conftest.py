@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import json
-import os
 import queue
 import sqlite3
 import threading
@@ -24,13 +23,6 @@ if TYPE_CHECKING:
 
 asyncio.set_event_loop(None)  # pytest-asyncio would otherwise find, and leak, the loop of the main thread
 SPEED = 200.0
-
-
-def pytest_xdist_auto_num_workers() -> int:
-    """A third of the tests' time is waiting for processes of their own: three workers for two cores."""
-    return max(3 * (os.cpu_count() or 1) // 2, 1)
-
-
 QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
 
 
