@@ -15,7 +15,15 @@ from hypothesis import strategies as st
 
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.protocol.lenient import Answer
-from toapis_async.protocol.wire import Unfinished, decode_task, decode_task_id, encode_request, glance, with_id
+from toapis_async.protocol.wire import (
+    Unfinished,
+    decode_course,
+    decode_task,
+    decode_task_id,
+    encode_request,
+    glance,
+    with_id,
+)
 from toapis_async.request import ImageRequest
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
@@ -533,3 +541,27 @@ def test_a_glance_sees_what_the_whole_answer_says_or_nothing(body: dict[str, Any
         snapshot = decode_task(answer(body), "asked")
         assert seen == Unfinished(snapshot.task_id, snapshot.client_business_id, snapshot.status, snapshot.progress)
         assert snapshot.claimed_status is None
+
+
+@settings(max_examples=200)
+@given(
+    st.fixed_dictionaries(
+        {"id": st.just("task_1")},
+        optional={
+            **{
+                name: json_values | st.sampled_from([1703884800, "1703884830", 0, True])
+                for name in ("created_at", "completed_at")
+            },
+            "billing": json_values | st.fixed_dictionaries({"status": st.just("settled"), "credits": json_values}),
+            "data": json_values | st.fixed_dictionaries({"id": st.just("task_2"), "created_at": st.just(1703884800)}),
+        },
+    )
+)
+def test_a_course_is_what_the_whole_answer_says(body: dict[str, Any]) -> None:
+    snapshot = decode_task(answer(body))
+    assert decode_course(answer(body)) == (snapshot.created_at, snapshot.completed_at, snapshot.billing)
+
+
+def test_the_course_of_what_another_gateway_wraps_is_that_of_the_task() -> None:
+    body = {"code": 200, "data": {"id": "task_1", "status": "completed", "created_at": 1703884800}}
+    assert decode_course(answer(body)).created_at == CREATED

@@ -31,8 +31,8 @@ from toapis_async.engine.journal.resume import (
     Send,
     Watch,
     charge,
+    course_of,
     decide,
-    snapshot_of,
 )
 from toapis_async.errors import BudgetExceeded
 from toapis_async.protocol.budget import Budget, PriceClass, images_of
@@ -127,7 +127,7 @@ async def dry_run(
             find = stack.enter_context(record_finder(journal, name))
             for record in records(journal, name):
                 charge(budget, record)
-                took_s = service_s(snapshot_of(record)) if record.state is State.COMPLETED else None
+                took_s = service_s(course_of(record)) if record.state is State.COMPLETED else None
                 plan.times_s += [] if took_s is None else [took_s]
         for raw in prompts.rows():
             row = await reader.read(raw)

@@ -16,12 +16,13 @@ from toapis_async.cli.run_status import JOURNAL
 from toapis_async.cli.summary import service_s
 from toapis_async.engine.journal.reader import latest_run, records, run_status
 from toapis_async.engine.journal.records import State
-from toapis_async.engine.journal.resume import Done, Refused, Send, decide, snapshot_of
+from toapis_async.engine.journal.resume import Done, Refused, Send, course_of, decide
 from toapis_async.protocol.budget import PriceClass, Prices, charge_of, images_of
 from toapis_async.protocol.pricing import given_in
 from toapis_async.protocol.wording import count
 from toapis_async.report import ReportRow, RowError, write_report
 from toapis_async.request import body_of
+from toapis_async.task import TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Generator, Iterator, Mapping
@@ -30,8 +31,8 @@ if TYPE_CHECKING:
 
     from toapis_async.cli.output import Output
     from toapis_async.engine.journal.records import Record
+    from toapis_async.protocol.wire import Course
     from toapis_async.report.rows import RowStatus
-    from toapis_async.task import TaskSnapshot
 
 TOLD_AFTER_S: Final = 2.0
 TOLD_AGAIN_S: Final = 5.0
@@ -134,11 +135,11 @@ def _failed(results: Path) -> Iterator[dict[str, Any]]:
 def row_of(record: Record, prices: Prices, reason: RowError | None, folder: Path | None = None) -> ReportRow:
     """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
     fields = body_of(json.loads(record.intent.request))
-    task = _task(record)
+    course = course_of(record) if record.state in {State.COMPLETED, State.FAILED} else None
     status, error = _status(record, reason)
     cost, files = None, FOLDERS[record.intent.kind]
     if status == "done":
-        cost = charge_of(task.status, task.billing).credits if task else None
+        cost = charge_of(TaskStatus.COMPLETED, course.billing).credits if course else None
         if cost is None and (price := prices.of(PriceClass.of(fields))) is not None:
             cost = price * images_of(fields)
     return ReportRow(
@@ -159,15 +160,11 @@ def row_of(record: Record, prices: Prices, reason: RowError | None, folder: Path
         client_business_id=record.intent.client_business_id,
         credits=cost,
         submitted_at=_moment(record.intended_at),
-        completed_at=_completed_at(record, task),
+        completed_at=_completed_at(record, course),
         saved_at=_moment(record.saved_at),
-        service_s=service_s(task),
+        service_s=service_s(course),
         error=error,
     )
-
-
-def _task(record: Record) -> TaskSnapshot | None:
-    return snapshot_of(record) if record.state in {State.COMPLETED, State.FAILED} else None
 
 
 def _status(record: Record, reason: RowError | None) -> tuple[RowStatus, RowError | None]:
@@ -180,11 +177,11 @@ def _status(record: Record, reason: RowError | None) -> tuple[RowStatus, RowErro
     return "waiting" if isinstance(verdict, Send) else "running", None
 
 
-def _completed_at(record: Record, task: TaskSnapshot | None) -> datetime | None:
+def _completed_at(record: Record, course: Course | None) -> datetime | None:
     """When the task ended. The service tells whole seconds and we saw it soon after, so our moment is finer; but not
     when nobody was looking."""
-    seen = _moment(record.ended_at) if task else None
-    stated = task.completed_at if task else None
+    seen = _moment(record.ended_at) if course else None
+    stated = course.completed_at if course else None
     return stated if seen and stated and (seen - stated).total_seconds() > _LATE_S else seen
 
 

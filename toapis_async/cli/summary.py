@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
     from toapis_async.batch.item import BatchItem
     from toapis_async.models import Balance, Generation
-    from toapis_async.task import TaskSnapshot
+    from toapis_async.protocol.wire import Course
 
 RETRY_HINT: Final = "the same command with --retry-failed sends the failed rows again; they cost again"
 RETRY_COMMAND: Final = "sends the failed rows again; they cost again:"
@@ -131,7 +131,7 @@ class BatchSummary:
         return [f"{rows} not sent; the first, {cut(self.over_budget.key, KEY_COLUMNS)}: {self.over_budget.error}"]
 
 
-def service_s(task: TaskSnapshot | Generation | None) -> float | None:
+def service_s(task: Course | Generation | None) -> float | None:
     """How long the service worked on a task, by its own clock; None when it did not say."""
     if task is None or task.created_at is None or task.completed_at is None:
         return None

@@ -23,7 +23,7 @@ from toapis_async.protocol.lenient import Answer
 from toapis_async.protocol.lifecycle import failure_of
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
-from toapis_async.protocol.wire import decode_task, with_id
+from toapis_async.protocol.wire import decode_course, decode_task, with_id
 from toapis_async.request import body_of
 from toapis_async.task import TaskStatus
 
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.protocol.budget import Budget, Reservation
     from toapis_async.protocol.endpoints import Endpoint
+    from toapis_async.protocol.wire import Course
     from toapis_async.task import TaskSnapshot
 
 _MAY_BE_PAID = frozenset({State.INTENT, State.ACCEPTED, State.COMPLETED})
@@ -159,9 +160,17 @@ def error_of(record: Record) -> ToAPIsError | None:
 
 def snapshot_of(record: Record) -> TaskSnapshot:
     """The final state of a task that ended, under the ids it is known by."""
-    answer = Answer(200, {}, (record.answer or "{}").encode())
-    snapshot = decode_task(answer, record.task_id, kind=record.intent.kind)
+    snapshot = decode_task(_answer_in(record), record.task_id, kind=record.intent.kind)
     return with_id(snapshot, record.task_id or snapshot.task_id, record.intent.client_business_id)
+
+
+def course_of(record: Record) -> Course:
+    """What a task that ended took."""
+    return decode_course(_answer_in(record))
+
+
+def _answer_in(record: Record) -> Answer:
+    return Answer(200, {}, (record.answer or "{}").encode())
 
 
 def end_from(snapshot: TaskSnapshot, task_id: str) -> End | None:
@@ -220,7 +229,5 @@ def charge(budget: Budget, record: Record) -> Reservation | None:
     reservation = budget.reserve(price_class_of(record), images_of(body), forced=True)
     if record.state in {State.INTENT, State.ACCEPTED}:
         return reservation
-    snapshot = snapshot_of(record)
-    charge = charge_of(snapshot.status, snapshot.billing)
-    budget.charge(reservation, charge)
+    budget.charge(reservation, charge_of(TaskStatus(record.state.value), course_of(record).billing))
     return reservation if reservation.is_idle else None
