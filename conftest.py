@@ -43,7 +43,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    assert started.wait(10), "the sandbox did not start"
+    assert started.wait(60), "the sandbox did not start"
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-readme")
     monkeypatch.setenv("TOAPIS_BASE_URL", opened[0].base_url)
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
@@ -51,7 +51,7 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
     monkeypatch.setattr("toapis_async.client.Settings", partial(QUICK, tier="svip"))
     yield opened[0]
     loop.call_soon_threadsafe(stop.set)
-    thread.join(10)
+    thread.join(60)
     loop.close()
 
 
@@ -95,9 +95,9 @@ def cluster(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    yield addresses.get(timeout=30)
+    yield addresses.get(timeout=60)
     loop.call_soon_threadsafe(stop.set)
-    thread.join(20)
+    thread.join(60)
     loop.close()
     assert service.ledger.entries, "the example got nothing"
     assert not service.ledger.paid_twice()

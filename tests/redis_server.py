@@ -15,7 +15,7 @@ import pytest
 if TYPE_CHECKING:
     from pathlib import Path
 
-_STARTS_S = 10.0
+_STARTS_S = 60.0
 
 
 class RedisServer:

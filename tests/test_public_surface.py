@@ -85,7 +85,7 @@ OTHERS = (
 
 def python(code: str) -> Any:
     """What a fresh interpreter prints as JSON."""
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     return json.loads(done.stdout)
 
 

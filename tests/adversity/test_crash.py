@@ -22,7 +22,6 @@ from .plans import KINDS, LOST, POINTS, SLOW_ANSWERS, Blow, Plan, Run, Side, Tro
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = pytest.mark.timeout(120)  # some processes, one after the other, beside those of other tests
 
 INTENT, ACCEPTED, ENDED, SAVED = (
     f"toapis_async.engine.journal.records:put_{name}" for name in ("intent", "accepted", "end", "files")

@@ -57,7 +57,7 @@ def test_two_that_begin_at_once_do_not_refuse_each_other(tmp_path: Path, monkeyp
         refused.execute("BEGIN")
         refused.execute("SELECT pid FROM holder").fetchone()
         reading.set()
-        at_commit.wait(10)
+        at_commit.wait(60)
         time.sleep(0.05)  # the commit is tried, and tried again
         refused.close()
 
@@ -69,7 +69,7 @@ def test_two_that_begin_at_once_do_not_refuse_each_other(tmp_path: Path, monkeyp
     reading = threading.Event()
     reader = threading.Thread(target=read_on)
     reader.start()
-    assert reading.wait(10)
+    assert reading.wait(60)
     monkeypatch.setattr(sqlite3, "connect", watched)
     JournalFile.open(tmp_path / "journal.sqlite", ACCOUNT, same_account=False).close()
     reader.join()

@@ -21,7 +21,7 @@ from toapis_async.agents.tools import Tools
 from toapis_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncGenerator, AsyncIterator
+    from collections.abc import AsyncGenerator, AsyncIterator, Callable
     from decimal import Decimal
     from pathlib import Path
 
@@ -81,10 +81,10 @@ class Agent:
     async def call(self, tool: str, /, **arguments: Any) -> Said:
         return Said(await self.client.call_tool(tool, arguments))
 
-    async def cut_off(self, tool: str, /, **arguments: Any) -> None:
+    async def cut_off(self, sandbox: Sandbox, tool: str, /, **arguments: Any) -> None:
         """A call whose host has no patience; it is cancelled when it waits for its task."""
         calling = asyncio.create_task(self.call(tool, **arguments))
-        await asyncio.sleep(0.1)
+        await until(lambda: sandbox.requests.count("query") > 0)
         calling.cancel()
         with contextlib.suppress(asyncio.CancelledError):
             await calling
@@ -141,6 +141,10 @@ def finish_all(sandbox: Sandbox) -> None:
 
 async def accepted(sandbox: Sandbox, number: int) -> None:
     """Wait until so many submissions are in the books."""
-    async with asyncio.timeout(10):
-        while len(sandbox.ledger) < number:  # noqa: ASYNC110  (the sandbox has no event for it)
+    await until(lambda: len(sandbox.ledger) >= number)
+
+
+async def until(condition: Callable[[], bool]) -> None:
+    async with asyncio.timeout(60):
+        while not condition():  # noqa: ASYNC110  (the sandbox has no event for it)
             await asyncio.sleep(0.005)

@@ -39,8 +39,7 @@ async def test_a_call_that_was_cut_off_and_is_made_again_is_paid_once(
 ) -> None:
     arguments: dict[str, Any] = {"prompt": "a red kite"} | ({"request_id": request_id} if request_id else {})
     async with agent_of(slow_sandbox, tmp_path) as agent:
-        await agent.cut_off("generate", **arguments)
-        await accepted(slow_sandbox, 1)
+        await agent.cut_off(slow_sandbox, "generate", **arguments)
         finish_all(slow_sandbox)
         await asyncio.sleep(0.1)  # it ends while nobody waits
         said = await agent.call("generate", **arguments)

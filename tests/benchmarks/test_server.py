@@ -92,7 +92,7 @@ def test_each_poll_is_answered_with_something_new_and_with_the_rate_limit_header
 def test_a_refusal_says_when_to_come_back() -> None:
     with serving(Config(load=SOON, submit=BucketConfig(1, 0.5, level=0.0))) as url:
         with pytest.raises(urllib.error.HTTPError) as caught:
-            urllib.request.urlopen(urllib.request.Request(f"{url}/v1/images/generations", b"{}"), timeout=5)  # noqa: S310
+            urllib.request.urlopen(urllib.request.Request(f"{url}/v1/images/generations", b"{}"), timeout=60)  # noqa: S310
         assert caught.value.code == 429
         assert caught.value.headers["Retry-After"] == "2"
         caught.value.close()

@@ -207,7 +207,7 @@ def test_ctrl_c_twice_leaves_without_a_page(monkeypatch: pytest.MonkeyPatch) -> 
 def test_ctrl_c_while_the_page_is_made_leaves_it_and_the_batch_went_well(monkeypatch: pytest.MonkeyPatch) -> None:
     def endless(*_: object) -> Generator[ReportRow]:
         os.kill(os.getpid(), signal.SIGINT)
-        given_up_s = time.monotonic() + 10
+        given_up_s = time.monotonic() + 60
         while time.monotonic() < given_up_s:
             yield ReportRow(index=0, key="k", status="running", prompt="a kite")
 
@@ -232,7 +232,7 @@ def test_a_page_that_takes_long_is_told(monkeypatch: pytest.MonkeyPatch) -> None
             told.set()
 
     def held_until_told(*arguments: Any) -> Generator[ReportRow]:
-        assert told.wait(10)
+        assert told.wait(60)
         yield from rows_of(*arguments)
 
     monkeypatch.setattr(page, "TOLD_AFTER_S", 0.0)

@@ -115,7 +115,7 @@ def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: si
     process = started("generate", "a kite", "--sandbox", "--speed", "4")
     task_id = lines_until(process.stderr, "accepted as ").split()[-1]
     process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
     assert f"  {task_id}  ta-" in stderr
     assert "1 task (above) still running or not fetched yet, and paid for" in stderr
@@ -225,7 +225,7 @@ def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:
     assert (models.returncode, models.stderr) == (0, "")
     assert "gpt-image-2-vip" in models.stdout.split()
     process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=10)
+    stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (0, "")
     assert "stopped after 1 request: 0 tasks in the books" in stderr
 

@@ -499,7 +499,7 @@ async def test_no_row_waits_for_what_an_earlier_pass_holds_and_nobody_sees_to(
     service: FakeService, path: Path, state: State
 ) -> None:
     leave(path, "gone", "a row that is in the file no more", state, run="r", stem="gone")
-    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(5):
+    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(60):
         items = await client.batch(["a"], run="r", budget_credits=3).gather()
     assert isinstance(items[0].error, BudgetExceeded)
     assert service.of("submit") == []
@@ -526,7 +526,7 @@ async def test_rows_wait_for_what_an_earlier_pass_left_running_once_it_is_watche
     made = service.accept({"prompt": "kite [fail]", "client_business_id": "left"})
     service.service_time_s = 0.1
     leave(path, "left", "kite [fail]", State.ACCEPTED, task_id=json.loads(made.body)["id"], run="r", stem="left")
-    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(5):
+    async with client_of(path, prices={"*": 2}) as client, asyncio.timeout(60):
         items = await client.batch(["kite [fail]", "b"], run="r", budget_credits=2).gather()
     assert [type(item.error).__name__ for item in items] == ["TaskFailed", "NoneType"]
 

@@ -47,7 +47,7 @@ def bucket(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     monkeypatch.setenv("AWS_ACCESS_KEY_ID", "test")
     monkeypatch.setenv("AWS_SECRET_ACCESS_KEY", "test")
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    direct.open(urllib.request.Request(f"http://{host}:{port}/pictures", method="PUT"), timeout=10).close()
+    direct.open(urllib.request.Request(f"http://{host}:{port}/pictures", method="PUT"), timeout=60).close()
     yield "s3://pictures"
     server.stop()
 
@@ -112,7 +112,7 @@ def test_without_obstore_the_error_says_which_extra_is_missing() -> None:
         "from toapis_async.batch.options import BatchOptions\n"
         "BatchOptions(save_to='s3://pictures')"
     )
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert "pip install 'toapis-async[objectstore]'" in ran.stderr.splitlines()[-1]
 
 

@@ -455,5 +455,5 @@ async def test_without_an_sdk_it_does_nothing() -> None:
 
 def test_without_opentelemetry_the_extra_is_named() -> None:
     code = "import sys; sys.modules['opentelemetry'] = None; import toapis_async.telemetry"
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert "pip install 'toapis-async[otel]'" in done.stderr.splitlines()[-1]

@@ -9,7 +9,6 @@ import signal
 import sys
 from pathlib import Path
 
-import pytest
 from click.testing import CliRunner
 
 from toapis_async.cli import main
@@ -33,7 +32,6 @@ def workers_of(driver: int) -> list[int]:
     return found
 
 
-@pytest.mark.timeout(150)  # three processes start
 async def test_a_batch_on_local_processes_survives_the_death_of_one_and_pays_once(tmp_path: Path) -> None:
     (tmp_path / "kites.jsonl").write_text("".join(json.dumps(row) + "\n" for row in kites(24)))
     async with Sandbox(speed=SPEED, tier="svip") as sandbox:

@@ -152,7 +152,7 @@ async def test_what_cant_be_is_refused_by_its_name(options: dict[str, Any], fiel
 
 def test_without_dask_the_import_says_which_extra_is_missing() -> None:
     code = "import sys; sys.modules['distributed'] = None; import toapis_async.dask"
-    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=20)  # noqa: S603
+    ran = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False, timeout=60)  # noqa: S603
     assert "pip install 'toapis-async[dask]'" in ran.stderr.splitlines()[-1]
 
 

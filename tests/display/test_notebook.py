@@ -33,7 +33,7 @@ def run(folder: Path, *cells: str) -> list[list[Any]]:
     v4: Any = nbformat.v4
     notebook = v4.new_notebook(cells=[v4.new_code_cell(cell.strip()) for cell in (OPEN, *cells, CLOSE)])
     metadata = {"metadata": {"path": str(folder)}}
-    kernel = NotebookClient(notebook, timeout=25, kernel_name="python3", resources=metadata, record_timing=False)
+    kernel = NotebookClient(notebook, timeout=60, kernel_name="python3", resources=metadata, record_timing=False)
     kernel.execute(env={"PYTHONPATH": ":".join(sys.path), "PYTHONWARNINGS": "error::ResourceWarning", "PATH": "/bin"})
     return [cell.outputs for cell in notebook.cells[1:-1]]
 

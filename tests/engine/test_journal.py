@@ -68,7 +68,7 @@ class Disk:
         if sql == "COMMIT":
             self.commits += 1
             self.reached.set()
-            assert self.free.wait(10)
+            assert self.free.wait(60)
         return self._connection.execute(sql, *args)
 
     def executemany(self, sql: str, *args: Any) -> sqlite3.Cursor:
@@ -253,7 +253,7 @@ async def test_cancelled_while_it_opens_it_leaves_no_lock_and_no_thread(
 
     def slow(db: sqlite3.Connection) -> None:
         reached.set()
-        assert gate.wait(10)
+        assert gate.wait(60)
         real(db)
 
     monkeypatch.setattr(journal_file, "_migrate", slow)
@@ -293,7 +293,7 @@ def test_a_loop_that_was_closed_is_no_harm_to_the_thread(path: Path) -> None:
     writer._items.put(journal_module._Item(lambda _: None, asyncio.Future(loop=writer._loop)))
     writer.accepted("b1", "task_1", "task_1")
     writer.forget()
-    writer._thread.join(10)
+    writer._thread.join(60)
     assert not writer._thread.is_alive()
     assert record(path, "b1") is None
     gc.collect()
@@ -316,7 +316,7 @@ print("ended")
 
 def test_an_interpreter_that_ends_unclosed_does_not_wait_and_loses_no_intent(path: Path) -> None:
     words = [sys.executable, "-W", "ignore", "-c", UNCLOSED, str(path), MINE.api_key, MINE.base_url]
-    ended = subprocess.run(words, capture_output=True, text=True, timeout=20, check=False)  # noqa: S603  (our own)
+    ended = subprocess.run(words, capture_output=True, text=True, timeout=60, check=False)  # noqa: S603  (our own)
     assert (ended.returncode, ended.stdout) == (0, "ended\n")
     assert "Traceback" not in ended.stderr  # aiohttp grumbles about its sessions
     assert state_of(path, "b1") is State.INTENT

@@ -398,7 +398,7 @@ async def test_closing_ends_the_wait_of_an_upload_for_its_next_turn() -> None:
         await until(lambda: len(server.requests) == 6)
         await turns()
         await client.aclose()
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(60):
             outcomes = await asyncio.gather(*sending, return_exceptions=True)
         assert all(isinstance(outcome, SessionClosed | TransportError | ServiceError) for outcome in outcomes)
         assert len(server.requests) == 6
@@ -493,14 +493,18 @@ async def test_a_link_serves_for_an_hour(monkeypatch: pytest.MonkeyPatch) -> Non
             assert sandbox.requests.count("upload") == uploads
 
 
-async def test_requests_that_wait_for_one_upload_share_its_failure_and_later_ones_try_anew(
-    monkeypatch: pytest.MonkeyPatch,
-) -> None:
+@pytest.fixture
+def hashed_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Contents are hashed in the order of their requests, not as threads come to it."""
+
     async def at_once(act: Callable[..., Any], *args: Any) -> Any:
         return act(*args)
 
-    # A request whose digest is there only after the failure would be one of the later ones.
     monkeypatch.setattr("toapis_async.engine.uploads.in_thread", at_once)
+
+
+@pytest.mark.usefixtures("hashed_at_once")
+async def test_requests_that_wait_for_one_upload_share_its_failure_and_later_ones_try_anew() -> None:
     async with served() as (sandbox, client):
         sandbox.faults.script("upload", Fault.UNAUTHORIZED)
         request = {"prompt": "kite", "reference_images": [PNG]}
@@ -512,7 +516,8 @@ async def test_requests_that_wait_for_one_upload_share_its_failure_and_later_one
         assert sandbox.requests.count("upload") == 2
 
 
-async def test_who_leaves_an_upload_leaves_it_to_the_next(waits: list[int]) -> None:
+@pytest.mark.usefixtures("hashed_at_once", "waits")
+async def test_who_leaves_an_upload_leaves_it_to_the_next() -> None:
     async with (
         RawServer(stall(), TAKEN, reply(200, task())) as server,
         ToAPIs(KEY, base_url=server.url, settings=fast()) as client,

@@ -71,7 +71,7 @@ def visit(browser: Browser) -> Iterator[Callable[..., Visit]]:
 
     def opened(path: Path, **context: Any) -> Visit:
         visits.append(Visit(browser.new_page(**({"viewport": {"width": 1200, "height": 800}} | context))))
-        visits[-1].page.set_default_timeout(10_000)
+        visits[-1].page.set_default_timeout(60_000)
         visits[-1].page.goto(path.as_uri())
         return visits[-1]
 

@@ -205,12 +205,12 @@ def test_rows_that_raise_end_the_page_with_the_pictures_that_were_begun(
     def made(_: Pictures, file: str) -> Picture:
         looked.append(file)
         begun.set()
-        assert may_end.wait(10)
+        assert may_end.wait(60)
         return Picture(file)
 
     def rows() -> Iterator[ReportRow]:
         yield row(files=tuple(f"images/{number}.png" for number in range(50)))
-        assert begun.wait(10)
+        assert begun.wait(60)
         raise KeyError("nobody waits")
 
     monkeypatch.setattr(Pictures, "known", lambda *_: None)

@@ -119,7 +119,7 @@ async def test_closing_waits_neither_for_slow_answers_nor_for_idle_connections(
         waiting = asyncio.create_task(caller.submit())
         await until(lambda: sandbox.ledger)
         started = time.perf_counter()
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 30  # aiohttp would wait for a minute
     with pytest.raises(aiohttp.ServerDisconnectedError):
         await waiting
 
@@ -132,7 +132,7 @@ async def test_closing_does_not_wait_for_a_body_that_never_ends() -> None:
         await writer.drain()
         await asyncio.sleep(0.01)
         started = time.perf_counter()
-    assert time.perf_counter() - started < 1
+    assert time.perf_counter() - started < 30  # aiohttp would wait for a minute
     assert await reader.read() == b""
     writer.close()
     await writer.wait_closed()

@@ -73,7 +73,7 @@ class Listener:
             await asyncio.sleep(0.01)
 
     async def until(self, condition: Callable[[list[bytes | str | None]], object]) -> None:
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(60):
             while not condition(self.heard):  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
 

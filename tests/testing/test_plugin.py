@@ -28,7 +28,7 @@ def pytest_run(folder: Path, plugins: str, *options: str) -> subprocess.Complete
         env=os.environ | ({"PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1"} if plugins else {}),
         capture_output=True,
         text=True,
-        timeout=25,
+        timeout=60,
         check=False,
     )
 
@@ -119,7 +119,7 @@ def test_loading_it_loads_nothing_to_speak_of() -> None:
         "import sys, json, pytest; before = set(sys.modules); import toapis_async.testing.plugin; "
         "print(json.dumps(sorted(set(sys.modules) - before)))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=20)  # noqa: S603
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=60)  # noqa: S603
     loaded = json.loads(done.stdout)
     assert loaded == ["toapis_async", "toapis_async.testing", "toapis_async.testing.plugin"]
 

@@ -71,7 +71,6 @@ def run(folder: Path, *command: str) -> str:
     return done.stdout
 
 
-@pytest.mark.timeout(120)
 def test_mypy_finds_the_mistakes_and_nothing_else(project: Path) -> None:
     cache = ("--cache-dir", str(ROOT / ".mypy_cache" / "users"))
     said = run(project, "mypy", "--strict", *cache, "program.py", "mistakes.py")
@@ -82,7 +81,6 @@ def test_mypy_finds_the_mistakes_and_nothing_else(project: Path) -> None:
     assert [line for line in errors if not is_of_fragment(line.split(":")[0], line.rpartition("[")[2][:-1])] == []
 
 
-@pytest.mark.timeout(120)
 def test_pyright_finds_the_mistakes_and_nothing_else(project: Path) -> None:
     settings = {
         "strict": ["program.py", "mistakes.py"],
