@@ -541,6 +541,25 @@ async def test_a_bug_in_what_listens_costs_polls_and_no_task(
         assert (await attached).task_id == handle.task_id
 
 
+async def test_a_bug_in_what_sends_costs_polls_and_no_task(
+    service: FakeService, hub: Hub, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def broken(*_: object) -> None:
+        raise ZeroDivisionError
+
+    async with Worker(hub) as here, Worker(hub) as there:
+        ended = await there.submit("kite")
+        await ended
+        monkeypatch.setattr(hub, "publish", broken)
+        telling = asyncio.ensure_future(deliver(here, event("task_of_another")))
+        await asyncio.sleep(0)
+        attached = here.attach(ended.task_id)  # its polls wait for an answer that nobody will ask for
+        with pytest.raises(WebhookRejected, match="handed on"):
+            await telling
+        assert (await attached).task_id == ended.task_id
+    assert {record.levelname for record in caplog.records if record.levelno > logging.WARNING} == {"CRITICAL"}
+
+
 async def test_a_submission_that_is_refused_keeps_nothing_of_others(service: FakeService, hub: Hub) -> None:
     service.on_submit.extend([refusal(422), answer(200, task("task_7"))])
     async with Worker(hub) as here, Worker(hub) as there:

@@ -132,6 +132,25 @@ async def test_a_desk_that_cant_be_reached_sends_nothing_and_keeps_what_was_note
         assert (known.state, known.task_id) == (State.ACCEPTED, "task_1")
 
 
+@pytest.mark.parametrize("broken", ["raises", "answers too little"])
+async def test_a_desk_that_fails_by_a_bug_leaves_nobody_waiting_and_the_line_goes_on(
+    broken: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async def bug(*_: object) -> Sequence[object]:
+        if broken == "raises":
+            raise ZeroDivisionError
+        return ()
+
+    async with a_desk(tmp_path) as desk, engine_of(desk) as (journal, wire):
+        await journal.claim([ROW])
+        with monkeypatch.context() as patched:
+            patched.setattr(wire, "exchange", bug)
+            with pytest.raises(JournalError, match="nothing was sent"):
+                await journal.intend(INTENT)
+        await journal.intend(INTENT)
+        assert desk.counts("s1")["intended"] == 1
+
+
 async def test_what_was_noted_last_is_written_before_the_line_ends(tmp_path: Path) -> None:
     async with a_desk(tmp_path) as desk:
         async with engine_of(desk) as (journal, _):

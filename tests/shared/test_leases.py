@@ -3,10 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import math
 from contextlib import asynccontextmanager
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
+from attrs import evolve
 
 from toapis_async import RateLimits, Settings
 from toapis_async.engine.emitter import Emitter
@@ -39,7 +41,11 @@ class Process:
         self.leases = Leases(store, given, Emitter([self.events.append]))
         self.submits = RateGate(self.leases.bucket("submit"))
         self.queries = RateGate(self.leases.bucket("query"))
+        self.leases.on_broken = lambda category, bucket: self.gate(category).draw_from(bucket)
         self.sent_at_s: list[float] = []
+
+    def gate(self, category: Category) -> RateGate:
+        return self.submits if category == "submit" else self.queries
 
     async def send(self, count: int) -> None:
         """Submissions, one after another, each answered at once."""
@@ -291,3 +297,74 @@ async def test_a_tier_that_is_seen_while_alone_is_shared_in_mind() -> None:
         await one.send(30)
         assert one.sent_at_s[-1] - one.sent_at_s[0] == pytest.approx(30 / (16.7 / 2), abs=0.5)
         assert one.submits.statistics().refill_per_s == 16.7
+
+
+@pytest.mark.parametrize("broken", ["granted", "ask", "late_in_s"])
+async def test_a_bug_leaves_nobody_waiting_and_this_process_at_its_share(
+    broken: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with processes(2, MemoryStore()) as (one, _):
+        await one.send(FULL)
+
+        def bug(*_: object, **__: object) -> None:
+            raise ZeroDivisionError(broken)
+
+        sending = asyncio.create_task(one.send(20))
+        await asyncio.sleep(0.1)
+        since_s = asyncio.get_running_loop().time()
+        monkeypatch.setattr(one.leases.bucket("submit"), broken, bug)
+        await sending
+        assert one.sent_at_s[-1] == pytest.approx(since_s + 20 / 2.5, abs=1.0)
+        await one.queries.acquire()
+        assert one.leases.is_lost
+        assert one.events == [SharingLost(one.events[0].at_s, "a bug: ZeroDivisionError", 0.5)]
+    (told,) = [r for r in caplog.records if r.levelname == "CRITICAL"]
+    assert told.exc_info is not None
+
+
+async def test_a_bug_while_the_store_is_lost_is_no_second_loss(monkeypatch: pytest.MonkeyPatch) -> None:
+    store = MemoryStore()
+    async with processes(1, store) as (process,):
+        store.trouble = "refused"
+        await process.send(FULL + 2)
+
+        async def bug(*_: object) -> None:
+            raise ZeroDivisionError
+
+        for supply in process.leases._supplies.values():
+            monkeypatch.setattr(supply, "come_back", bug)
+        await process.send(10)
+        store.trouble = None
+        await process.send(10)
+        assert [type(event) for event in process.events] == [SharingLost]
+        asked = len(store.asks)
+        await asyncio.sleep(10)
+        assert len(store.asks) == asked
+
+
+@pytest.mark.parametrize(
+    "nonsense",
+    [
+        {"rate": 0.0},
+        {"level": math.nan},
+        {"turns": 10**9},
+        {"turns": -1},
+        {"after_s": -1.0},
+        {"burst": 0.0},
+        {"per_s": math.inf},
+        {"members": 0},
+        {"hold_s": 1e9},
+        {"epoch": -5},
+    ],
+)
+async def test_a_store_that_answers_nonsense_is_a_lost_one(nonsense: dict[str, Any]) -> None:
+    class Nonsense(MemoryStore):
+        async def lease(self, category: Category, ask: Ask) -> Grant:
+            grant = await super().lease(category, ask)
+            return evolve(grant, **nonsense) if category == "submit" else grant
+
+    async with processes(1, Nonsense()) as (process,):
+        await process.send(10)
+        (event,) = process.events
+        assert isinstance(event, SharingLost)
+        assert "makes no sense" in event.reason

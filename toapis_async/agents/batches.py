@@ -87,8 +87,15 @@ class BatchJob:
                             await asyncio.wait([self._task, changed], return_when=asyncio.FIRST_COMPLETED)
                         finally:
                             changed.cancel()
-                        await report(len(self.items), self.total, f"{len(self.items)} of {self.total} rows")
+                        await self._report(report)
         return self.done
+
+    async def _report(self, report: Report) -> None:
+        """What can't be told does not end the wait."""
+        try:
+            await report(len(self.items), self.total, f"{len(self.items)} of {self.total} rows")
+        except Exception as error:  # the host's connection
+            logger.debug("progress can't be told: %s", error)
 
     async def aclose(self) -> None:
         if self._task is not None:

@@ -23,6 +23,7 @@ from toapis_async.engine.desk.remote import RemoteJournal
 from toapis_async.engine.desk.server import Desk, Opening
 from toapis_async.engine.shared.port import StoreLost
 from toapis_async.errors import ToAPIsError
+from toapis_async.log import logger
 from toapis_async.parts import items_of, row_names
 from toapis_async.protocol.naming import digest, slug
 from toapis_async.settings import Credentials, Settings
@@ -107,7 +108,10 @@ class DeskPlugin(SchedulerPlugin):
     async def _clean(self, session: str) -> None:
         with suppress(Exception):  # the scheduler is closing, or a worker is gone
             await self._scheduler.unregister_worker_plugin(None, name=crew_name(session))
-        await self._desk.end(session)
+        try:
+            await self._desk.end(session)
+        except Exception:  # nobody awaits this task
+            logger.exception("the journal of a run whose driver has gone was not closed well")
 
     async def close(self) -> None:
         """Close the journals."""

@@ -152,7 +152,7 @@ class ClusterSession:
         """Have the desk allow nothing more to be sent."""
         try:
             await ask_desk(self._client.scheduler, "stop", self._name)
-        except (OSError, KeyError) as error:
+        except Exception as error:  # nobody awaits this task
             logger.warning("the scheduler could not be told to stop: %s", error)
 
     async def _ask_a_worker(self, what: Any, name: str) -> Any:

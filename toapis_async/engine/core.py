@@ -121,6 +121,8 @@ class Engine:
         bucket_for = self.leases.bucket if self.leases else partial(_own_bucket, settings, self._loop)
         self._submits = Pacer("submit", bucket_for("submit"), settings, rng, self.emit)
         self._polls = Pacer("query", bucket_for("query"), settings, rng, self.emit)
+        if self.leases is not None:
+            self.leases.on_broken = self._draw_from
         self._permits = Gate(Permits(settings.max_in_flight))
         self.queries: Queries = Queries(self.transport, self._polls)
         self.bills: Bills = Bills(self.queries, journal)
@@ -258,6 +260,10 @@ class Engine:
             for gate in (self._submits.gate, self._permits, self._polls.gate):  # or the service would go on being paid
                 gate.close()
             self.tasks.close()
+
+    def _draw_from(self, category: Category, bucket: Bucket) -> None:
+        pacer = self._submits if category == "submit" else self._polls
+        pacer.gate.draw_from(bucket)
 
     def statistics(self) -> ClientStatistics:
         submit, query = self._submits.gate, self._polls.gate

@@ -30,8 +30,14 @@ class RateGate(Gate["Bucket"]):
 
     def __init__(self, bucket: Bucket) -> None:
         super().__init__(bucket)
+        self.draw_from(bucket)
+
+    def draw_from(self, bucket: Bucket) -> None:
+        """Hand out the turns of this bucket from now on. It counts the requests that are under way."""
+        self._source = bucket
         bucket.on_more = self.serve
         bucket.waiting = lambda: self.waiting
+        self.serve()
 
     def answered(self, *, latency_s: float | None, sent: int = 1) -> None:
         """The request ended, with an answer after `latency_s` or without one (None)."""

@@ -73,8 +73,9 @@ class Recovery:
             await asyncio.sleep(TAKES_OVER_EVERY_S)
             try:
                 records, number = await self._journal.recoverable()
-            except JournalError as error:
-                logger.warning("could not look for processes that are gone: %s", error)
+            except Exception as error:  # also a bug: nobody awaits this task, and the next time may do
+                is_bug = not isinstance(error, ToAPIsError)
+                logger.warning("could not look for processes that are gone: %s", error, exc_info=is_bug)
                 number = 0
                 continue
             self._records += records

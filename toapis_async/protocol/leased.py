@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Final
 from attrs import evolve, frozen
 
 from toapis_async.protocol.leasing import LOOSE_S, SEEN, Ask, Grant, capacity
-from toapis_async.protocol.pacing import PacingStatistics, Window
+from toapis_async.protocol.pacing import PacingStatistics, TokenBucket, Window
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -204,6 +204,16 @@ class LeasedBucket:
         for turn in self._stock:
             self._note_unused(turn)
         self._stock.clear()
+
+    def own_share(self, members: int, now_s: float) -> TokenBucket:
+        """What one of so many processes goes on with when it can ask no store any more: its part of the bucket, which
+        begins empty. It counts the requests that are under way here."""
+        share = TokenBucket(
+            max(self.capacity / members, 1.0), self.refill_per_s / members, now_s, most_unanswered=self._window.most
+        )
+        share.begin_empty(self._window)
+        share.pause(now_s, self._paused_until_s - now_s)
+        return share
 
     def late_in_s(self, now_s: float) -> float:
         """Seconds until the turns in stock, if nobody wants them, are to be given back; infinity without any."""

@@ -108,6 +108,20 @@ class Grant:
     epoch: int
     members: int
 
+    def is_sound(self, ask: Ask) -> bool:
+        """Whether it can be an answer to this: what a store says comes from outside."""
+        numbers = (self.level, self.after_s, self.rate, self.hold_s, self.burst, self.per_s)
+        return (
+            all(map(math.isfinite, numbers))
+            and 0 <= self.turns <= max(ask.want, LOOSE if ask.is_loose else 0)
+            and self.after_s >= 0
+            and 0 < self.hold_s <= LOOSE_S
+            and min(self.rate, self.per_s) > 0
+            and self.burst >= 1
+            and self.epoch >= 0
+            and 1 <= self.members <= MOST_MEMBERS
+        )
+
     def offsets_s(self) -> Iterator[float]:
         """When each turn is due, in seconds from now."""
         for turn in range(1, self.turns + 1):

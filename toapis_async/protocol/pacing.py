@@ -70,14 +70,14 @@ class Window:
 
     def __init__(self, most: int) -> None:
         self.unanswered: int = 0
-        self._most = most
+        self.most: int = most
         self._latency_s: float | None = None
 
     def size(self, per_s: float) -> int:
         """How many may be unanswered: twice what the rate needs at the answer time seen (Little's law)."""
         if self._latency_s is None:
-            return min(FIRST_WINDOW, self._most)
-        return min(max(WINDOW, math.ceil(2 * per_s * self._latency_s)), self._most)
+            return min(FIRST_WINDOW, self.most)
+        return min(max(WINDOW, math.ceil(2 * per_s * self._latency_s)), self.most)
 
     def answered(self, latency_s: float | None) -> None:
         """One was answered after `latency_s`, or will not be (None)."""
@@ -108,6 +108,11 @@ class TokenBucket:
         self._throttled = 0
         self._pace = 1.0
         self._throttled_at_s = -math.inf
+
+    def begin_empty(self, window: Window) -> None:
+        """Begin without a token, in place of a bucket whose requests are under way."""
+        self._window = window
+        self._level = 0.0
 
     @property
     def window(self) -> int:

@@ -126,8 +126,25 @@ class Line:
             except asyncio.CancelledError:
                 self._fail(group, "the client was closed")
                 raise
-            _hand_over(group, results)
+            except Exception as error:  # a bug, there or here, which must not end this task
+                logger.exception("the journal's desk failed at a group of calls")
+                self._fail(group, f"the journal's desk failed ({type(error).__name__})")
+            else:
+                self._hand_over(group, results)
             return
+
+    def _hand_over(self, group: list[_Item], results: Sequence[object]) -> None:
+        for item, result in zip(group, results, strict=False):
+            failed = isinstance(result, BaseException)
+            if item.done is None:
+                if failed:
+                    logger.error("the journal's desk refused a note (%s): %s", item.call[0], result)
+            elif not item.done.done():
+                if isinstance(result, BaseException):
+                    item.done.set_exception(result)
+                else:
+                    item.done.set_result(result)
+        self._fail(group, "the journal's desk gave no answer")
 
     def _fail(self, items: Sequence[_Item] | deque[_Item], reason: str) -> None:
         for item in items:
@@ -141,16 +158,3 @@ async def _first_of(event: asyncio.Event, timeout_s: float) -> None:
             await event.wait()
     except TimeoutError:
         return
-
-
-def _hand_over(group: list[_Item], results: Sequence[object]) -> None:
-    for item, result in zip(group, results, strict=True):
-        failed = isinstance(result, BaseException)
-        if item.done is None:
-            if failed:
-                logger.error("the journal's desk refused a note (%s): %s", item.call[0], result)
-        elif not item.done.done():
-            if isinstance(result, BaseException):
-                item.done.set_exception(result)
-            else:
-                item.done.set_result(result)

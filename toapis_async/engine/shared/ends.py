@@ -24,6 +24,7 @@ from toapis_async.protocol.retry import backoff_s
 
 if TYPE_CHECKING:
     import random
+    from collections.abc import Iterable
 
     from toapis_async.engine.agenda import Agenda
     from toapis_async.engine.entry import Entry
@@ -154,6 +155,7 @@ class Ends:
         finally:
             for queued in self._queue:
                 _resolve(queued, is_published=False)
+            self._begin_polls(self._asked)
 
     async def _publish(self, batch: list[_Queued]) -> None:
         is_published = False
@@ -168,7 +170,6 @@ class Ends:
                 _resolve(queued, is_published=is_published)
 
     async def _ask(self, entries: list[Entry]) -> None:
-        assert self._tasks is not None
         try:
             for message in await self._channel.kept([entry.task_id for entry in entries]):
                 if message is not None:
@@ -176,8 +177,12 @@ class Ends:
         except StoreLost as error:
             logger.debug("the ends that other processes know can't be read: %s", error)
         finally:
-            for entry in entries:
-                self._tasks.begin_polls(entry, "unknown")
+            self._begin_polls(entries)
+
+    def _begin_polls(self, entries: Iterable[Entry]) -> None:
+        assert self._tasks is not None
+        for entry in entries:
+            self._tasks.begin_polls(entry, "unknown")
 
     # -------------------------------------------------------------------------------------- the task that listens
 

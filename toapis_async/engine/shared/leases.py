@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import secrets
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Any, Final
 
 from attrs import evolve, frozen
 
@@ -15,10 +15,11 @@ from toapis_async.protocol.leased import LeasedBucket
 from toapis_async.protocol.leasing import GUESSED, HEARTBEAT_S, STATED, Ask, Grant, State, empty_share, lease
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Coroutine, Mapping
 
     from toapis_async.engine.emitter import Emitter
     from toapis_async.engine.shared.port import Store
+    from toapis_async.protocol.pacing import Bucket
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Settings
 
@@ -55,10 +56,12 @@ class Leases:
         self._lost_since_s: float | None = None
         self._members = 1  # as of when they were lost
         self._alone_s = 0.0
+        self._is_broken = False
+        self.on_broken: Callable[[Category, Bucket], None] = lambda category, bucket: None
+        """Set by the engine: called with a bucket of this process's own, to be used in place of a shared one."""
         self._returning: asyncio.Task[None] | None = None
         self._tasks = [
-            self._loop.create_task(supply.run(), name=f"toapis-leases-{category}")
-            for category, supply in self._supplies.items()
+            self._started(supply.run(), f"toapis-leases-{category}") for category, supply in self._supplies.items()
         ]
 
     def bucket(self, category: Category) -> LeasedBucket:
@@ -69,7 +72,7 @@ class Leases:
         """A snapshot."""
         return SharedStatistics(
             kind=self.store.kind,
-            processes=max(supply.bucket.members for supply in self._supplies.values()),
+            processes=self._most_members(),
             alone_s=self._alone_s + (0.0 if self._lost_since_s is None else self._loop.time() - self._lost_since_s),
             leases=sum(supply.leases for supply in self._supplies.values()),
             epoch=max(supply.bucket.epoch for supply in self._supplies.values()),
@@ -102,12 +105,35 @@ class Leases:
         if self._lost_since_s is not None:
             return
         self._lost_since_s = since_s
-        self._members = max(supply.bucket.members for supply in self._supplies.values())
+        self._members = self._most_members()
         for supply in self._supplies.values():
             supply.go_alone(self._members)
         logger.warning("shared limits are lost (%s): going on with 1/%d of the rate", reason, self._members)
         self._emit(SharingLost, reason, 1.0 / self._members)
-        self._returning = self._loop.create_task(self._return(), name="toapis-leases-return")
+        self._returning = self._started(self._return(), "toapis-leases-return")
+
+    def _started(self, work: Coroutine[Any, Any, None], name: str) -> asyncio.Task[None]:
+        task = self._loop.create_task(work, name=name)
+        task.add_done_callback(self._ended)
+        return task
+
+    def _ended(self, task: asyncio.Task[None]) -> None:
+        """A task that ended by a bug would leave those who wait for turns waiting: from then on this process keeps to
+        its share by buckets of its own, and asks the store no more."""
+        if task.cancelled() or task.exception() is None or self._is_broken:
+            return
+        self._is_broken = True
+        logger.critical("sharing limits ended by a bug; this process keeps to its share", exc_info=task.exception())
+        self.cancel()
+        if self._lost_since_s is None:
+            self._lost_since_s = self._loop.time()
+            self._members = self._most_members()
+            self._emit(SharingLost, f"a bug: {type(task.exception()).__name__}", 1.0 / self._members)
+        for category, supply in self._supplies.items():
+            self.on_broken(category, supply.bucket.own_share(self._members, self._loop.time()))
+
+    def _most_members(self) -> int:
+        return max(supply.bucket.members for supply in self._supplies.values())
 
     async def _return(self) -> None:
         while self._lost_since_s is not None:
@@ -207,6 +233,8 @@ class _Supply:
             raise StoreLost(type(error).__name__) from error
         finally:
             check_cancelled()
+        if not grant.is_sound(ask):
+            raise StoreLost("its answer makes no sense")
         self.leases += 1
         return grant
 

@@ -108,7 +108,7 @@ class RedisStore:
             arguments = [*arguments_of(ask), self.key("epochs")]
             answer = await self._script(keys=[self.key(category)], args=arguments)
             return grant_of(cast("Sequence[bytes]", answer))
-        except (exceptions.RedisError, OSError, ValueError, TypeError) as error:
+        except (exceptions.RedisError, OSError, ValueError, TypeError, OverflowError) as error:
             raise StoreLost(reason_of(error)) from None
 
     async def publish(self, outgoing: Sequence[Outgoing]) -> None:
@@ -152,7 +152,7 @@ class RedisStore:
                     yield answer[2]
                 elif answer[0] == b"subscribe" and answer[1] == epochs:  # the second, and both are there
                     yield None
-        except (exceptions.RedisError, OSError) as error:
+        except (exceptions.RedisError, OSError, ValueError, TypeError, LookupError) as error:  # or no Redis at all
             raise StoreLost(reason_of(error)) from None
         finally:
             if connection is not None:
