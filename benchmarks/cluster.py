@@ -32,12 +32,12 @@ from distributed import LocalCluster
 from toapis_async import RateLimits, Settings
 from toapis_async.batch.item import BatchItem, item_of
 from toapis_async.dask import bulk
+from toapis_async.dask.plugins import unpacked
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 
     from toapis_async.dask import Bulk
-    from toapis_async.parts import Part
 
 KEY = "sk-sandbox-0123456789"
 FAULTS = ("lost_answer=0.03", "html_504_accepted=0.02")
@@ -340,9 +340,9 @@ async def memory(load: Load, folder: Path) -> Outcome:
     return Outcome("memory", 1, ok=1, tasks=1, details={"more_mib": more_mib, **{str(k): v for k, v in peaks.items()}})
 
 
-async def light_part(part: Part, session: str, key: str) -> list[BatchItem]:
+async def light_part(part: bytes, session: str, key: str) -> list[BatchItem]:
     """A part whose rows end at once."""
-    return [item_of(row) for row in part.rows]
+    return [item_of(row) for row in unpacked(part).rows]
 
 
 async def light(order: dict[str, Any]) -> None:

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import ipaddress
 import math
 import os
 import re
+import secrets
 from collections.abc import Iterable, Mapping
 from decimal import Decimal
 from pathlib import Path
@@ -339,6 +341,14 @@ class Credentials:
             raise ClientStateError("the API key has characters that no key has (a pasted line break or quote?)")
         url = normalise_base_url(base_url or os.environ.get("TOAPIS_BASE_URL") or DEFAULT_BASE_URL)
         return cls(key, url, Proxies.from_environment())
+
+    def account(self, salt: str) -> str:
+        """All that a journal keeps of the key: enough to know it again, and useless to everybody else."""
+        return hashlib.sha256(f"toapis-async {salt} {self.api_key}".encode()).hexdigest()[:32]
+
+    def new_salt(self) -> str:
+        """For a journal that has none."""
+        return secrets.token_hex(16)
 
 
 def _key_in_file() -> str:

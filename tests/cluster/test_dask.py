@@ -7,11 +7,13 @@ import importlib
 import subprocess
 import sys
 import threading
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
+from distributed import Client
 
-from toapis_async import BatchItem, BudgetExceeded, ClientStateError, InvalidRequest, Settings
+from toapis_async import BatchItem, BudgetExceeded, ClientStateError, InvalidRequest, Journal, Settings
 from toapis_async.dask import bulk
 from toapis_async.sandbox import Sandbox
 
@@ -123,6 +125,19 @@ async def test_two_drivers_of_one_run_at_once_are_refused(sandbox: Sandbox, tmp_
                 pass
 
 
+@pytest.mark.parametrize("is_asynchronous", [True, False])
+async def test_a_client_of_dasks_own_will_do(sandbox: Sandbox, tmp_path: Path, is_asynchronous: bool) -> None:
+    make: Any = partial(Client, asynchronous=is_asynchronous, set_as_default=False)
+    async with small_cluster(1) as cluster:
+        address = cluster.scheduler_address
+        client = make(address) if is_asynchronous else await asyncio.to_thread(make, address)
+        items = await done(client, tmp_path, kites(2))
+        assert all(item.ok for item in items.values())
+        await client.close() if is_asynchronous else await asyncio.to_thread(client.close)
+        with pytest.raises(InvalidRequest, match="closed"):
+            await done(client, tmp_path)
+
+
 async def test_a_worker_without_a_key_is_told_of_before_anything_is_read(
     sandbox: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -141,6 +156,7 @@ async def test_a_worker_without_a_key_is_told_of_before_anything_is_read(
         ({"run": ""}, "run"),
         ({"part_rows": 0}, "part_rows"),
         ({"attempts": 0}, "attempts"),
+        ({"journal": Journal("j", per_process=True)}, "journal"),
         ({"each": threading.Lock().__enter__}, "each"),
     ],
 )
@@ -183,6 +199,8 @@ async def test_a_run_that_is_stopped_sends_no_more_and_the_same_call_goes_on(san
             async for item in job:
                 assert item.ok
                 seen += 1
+                now = job.statistics()
+                assert now.left_s == pytest.approx((40 - now.done) / now.rows_per_s)
                 if seen == 3:
                     job.stop()
         sent = len(sandbox.ledger.entries)
@@ -205,6 +223,7 @@ async def test_a_slow_consumer_slows_the_source_down(sandbox: Sandbox, tmp_path:
     settings = quick(max_in_flight=20)
     async with small_cluster() as cluster, bulk(rows(), cluster=cluster, settings=settings, **how) as job:
         async for _ in job:
+            assert job.statistics().left_s is None  # of a generator nobody knows the length
             await asyncio.sleep(2)
             break
     assert read <= 5 + 20 + 100 + 20

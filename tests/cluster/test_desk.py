@@ -14,8 +14,10 @@ from toapis_async.engine.desk.line import Line
 from toapis_async.engine.desk.remote import RemoteJournal
 from toapis_async.engine.desk.server import Desk, Opening
 from toapis_async.engine.journal.records import End, Intent, State
+from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.protocol.leasing import Ask
 from toapis_async.protocol.rowids import row_id, row_name
+from toapis_async.settings import Credentials, Journal
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Sequence
@@ -50,6 +52,7 @@ class Wire:
 
 def opening(folder: Path, **changes: Any) -> Opening:
     of_run = {"session": "s1", "driver": "d1", "run": "spring", "account": "a", "base_url": "https://x.example/v1"}
+    of_run |= {"salt": "salt", "bound_as": "b"}
     return Opening(**{**of_run, "journal": folder / "journal", "fresh": True, **changes})
 
 
@@ -248,6 +251,39 @@ async def test_another_key_is_not_given_the_journal_of_the_first(tmp_path: Path)
         refusal = await desk.begin(opening(tmp_path, session="s2", run="summer", account="another"))
         assert refusal is not None
         assert "another API key" in refusal
+
+
+async def test_a_journal_is_the_same_with_and_without_a_desk_and_only_for_the_same_key(tmp_path: Path) -> None:
+    path = tmp_path / "journal"
+    mine, other = (Credentials(key, "https://x.example/v1") for key in ("sk-mine", "sk-other"))
+
+    async def paid_by(credentials: Credentials, **how: Any) -> str:
+        """Have a desk open it for an engine with this key; its journal's row is paid for."""
+        desk = Desk()
+        salt = await desk.salt(path)
+        bound_as = credentials.account(salt)
+        try:
+            assert await desk.begin(opening(tmp_path, salt=salt, bound_as=bound_as, **how)) is None
+            async with engine_of(desk) as (journal, _):
+                if await journal.of_id(INTENT.client_business_id) is None:
+                    await journal.claim([ROW])
+                    await journal.intend(INTENT)
+                    journal.accepted(INTENT.client_business_id, "task_1", "task_1")
+        finally:
+            await desk.aclose()
+        return salt
+
+    salt = await paid_by(mine)
+    assert await paid_by(mine) == salt
+    plain = await JournalWriter.open(Journal(path), mine)
+    assert await plain.of_id(INTENT.client_business_id) is not None
+    await plain.aclose()
+    assert await paid_by(mine) == salt
+    with pytest.raises(JournalError, match="another API key"):
+        await paid_by(other)
+    assert await paid_by(other, same_account=True) == salt
+    with pytest.raises(JournalError, match="another API key"):
+        await JournalWriter.open(Journal(path), mine)
 
 
 # ------------------------------------------------------------------------------------------------ memory

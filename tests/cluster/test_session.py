@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from distributed.scheduler import KilledWorker
 
 from toapis_async.batch.item import item_of
-from toapis_async.dask.plugins import Recipe
+from toapis_async.dask.plugins import Recipe, unpacked
 from toapis_async.dask.session import ROUNDS, ClusterSession
 from toapis_async.parts import PartOptions
 
@@ -15,8 +15,6 @@ from .kit import kites, part_of, quick
 
 if TYPE_CHECKING:
     from collections.abc import Generator
-
-    from toapis_async.parts import Part
 
 
 class Future:
@@ -40,8 +38,9 @@ class Dask:
         self.times = times
         self.keys: list[str] = []
 
-    def submit(self, _: Any, part: Part, *args: Any, key: str, **options: Any) -> Future:
+    def submit(self, _: Any, sent: bytes, *args: Any, key: str, **options: Any) -> Future:
         self.keys.append(key)
+        part = unpacked(sent)
         if self.times and any(row.index == self.index for row in part.rows):
             self.times -= 1
             last: Any = None

@@ -17,7 +17,7 @@ from toapis_async.cli.run_status import JOURNAL, run_name
 from toapis_async.cli.session import settings_of
 from toapis_async.cli.summary import BatchSummary, credits_line, section
 from toapis_async.protocol.wording import duration, noun_of
-from toapis_async.settings import Credentials
+from toapis_async.settings import Credentials, Journal
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
@@ -39,9 +39,11 @@ async def cluster_batch(
     bulk = _loaded()
     if options.sandbox:
         raise CliError("--dask uses the service: a sandbox inside of this command can't be reached by other processes")
-    if caps.max_images is not None or how.same_account or how.embed:
-        raise CliError("--max-images, --same-account and --embed are not for --dask")
+    if caps.max_images is not None or how.embed:
+        raise CliError("--max-images and --embed are not for --dask")
     is_local = how.dask == LOCAL
+    if how.same_account and not is_local:
+        raise CliError("--same-account is for a journal in --out, which a run on a cluster has with --dask local only")
     name = run_name(folder, overwrite=how.overwrite)
     found = await checked(out, prompts)
     if is_local:
@@ -57,7 +59,7 @@ async def cluster_batch(
         budget_credits=caps.budget_credits,
         base_url=options.base_url,
         settings=evolve(settings_of(options), prices=caps.prices),
-        journal=(folder / JOURNAL).absolute() if is_local else None,
+        journal=Journal((folder / JOURNAL).absolute(), same_account=how.same_account) if is_local else None,
     )
     run = _Pass(job, out, found, Results(folder.absolute()), kept)  # noqa: ASYNC240  (as the workers name files)
     with run.results.opened():

@@ -8,6 +8,7 @@ import pickle
 import secrets
 import time
 from collections import deque
+from collections.abc import Sized
 from contextlib import aclosing
 from typing import TYPE_CHECKING, Any, Final, Self
 
@@ -15,6 +16,7 @@ from attrs import evolve, fields
 from distributed.protocol import pickle as dask_pickle
 
 from toapis_async.batch.item import BatchStatistics, item_of
+from toapis_async.batch.source import rows_of_frame
 from toapis_async.dask.plugins import Recipe
 from toapis_async.dask.purse import Purse
 from toapis_async.dask.session import ClusterSession
@@ -28,7 +30,7 @@ from toapis_async.errors import (
 )
 from toapis_async.parts import Each, PartOptions, checked_run, read_parts
 from toapis_async.protocol.budget import Budget, Prices
-from toapis_async.settings import Settings, checked_budget
+from toapis_async.settings import Journal, Settings, checked_budget
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -65,7 +67,7 @@ def bulk(
     api_key: str | None = None,
     base_url: str | None = None,
     settings: Settings | None = None,
-    journal: str | PathLike[str] | None = None,
+    journal: str | PathLike[str] | Journal | None = None,
     each: Each | None = None,
     fresh: bool = False,
     kind: Kind = "image",
@@ -73,7 +75,7 @@ def bulk(
     """A run over many rows on a Dask cluster, which may lose any of its machines. See `Bulk`.
 
     `cluster` is None (processes of this machine, started now and ended afterwards), a scheduler's address, a Dask
-    `Cluster` or an asynchronous `Client`. `rows` may also be a Dask bag or data frame. `run`, `key`, `save_to`,
+    `Cluster` or a `Client`. `rows` may also be a Dask bag or data frame. `run`, `key`, `save_to`,
     `retry_failed`, `attempts`, `budget_credits` and `kind` are those of `ToAPIs.batch`; `save_to` is a place that every
     worker reaches: a folder on a shared disk, or an object store.
 
@@ -82,13 +84,16 @@ def bulk(
     run is called again. What it raises makes the item not ok, and never sends the row again.
 
     `journal` is a path on the scheduler's machine (default: a file for this run in its user's state folder); a network
-    disk is refused. Without an `api_key` each worker reads its own environment. `fresh` says that this run was never at
-    work before: else, when its journal is new, each row is looked up by its id before it is sent.
+    disk is refused, and `Journal(path, same_account=True)` accepts one of a key that was rotated since. Without an
+    `api_key` each worker reads its own environment. `fresh` says that this run was never at work before: else, when its
+    journal is new, each row is looked up by its id before it is sent.
 
     Raises `InvalidRequest` for what can't be, and what can't be pickled, by its name.
     """
-    if journal is not None:
-        journal = os.fspath(journal)
+    if journal is not None and not isinstance(journal, Journal):
+        journal = Journal(os.fspath(journal))
+    if journal is not None and journal.per_process:
+        raise InvalidRequest("a run has one journal, beside the scheduler: per_process is not for it", field="journal")
     settings = _picklable(settings or Settings())
     try:
         _pickle.dumps(each)
@@ -149,7 +154,7 @@ class Bulk:
         key: Callable[[Any], str] | str | None,
         kind: Kind,
         part_rows: int,
-        journal: str | None,
+        journal: Journal | None,
         fresh: bool,
         budget_credits: Decimal | None,
     ) -> None:
@@ -158,6 +163,7 @@ class Bulk:
         self._session = ClusterSession(recipe, cluster, journal=journal, fresh=fresh)
         self._parts = read_parts(self._session.rows_of(rows), key=key, kind=kind, part_rows=part_rows)
         self._part_rows = part_rows
+        self._total = _length(rows)
         self._is_open = False
         self._main: asyncio.Task[None] | None = None
         self._feeder: asyncio.Task[None] | None = None
@@ -243,6 +249,7 @@ class Bulk:
         """A snapshot of the counters."""
         ended = self._done + self._failed
         elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
+        rows_per_s = ended / elapsed_s if elapsed_s else 0.0
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._out,
@@ -251,8 +258,8 @@ class Bulk:
             failed=self._failed,
             waiting_for_consumer=len(self._finished),
             elapsed_s=elapsed_s,
-            rows_per_s=ended / elapsed_s if elapsed_s else 0.0,
-            left_s=None,
+            rows_per_s=rows_per_s,
+            left_s=(self._total - ended) / rows_per_s if self._total is not None and rows_per_s else None,
             credits_spent=self._purse.budget.spent,
             images=self._purse.budget.images,
         )
@@ -313,6 +320,12 @@ class Bulk:
         if isinstance(item.error, AuthenticationFailed | InsufficientQuota) and item.task_id is None:
             self.stopped_by = self.stopped_by or item.error
             self.stop()
+
+
+def _length(rows: Any) -> int | None:
+    """How many rows there are, where that is known without counting them: of a collection of Dask's it is not."""
+    source = rows_of_frame(rows)
+    return len(source) if isinstance(source, Sized) and not hasattr(rows, "to_delayed") else None
 
 
 def _reraise(main: asyncio.Task[None]) -> None:

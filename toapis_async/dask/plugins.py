@@ -6,6 +6,7 @@ import asyncio
 import hashlib
 import os
 import pickle
+import zlib
 from contextlib import suppress
 from functools import partial
 from pathlib import Path
@@ -70,6 +71,7 @@ class DeskPlugin(SchedulerPlugin):
         """Do what a worker or a driver asks for: a method's name and its pickled arguments; its pickled result or
         error. (Whoever reaches a Dask scheduler can run code on it by other means.)"""
         acts: dict[str, Callable[..., Awaitable[object]]] = {
+            "salt": self._salt,
             "begin": self._begin,
             "end": self._desk.end,
             "stop": self._stop,
@@ -85,9 +87,12 @@ class DeskPlugin(SchedulerPlugin):
             result = error
         return pickle.dumps(result)
 
-    async def _begin(self, opening: Opening, journal: str | None) -> str | None:
-        path = Path(journal) if journal is not None else default_journal(opening.run, opening.account)
-        return await self._desk.begin(evolve(opening, journal=path))
+    async def _salt(self, run: str, of_account: str, journal: str | None) -> tuple[str, Path]:
+        path = Path(journal) if journal is not None else default_journal(run, of_account)
+        return await self._desk.salt(path), path
+
+    async def _begin(self, opening: Opening) -> str | None:
+        return await self._desk.begin(opening)
 
     async def _stop(self, session: str) -> None:
         self._desk.stop(session)
@@ -249,12 +254,23 @@ class _Memory:
         return await self._journal.looked_up(was_found=was_found, window_s=self._window_s)
 
 
-async def do_part(part: Part, session: str, key: str) -> list[BatchItem]:
+def packed(part: Part) -> bytes:
+    """A part as it goes through the cluster. The driver and the scheduler each keep their last thousand messages (the
+    `low-level-log-length` of Dask): as objects, those took most of a driver's memory."""
+    return zlib.compress(pickle.dumps(part), 1)
+
+
+async def do_part(part: bytes, session: str, key: str) -> list[BatchItem]:
     """The task that Dask runs, on the worker's own loop. It gives its place among the worker's threads back at once: it
     mostly waits, and hundreds of its kind fit beside what the cluster does else."""
     worker = get_worker()
     worker.handle_stimulus(SecedeEvent(key=key, compute_duration=_SECONDS, stimulus_id=f"toapis-{key}"))
-    return await cast("Crew", worker.plugins[crew_name(session)]).work(part)
+    return await cast("Crew", worker.plugins[crew_name(session)]).work(unpacked(part))
+
+
+def unpacked(part: bytes) -> Part:
+    """What `packed` packed."""
+    return cast("Part", pickle.loads(zlib.decompress(part)))  # noqa: S301
 
 
 async def who_am_i(session: str) -> tuple[str, str]:
@@ -262,6 +278,12 @@ async def who_am_i(session: str) -> tuple[str, str]:
     crew = cast("Crew", get_worker().plugins[crew_name(session)])
     credentials = crew.recipe.credentials()
     return account_name(credentials), credentials.base_url
+
+
+async def bound_as(session: str, salt: str) -> str:
+    """What a journal with this salt keeps of the worker's key."""
+    crew = cast("Crew", get_worker().plugins[crew_name(session)])
+    return crew.recipe.credentials().account(salt)
 
 
 async def service_prices(session: str) -> ServicePrices:

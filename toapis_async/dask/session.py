@@ -5,8 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 from contextlib import AsyncExitStack, suppress
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, cast
 
 from attrs import evolve
 from distributed import Client, LocalCluster
@@ -19,8 +18,10 @@ from toapis_async.dask.plugins import (
     DeskPlugin,
     Recipe,
     ask_desk,
+    bound_as,
     crew_name,
     do_part,
+    packed,
     service_prices,
     who_am_i,
 )
@@ -32,6 +33,7 @@ from toapis_async.protocol.naming import slug
 
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator, AsyncIterator
+    from pathlib import Path
 
     from distributed.deploy.cluster import Cluster
 
@@ -39,6 +41,7 @@ if TYPE_CHECKING:
     from toapis_async.engine.journal.records import Record
     from toapis_async.parts import Part
     from toapis_async.protocol.pricing import ServicePrices
+    from toapis_async.settings import Journal
 
 WORKERS_S: Final = 60.0
 """How long a cluster without workers is waited for."""
@@ -58,7 +61,7 @@ class ClusterSession:
     """One pass's. Made and closed by its `Bulk`."""
 
     def __init__(
-        self, recipe: Recipe, cluster: str | Cluster | Client | None, *, journal: str | None, fresh: bool
+        self, recipe: Recipe, cluster: str | Cluster | Client | None, *, journal: Journal | None, fresh: bool
     ) -> None:
         self._recipe = recipe
         self._name = recipe.session
@@ -94,25 +97,34 @@ class ClusterSession:
                 account, base_url = await self._ask_a_worker(who_am_i, "account")
         except TimeoutError:
             raise ClientStateError(f"the Dask cluster had no worker for {WORKERS_S:g} s: start some") from None
+        given = None if self._journal is None else str(self._journal.path)
+        salt, path = cast("tuple[str, Path]", await ask_desk(client.scheduler, "salt", self._run, account, given))
         opening = Opening(
             session=self._name,
             driver=client.id,
             run=self._run,
-            journal=Path(),
+            journal=path,
             account=account,
+            salt=salt,
+            bound_as=await self._ask_a_worker(bound_as, "journal", salt),
+            same_account=self._journal is not None and self._journal.same_account,
             base_url=base_url,
             fresh=self._fresh,
         )
-        refusal = await ask_desk(client.scheduler, "begin", opening, self._journal)
+        refusal = await ask_desk(client.scheduler, "begin", opening)
         if refusal is not None:
             raise ClientStateError(str(refusal))
 
     async def _connect(self) -> Any:
         cluster: Any = self._cluster
         if isinstance(cluster, Client):
-            if not cluster.asynchronous:
-                raise InvalidRequest("an asynchronous Client is needed: Client(…, asynchronous=True)", field="cluster")
-            return cluster
+            if cluster.status in {"closing", "closed"}:
+                raise InvalidRequest("this Client is closed", field="cluster")
+            if cluster.asynchronous:
+                return await cluster
+            scheduler: Any = cluster.scheduler
+            client = _client(scheduler.address, security=cluster.security, asynchronous=True)
+            return await self._stack.enter_async_context(client)
         if cluster is None:
             workers = min(os.cpu_count() or 1, MOST_LOCAL)
             local = _local_cluster(
@@ -155,8 +167,8 @@ class ClusterSession:
         except Exception as error:  # nobody awaits this task
             logger.warning("the scheduler could not be told to stop: %s", error)
 
-    async def _ask_a_worker(self, what: Any, name: str) -> Any:
-        return await self._client.submit(what, self._name, key=f"toapis {name}-{self._name}", pure=False)
+    async def _ask_a_worker(self, what: Any, name: str, *args: str) -> Any:
+        return await self._client.submit(what, self._name, *args, key=f"toapis {name}-{self._name}", pure=False)
 
     async def prices(self) -> ServicePrices:
         """What the service charges the workers' key."""
@@ -191,7 +203,7 @@ class ClusterSession:
     async def _done(self, part: Part, name: str) -> list[BatchItem] | None:
         """A part's items; None when as many workers died of it as Dask allows."""
         key = f"toapis {slug(self._run)}-{self._name}-{name}"
-        future = self._client.submit(do_part, part, self._name, key, key=key, pure=False)
+        future = self._client.submit(do_part, packed(part), self._name, key, key=key, pure=False)
         try:
             return list(await future)
         except KilledWorker:

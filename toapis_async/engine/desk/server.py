@@ -8,12 +8,14 @@ from __future__ import annotations
 
 import asyncio
 import json
+import secrets
 import time
 from typing import TYPE_CHECKING, Any, Final
 
 from attrs import define, field, frozen
 
 from toapis_async.engine.journal.disk import refuse_network_disk
+from toapis_async.engine.journal.reader import salt_of
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import ClientStateError, JournalError, SessionClosed
@@ -46,8 +48,25 @@ class Opening:
     run: str
     journal: Path
     account: str  #: stands for the API key, which the desk never sees
+    salt: str  #: of the journal, and …
+    bound_as: str  #: … what the journal keeps of the key, made with it (`Credentials.account`)
+    same_account: bool = False  #: a journal that another key has written is taken, too
     base_url: str
     fresh: bool  #: the run was never at work before
+
+
+@frozen
+class _Keyless(Credentials):
+    """An account whose key only the engines have: one of them has said what a journal keeps of it."""
+
+    salt: str = field(kw_only=True)
+    bound_as: str = field(kw_only=True)
+
+    def account(self, salt: str) -> str:
+        return self.bound_as if salt == self.salt else ""
+
+    def new_salt(self) -> str:
+        return self.salt
 
 
 class Desk:
@@ -58,6 +77,10 @@ class Desk:
         self._sessions: dict[str, Session] = {}
         self._accounts: dict[str, Account] = {}
         self._opening = asyncio.Lock()
+
+    async def salt(self, journal: Path) -> str:
+        """What a key is hashed with for this journal (`Opening.salt`). Raises `JournalError` for what is none."""
+        return await in_thread(salt_of, journal) or secrets.token_hex(16)
 
     async def begin(self, opening: Opening) -> str | None:
         """A driver begins a pass over a run. Returns why not, when another driver is at it.
@@ -71,8 +94,8 @@ class Desk:
                     return f"the run {opening.run!r} is going on already"
             ledger = self._ledgers.get(opening.journal)
             if ledger is None:
-                credentials = Credentials(opening.account, opening.base_url)
-                journal = Journal(opening.journal)
+                credentials = _Keyless("", opening.base_url, salt=opening.salt, bound_as=opening.bound_as)
+                journal = Journal(opening.journal, same_account=opening.same_account)
                 await in_thread(refuse_network_disk, opening.journal)
                 ledger = Ledger(await JournalWriter.open(journal, credentials), opening.account)
                 self._ledgers[opening.journal] = ledger

@@ -7,9 +7,7 @@ file is bound to one account at one address, so that yesterday's records never a
 from __future__ import annotations
 
 import contextlib
-import hashlib
 import re
-import secrets
 import sqlite3
 from typing import TYPE_CHECKING, Final, Self
 
@@ -244,9 +242,7 @@ def is_of_account(db: sqlite3.Connection, credentials: Credentials, *, same_acco
 
 
 def _binding(credentials: Credentials, salt: str) -> dict[str, str]:
-    # Of the key no more than this is kept: enough to know it again, and useless to everybody else.
-    account = hashlib.sha256(f"toapis-async {salt} {credentials.api_key}".encode()).hexdigest()[:32]
-    return {"address": credentials.base_url, "salt": salt, "account": account}
+    return {"address": credentials.base_url, "salt": salt, "account": credentials.account(salt)}
 
 
 def _mismatch(facts: dict[str, str], mine: dict[str, str], *, same_account: bool) -> str | None:
@@ -263,7 +259,7 @@ def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_
     facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
     if facts and not db.execute(f"{SELECT} WHERE {CHARGED} LIMIT 1").fetchone():
         facts = {"salt": facts["salt"]} if "salt" in facts else {}  # nothing was accepted: it may be anybody's
-    mine = _binding(credentials, facts.get("salt") or secrets.token_hex(16))
+    mine = _binding(credentials, facts.get("salt") or credentials.new_salt())
     mismatch = _mismatch(facts, mine, same_account=same_account)
     if mismatch == "address":
         raise JournalError(

@@ -60,6 +60,15 @@ def _connected(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3
         yield db if version else None
 
 
+def salt_of(path: Path) -> str | None:
+    """What its account is bound with; None when there is no journal yet. Raises `JournalError` for what is none."""
+    if not path.exists():
+        return None
+    with _connected(path, of_any_version=True) as db:
+        found = db.execute("SELECT value FROM fact WHERE name = 'salt'").fetchone() if db is not None else None
+    return None if found is None else str(found[0])
+
+
 def records(path: Path, run: str) -> Generator[Record]:
     """The rows of a run as they stand, in the order of their source.
 
