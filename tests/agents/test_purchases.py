@@ -140,11 +140,40 @@ async def test_what_a_session_left_unfinished_is_told_watched_and_saved_by_the_n
         finish_all(slow_sandbox)
         waited = await agent.call("wait", token=first.token)
         assert waited.text.startswith("done: 1 image\n")
-        unknown = await agent.call("wait", token=batch.token)
-        assert "call batch again with the same arguments" in unknown.text
-        gone_on = await agent.call("batch", prompts=["one", "two"])
+        earlier = await agent.call("status", token=batch.token)
+        assert "begun by an earlier session: of 2 rows that were sent" in earlier.text
+        gone_on, again = await asyncio.gather(
+            agent.call("wait", token=batch.token), agent.call("batch", prompts=["one", "two"])
+        )
         assert "2 of 2 rows done" in gone_on.text
+        assert "2 of 2 rows done" in again.text
     assert len(slow_sandbox.ledger) == 3
+
+
+@pytest.mark.parametrize("has_changed", [False, True])
+async def test_a_batch_of_a_file_goes_on_in_the_next_session_unless_the_file_has_changed(
+    slow_sandbox: Sandbox, tmp_path: Path, has_changed: bool
+) -> None:
+    (tmp_path / "kites.txt").write_text("one\ntwo\nthree\n")
+    settings = evolve(FAST, max_in_flight=1)
+    async with agent_of(slow_sandbox, tmp_path, settings=settings) as agent:
+        batch = await agent.call("batch", file="kites.txt", request_id="kites", wait_s=0.05)
+        await accepted(slow_sandbox, 1)
+    if has_changed:
+        (tmp_path / "kites.txt").write_text("one\ntwo\nfour\n")
+    async with agent_of(slow_sandbox, tmp_path) as agent:
+        finish_all(slow_sandbox)
+        waited = await agent.call("wait", token=batch.token, wait_s=0.05)
+        assert waited.is_error is has_changed
+        if has_changed:
+            assert "others than when it was begun" in waited.text
+            called = await agent.call("batch", file="kites.txt", request_id="kites")
+            assert "used for another batch" in called.text
+        else:
+            await accepted(slow_sandbox, 3)
+            finish_all(slow_sandbox)
+            assert "3 of 3 rows done" in (await agent.call("wait", token=batch.token)).text
+    assert len(slow_sandbox.ledger) == (1 if has_changed else 3)
 
 
 async def test_fifty_calls_at_once_keep_the_limits(tmp_path: Path) -> None:

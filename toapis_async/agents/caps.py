@@ -74,6 +74,12 @@ class CappedClient(ToAPIs):
                     await self._open_engine().spending.learn_prices(prices)
         return prices.of(price_class)
 
+    async def keep(self, name: str, value: str) -> None:
+        """Write something down in the journal, unless something is there under this name."""
+        journal = self._open_engine().journal
+        assert isinstance(journal, JournalWriter)
+        await journal.fact(name, value)
+
     def unsaved(self) -> AsyncIterator[Record]:
         """What the journal knows as paid for, perhaps, and not on disk: the oldest first."""
         journal = self._open_engine().journal

@@ -19,9 +19,8 @@ from toapis_async.agents.answers import (
 from toapis_async.agents.batches import PREFIX, Batches
 from toapis_async.agents.jobs import Jobs, is_bought, prompt_of
 from toapis_async.agents.requests import reference, request_from
-from toapis_async.agents.rows import requests_from
 from toapis_async.agents.schemas import DEFAULT_WAIT_S
-from toapis_async.engine.journal.reader import latest
+from toapis_async.engine.journal.reader import latest, run_status
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import snapshot_of
 from toapis_async.engine.threads import in_thread
@@ -58,7 +57,7 @@ class Tools:
         self._folder = folder
         self._journal = journal
         self._jobs = Jobs(client, folder, journal)
-        self._batches = Batches(client, folder)
+        self._batches = Batches(client, folder, journal)
 
     async def take_up(self) -> list[str]:
         """Go on with what earlier sessions left unfinished; a line for each."""
@@ -106,9 +105,7 @@ class Tools:
     async def _batch(self, arguments: Arguments, report: Report) -> Answer:
         fields = dict(arguments)
         wait_s, request_id, again = _taken(fields)
-        prompts, file = fields.get("prompts"), fields.get("file")
-        requests = await in_thread(requests_from, self._folder, prompts, file)
-        batch, is_earlier = await self._batches.begin(requests, request_id, again=again)
+        batch, is_earlier = await self._batches.begin(fields, request_id, again=again)
         await batch.wait(wait_s, report)
         answer = await self._of_batch(batch)
         if is_earlier:
@@ -121,7 +118,9 @@ class Tools:
     async def _wait(self, arguments: Arguments, report: Report) -> Answer:
         token, wait_s = arguments["token"], arguments.get("wait_s", DEFAULT_WAIT_S)
         if token.startswith(PREFIX):
-            batch = self._known_batch(token)
+            batch = await self._batches.go_on(token)
+            if batch is None:
+                raise _no_batch()
             await batch.wait(wait_s, report)
             return await self._of_batch(batch)
         job = await self._jobs.find(token)
@@ -131,7 +130,8 @@ class Tools:
     async def _status(self, arguments: Arguments) -> Answer:
         token = arguments["token"]
         if token.startswith(PREFIX):
-            return await self._of_batch(self._known_batch(token))
+            batch = self._batches.find(token)
+            return await (self._of_batch(batch) if batch is not None else self._of_earlier_batch(token))
         job = self._jobs.known(token)
         if job is not None:
             return await self._ended(job, told=False) if job.done else self._unfinished(job, 0)
@@ -147,15 +147,15 @@ class Tools:
             snapshot = await self._client.status(token)
         return Answer(tuple(_snapshot_lines(snapshot)))
 
-    def _known_batch(self, token: str) -> BatchJob:
-        batch = self._batches.find(token)
-        if batch is None:
-            raise InvalidRequest(
-                "this session has begun no batch of this token: call batch again with the same arguments, which goes "
-                "on where an earlier session left it, and pays for no row twice",
-                field="token",
-            )
-        return batch
+    async def _of_earlier_batch(self, token: str) -> Answer:
+        """What the journal knows of a batch that an earlier session began. Nothing is sent."""
+        known = await in_thread(run_status, self._journal, token)
+        if not known.rows:
+            raise _no_batch()
+        bad = known.failed + known.refused
+        sent = count(known.rows, "row")
+        summary = f"begun by an earlier session: of {sent} that were sent, {known.saved} done, {bad} failed"
+        return Answer((summary, f'next: call wait with token "{token}": it goes on, and pays for no row twice'))
 
     async def _recent(self, arguments: Arguments) -> Answer:
         records = await in_thread(latest, self._journal, arguments.get("limit", 10))
@@ -278,6 +278,13 @@ class Tools:
         if batch.error is not None:
             return Answer((summary, *failed(batch.error).lines, *rest), previews, files, is_error=True)
         return Answer((summary, *rest), previews, files, is_error=batch.done and not good)
+
+
+def _no_batch() -> InvalidRequest:
+    return InvalidRequest(
+        "no batch of this token was begun here: call batch with its rows; what was paid for is not paid for again",
+        field="token",
+    )
 
 
 def _taken(fields: dict[str, Any]) -> tuple[float, str | None, bool]:

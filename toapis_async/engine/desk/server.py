@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any, Final
 from attrs import define, field, frozen
 
 from toapis_async.engine.journal.disk import refuse_network_disk
-from toapis_async.engine.journal.reader import salt_of
+from toapis_async.engine.journal.reader import fact_of
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import ClientStateError, JournalError, SessionClosed
@@ -80,7 +80,7 @@ class Desk:
 
     async def salt(self, journal: Path) -> str:
         """What a key is hashed with for this journal (`Opening.salt`). Raises `JournalError` for what is none."""
-        return await in_thread(salt_of, journal) or secrets.token_hex(16)
+        return await in_thread(fact_of, journal, "salt") or secrets.token_hex(16)
 
     async def begin(self, opening: Opening) -> str | None:
         """A driver begins a pass over a run. Returns why not, when another driver is at it.

@@ -73,6 +73,7 @@ MIGRATIONS: Final = (
     """,  # noqa: S608  (a constant)
 )
 """One script a version, each from the one before; `PRAGMA user_version` tells where a file stands."""
+_BINDING: Final = "SELECT name, value FROM fact WHERE name IN ('address', 'salt', 'account')"
 _COUNTS_FILES: Final = 3
 """The version from which on every finished record says how many files it has."""
 
@@ -235,7 +236,7 @@ def _count_files(db: sqlite3.Connection) -> None:
 
 def is_of_account(db: sqlite3.Connection, credentials: Credentials, *, same_account: bool) -> bool:
     """Whether a journal is bound to this account at this address, or to nobody yet."""
-    facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
+    facts = dict(db.execute(_BINDING).fetchall())
     return (
         not facts or _mismatch(facts, _binding(credentials, facts.get("salt", "")), same_account=same_account) is None
     )
@@ -256,7 +257,7 @@ def _mismatch(facts: dict[str, str], mine: dict[str, str], *, same_account: bool
 
 def _bind(db: sqlite3.Connection, path: Path, credentials: Credentials, *, same_account: bool) -> None:
     """Bind a new journal to the account and its address; refuse another's."""
-    facts = dict(db.execute("SELECT name, value FROM fact").fetchall())
+    facts = dict(db.execute(_BINDING).fetchall())
     if facts and not db.execute(f"{SELECT} WHERE {CHARGED} LIMIT 1").fetchone():
         facts = {"salt": facts["salt"]} if "salt" in facts else {}  # nothing was accepted: it may be anybody's
     mine = _binding(credentials, facts.get("salt") or credentials.new_salt())

@@ -60,12 +60,13 @@ def _connected(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3
         yield db if version else None
 
 
-def salt_of(path: Path) -> str | None:
-    """What its account is bound with; None when there is no journal yet. Raises `JournalError` for what is none."""
+def fact_of(path: Path, name: str) -> str | None:
+    """What was written down under this name; None when nothing was, or there is no journal yet. Raises `JournalError`
+    for what is none."""
     if not path.exists():
         return None
     with _connected(path, of_any_version=True) as db:
-        found = db.execute("SELECT value FROM fact WHERE name = 'salt'").fetchone() if db is not None else None
+        found = db.execute("SELECT value FROM fact WHERE name = ?", (name,)).fetchone() if db is not None else None
     return None if found is None else str(found[0])
 
 
