@@ -46,12 +46,16 @@ async def writing(path: Path) -> AsyncIterator[JournalWriter]:
         assert journal_threads() == []
 
 
+_FULL = 2  # of sqlite's PRAGMA synchronous
+
+
 class Disk:
     """Stands between the thread and the database: counts commits, holds them up, and fails on demand."""
 
     def __init__(self, connection: sqlite3.Connection) -> None:
         self._connection = connection
         self.commits = 0
+        self.syncs: list[bool] = []  #: of each commit, whether it waits until it is on the disk
         self.failing: dict[str, Exception] = {}
         self.free = threading.Event()
         self.free.set()
@@ -67,6 +71,7 @@ class Disk:
                 raise error
         if sql == "COMMIT":
             self.commits += 1
+            self.syncs.append(self._connection.execute("PRAGMA synchronous").fetchone()[0] >= _FULL)
             self.reached.set()
             assert self.free.wait(60)
         return self._connection.execute(sql, *args)
@@ -121,6 +126,19 @@ async def test_a_submission_waits_for_its_own_commit_and_not_for_the_next(path: 
         await first
         await asyncio.gather(*later)
         assert disk.commits == 2  # what came during the first commit shares the second
+
+
+async def test_only_a_commit_that_somebody_waits_for_is_synced(path: Path, disks: list[Disk]) -> None:
+    async with writing(path) as writer:
+        [disk] = disks
+        await writer.intend(an_intent())
+        writer.accepted("b1", "task_1", "task_1")
+        await until(lambda: disk.commits == 2)
+        await writer.intend(an_intent("b2"))
+        assert disk.syncs == [True, False, True]
+        known = await writer.of_id("b1")
+        assert known is not None
+        assert known.state is State.ACCEPTED
 
 
 async def test_ten_thousand_intents_at_once_take_few_commits(path: Path, disks: list[Disk]) -> None:

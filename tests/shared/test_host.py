@@ -16,6 +16,8 @@ from toapis_async.engine.shared.host import HostStore
 from toapis_async.engine.shared.port import StoreLost
 from toapis_async.protocol.leasing import Ask
 
+from .test_leases import Process
+
 ASK = Ask(member="a", burst=50.0, per_s=5.0)
 IDENTITY = "0123456789abcdef"
 
@@ -192,6 +194,27 @@ async def test_a_lock_that_is_never_released_is_given_up(folder: Path, monkeypat
         waiting.cancel()
         await asyncio.wait([waiting])
     assert await taken(store) == 50  # neither left a lock behind
+
+
+@pytest.mark.looptime
+async def test_others_go_on_within_a_second_beside_a_holder_that_was_stopped_and_come_back_when_it_goes_on(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loop = asyncio.get_running_loop()
+    monkeypatch.setattr("toapis_async.engine.shared.host.time.monotonic", loop.time)
+    others = [Process(opened()) for _ in range(2)]
+    await asyncio.gather(*(process.send(10) for process in others))
+    with bucket_file(folder).open("rb") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)  # as one that is stopped between taking the lock and releasing it
+        since_s = loop.time()
+        await asyncio.gather(*(process.send(3) for process in others))
+        for process in others:
+            assert process.sent_at_s[-3] <= since_s + 1.0
+            assert process.leases.is_lost
+    await asyncio.sleep(2.0)
+    assert not any(process.leases.is_lost for process in others)
+    for process in others:
+        await process.leases.aclose()
 
 
 async def test_a_full_disk_loses_the_store_and_not_the_process(folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
