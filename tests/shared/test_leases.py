@@ -23,6 +23,7 @@ from .kit import MemoryStore
 if TYPE_CHECKING:
     from collections.abc import AsyncGenerator
 
+    from toapis_async.engine.shared.port import Store
     from toapis_async.protocol.leasing import Ask, Grant
     from toapis_async.protocol.tiers import Category
 
@@ -35,7 +36,7 @@ FULL = 10  # what is shared of the burst
 class Process:
     """A client's part in sharing."""
 
-    def __init__(self, store: MemoryStore, **settings: object) -> None:
+    def __init__(self, store: Store, **settings: object) -> None:
         self.events: list[Event] = []
         given = Settings(**{"limits": LIMITS, **settings})  # type: ignore[arg-type]
         self.leases = Leases(store, given, Emitter([self.events.append]))
