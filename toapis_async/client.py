@@ -342,7 +342,7 @@ async def _generate_within(timeout_s: float, engine: Engine, request: Request, b
         raise
 
 
-def _handle(engine: Engine, entry: Entry, asked: bytes | None = None) -> TaskHandle:
+def _handle(engine: Engine, entry: Entry, asked: Mapping[str, object] | None = None) -> TaskHandle:
     entry = entry.current
     engine.unclaimed.claim(entry.client_business_id or entry.task_id)
     loop = asyncio.get_running_loop()

@@ -15,7 +15,7 @@ from toapis_async.protocol.token import Token
 from toapis_async.task import GeneratedImage, GeneratedVideo
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Generator
+    from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping
 
     from toapis_async.engine.entry import Entry
     from toapis_async.models import Saver
@@ -33,7 +33,9 @@ class TaskHandle:
 
     __slots__ = ("_asked", "_begun", "_loop", "_saver")
 
-    def __init__(self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop, asked: bytes | None = None) -> None:
+    def __init__(
+        self, entry: Entry, saver: Saver, loop: asyncio.AbstractEventLoop, asked: Mapping[str, object] | None = None
+    ) -> None:
         self._asked = asked
         self._begun = entry
         self._saver = saver
@@ -205,7 +207,7 @@ class StoredHandle(TaskHandle):
             await self._read(self._entry)
 
 
-def generation_of(snapshot: TaskSnapshot, saver: Saver, asked: bytes | None = None) -> Generation:
+def generation_of(snapshot: TaskSnapshot, saver: Saver, asked: Mapping[str, object] | None = None) -> Generation:
     """A completed snapshot as the user's value."""
     return Generation(
         task_id=snapshot.task_id,

@@ -46,7 +46,7 @@ class Saver(Protocol):
         name: str | None = None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[Path, ...]: ...
     def acknowledge(self, client_business_id: str | None) -> None: ...
     def absolute(self, link: str) -> str: ...
@@ -68,7 +68,7 @@ class Generation:
     videos: tuple[GeneratedVideo, ...] = field(default=(), repr=count_repr, kw_only=True)
     usage: Usage | None = field(default=None, repr=False, kw_only=True)
     _saved: list[Path] = field(factory=list["Path"], eq=False, repr=False, kw_only=True)  # where its files are, to show
-    _asked: bytes | None = field(default=None, eq=False, repr=False, kw_only=True)
+    _asked: Mapping[str, object] | None = field(default=None, eq=False, repr=False, kw_only=True)
 
     @property
     def files(self) -> tuple[GeneratedImage | GeneratedVideo, ...]:

@@ -26,6 +26,7 @@ from toapis_async.settings import RateLimits, Settings
 from toapis_async.task import Billing, GeneratedImage, TaskError, TaskSnapshot, TaskStatus
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
     from os import PathLike
 
 
@@ -49,7 +50,7 @@ class FakeSaver:
         name: str | None = None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[Path, ...]:
         self.saved.append((generation.task_id, folder))
         return (Path(folder) / "a.png",)

@@ -50,7 +50,7 @@ class Place(Protocol):
         record: Record | None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[Path, ...]:
         """Fetch a generation's files; with `embed`, they say how they were made (`asked`: see `asked_of`)."""
         ...
@@ -93,7 +93,7 @@ class Folder:
         record: Record | None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[Path, ...]:
         """Fetch what is not there."""
         return await saving.save(generation, self.path, stem=stem, record=record, embed=embed, asked=asked)
@@ -127,7 +127,7 @@ class InSink:
         record: Record | None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[StoredFile, ...]:
         """Fetch them all: one that is missing makes the others as good as missing."""
         return await saving.store(generation, self.sink, stem, record, embed=embed, asked=asked)

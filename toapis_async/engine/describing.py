@@ -25,23 +25,24 @@ _ELSEWHERE: Final = frozenset({"prompt", "model", "kind"})
 _MOST_TEXT: Final = 200  #: characters of a setting; a longer one is data
 
 
-def asked_of(request: Request) -> bytes:
-    """What was asked for, as a file says it, in JSON: small, since it is kept while a task runs."""
+def asked_of(request: Request) -> dict[str, Any]:
+    """What was asked for, as a file says it: small, since it is kept while a task runs."""
     return asked_in(request.given())
 
 
-def asked_in(given: Mapping[str, Any]) -> bytes:
+def asked_in(given: Mapping[str, Any]) -> dict[str, Any]:
     """The same of `Request.given()`, or of what a journal keeps of it."""
     fields = body_of(given)
-    asked = {name: fields.get(name) for name in ("prompt", "model")} | {"settings": _settings(fields)}
-    return json.dumps({name: value for name, value in asked.items() if value}).encode()
+    asked = {"prompt": fields.get("prompt"), "model": fields.get("model"), "settings": _settings(fields)}
+    return {name: value for name, value in asked.items() if value}
 
 
-def facts_of(generation: Generation, asked: bytes | None) -> dict[str, Any]:
+def facts_of(generation: Generation, asked: Mapping[str, object] | None) -> dict[str, Any]:
     """Prompt, model, settings, task id and times; without `asked`, as far as the service tells them."""
-    facts: dict[str, Any] = json.loads(asked or b"{}")
-    facts |= {
-        "model": generation.model or facts.get("model"),
+    asked = asked or {}
+    facts = {
+        **asked,
+        "model": generation.model or asked.get("model"),
         "task_id": generation.task_id,
         "created_at": _time(generation.created_at),
         "completed_at": _time(generation.completed_at),

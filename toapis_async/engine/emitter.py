@@ -29,7 +29,7 @@ class Emitter:
         """Make `record(now, …)`. Whatever a listener raises is logged: an application's bug ends neither a task nor a
         permit. Only `KeyboardInterrupt` and `SystemExit` pass, the first of them: they leave the event loop right after
         this step of it, which is so never half done."""
-        if not self._listeners and not logger.isEnabledFor(logging.DEBUG):
+        if not self.is_heard:
             return
         event = record(self._loop.time(), *args, **kwargs)
         logger.debug("%s", event)
@@ -42,6 +42,11 @@ class Emitter:
                     self._loop.call_soon(_raise, error)
             except BaseException:  # a CancelledError, too: nobody cancelled the engine's task
                 logger.exception("Settings.on_event raised for %s", type(event).__name__)
+
+    @property
+    def is_heard(self) -> bool:
+        """Whether anybody wants events: nobody need work out what only they say otherwise."""
+        return bool(self._listeners) or logger.isEnabledFor(logging.DEBUG)
 
     def add(self, listener: Callable[[Event], None]) -> None:
         """Give it every event from now on, too."""

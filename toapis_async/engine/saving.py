@@ -45,7 +45,7 @@ class Saving:
         stem: str | None = None,
         record: Record | None = None,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[Path, ...]:
         """Fetch its files into `folder`, named after `stem`, or `name` made safe (default: the task), and note them in
         the journal. With `embed`, what is known of how they were made is written into them or beside them first:
@@ -77,7 +77,7 @@ class Saving:
         record: Record | None = None,
         *,
         embed: bool = False,
-        asked: bytes | None = None,
+        asked: Mapping[str, object] | None = None,
     ) -> tuple[StoredFile, ...]:
         """Fetch its files, hand each to `sink` under the name that it would have on disk, and note them in the journal.
         Raises as `save` does; a file that can't be stored, or whose size is then another, is `DownloadFailed`."""
@@ -104,7 +104,7 @@ class Saving:
         self._note(generation.client_business_id, [file.name for file in files])
         return tuple(stored[file.name] for file in files)
 
-    async def _facts(self, generation: Generation, asked: bytes | None) -> dict[str, Any]:
+    async def _facts(self, generation: Generation, asked: Mapping[str, object] | None) -> dict[str, Any]:
         """What is known of how it was made."""
         if asked is not None:
             return facts_of(generation, asked)

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.resume import charge, price_class_of
 from toapis_async.errors import BudgetExceeded
-from toapis_async.protocol.budget import charge_of
+from toapis_async.protocol.budget import PriceClass, charge_of, images_of
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+    from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 
     from toapis_async.engine.bills import Bills
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.records import Record
-    from toapis_async.protocol.budget import Budget, Charge, PriceClass, Prices, Reservation
+    from toapis_async.protocol.budget import Budget, Charge, Prices, Reservation
     from toapis_async.protocol.pricing import ServicePrices
 
 
@@ -32,12 +32,14 @@ class Spending:
         self._held: dict[str, list[tuple[Budget, Reservation]]] = {}
         self._waiting: list[asyncio.Future[None]] = []
 
-    async def reserve(
-        self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None
-    ) -> None:
+    async def reserve(self, client_business_id: str, body: Mapping[str, object], budget: Budget | None) -> None:
         """Set aside what a request may cost in the client's budget and in a batch's. A batch's row waits while what
         runs may still come to nothing and be given back; raises `BudgetExceeded` when that can't help."""
         budgets = [each for each in (self.budget, budget) if each is not None]
+        if not budgets:
+            self.seen_to(client_business_id)
+            return
+        price_class, images = PriceClass.of(body), images_of(body)
         for each in budgets:
             await self.learn_price(each, price_class)
         while True:
@@ -82,8 +84,9 @@ class Spending:
             self._held[client_business_id] = [*held, *taken]
         self.seen_to(client_business_id)
 
-    async def count(self, client_business_id: str, price_class: PriceClass, images: int, budget: Budget | None) -> None:
+    async def count(self, client_business_id: str, body: Mapping[str, object], budget: Budget | None) -> None:
         """The same for what may be paid for already: it counts, whether it fits or not."""
+        price_class, images = PriceClass.of(body), images_of(body)
         for each in (self.budget, budget):
             if each is not None:
                 await self.learn_price(each, price_class)

@@ -38,7 +38,7 @@ from toapis_async.events import (
     SubmitSent,
     TaskAccepted,
 )
-from toapis_async.protocol.budget import PriceClass, images_of
+from toapis_async.protocol.budget import images_of
 from toapis_async.protocol.endpoints import endpoint_of
 from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
@@ -116,15 +116,16 @@ class Submission:
         parts, request = self._parts, self._request
         links = await parts.uploads.links_of(request)
         self._body = encode_request(request, links, self._business_id)
-        prompt, images = parts.emit.public_prompt(request.prompt), images_of(self._body)
-        parts.emit(SubmitQueued, self._business_id, request.model, prompt, kind=request.kind, images=images)
+        if parts.emit.is_heard:
+            prompt, images = parts.emit.public_prompt(request.prompt), images_of(self._body)
+            parts.emit(SubmitQueued, self._business_id, request.model, prompt, kind=request.kind, images=images)
         try:
             await parts.permits.acquire(priority_of(is_row=self._budget is not None))
             self._has_permit = True
             if self._doubt is not None and parts.journal is not None:
                 await parts.journal.hold(self._business_id)
             reserve = parts.spending.reserve if self._doubt is None else parts.spending.count
-            await reserve(self._business_id, PriceClass.of(self._body), images, self._budget)
+            await reserve(self._business_id, self._body, self._budget)
             self._is_reserved = True
             while True:
                 if self._doubt is None:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-import uuid
+import secrets
 from contextlib import asynccontextmanager
 from functools import partial
 from typing import TYPE_CHECKING
@@ -195,4 +195,4 @@ class Submitter:
 
 def mint_business_id() -> str:
     """An id of our own for a submission: unguessable, never used twice."""
-    return f"ta-{uuid.uuid4().hex}"
+    return f"ta-{secrets.token_hex(16)}"

@@ -48,8 +48,12 @@ def form_of(body: JsonObject) -> dict[str, str]:
 
 def encode_request(request: Request, links: Sequence[str], client_business_id: str) -> JsonObject:
     """The body of a submission; `links` are those of the uploads of `request.local_files()`, in their order."""
+    body = request.body()
+    if links:
+        body = with_links(body, links)
     # The id comes last: what is sent must be what is tracked, whatever `extra` holds.
-    return {**with_links(request.body(), links), "client_business_id": client_business_id}
+    body["client_business_id"] = client_business_id
+    return body
 
 
 # ---------------------------------------------------------------------------------------------- tasks

@@ -17,7 +17,7 @@ import difflib
 import functools
 import json
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Concatenate, Final, Literal, ParamSpec, Self, TypeAlias, TypeVar, cast
 from urllib.parse import urlsplit
@@ -50,6 +50,7 @@ class Request:
     kind: ClassVar[Kind]
     prompt: str | None
     model: str
+    _given: Mapping[str, Any]  #: what `given` returns a copy of, made once: all that follows asks it
     field_names: ClassVar[tuple[str, ...]] = ()
     required: ClassVar[Mapping[str, str]] = {}  #: what can't be left out, and what it says
 
@@ -79,7 +80,7 @@ class Request:
 
     def given(self) -> dict[str, Any]:
         """The fields that were given, by name."""
-        raise NotImplementedError
+        return dict(self._given)
 
     def as_named(self) -> dict[str, Any]:
         """The same under the names that the caller used."""
@@ -112,12 +113,12 @@ class Request:
     @property
     def given_business_id(self) -> str | None:
         """The caller's own id, wherever the service would read it (`metadata` too [docs])."""
-        fields = body_of(self.given())
-        given: object = fields.get("client_business_id")
+        extra: Mapping[str, object] = self._given.get("extra", {})
+        given = extra.get("client_business_id", self._given.get("client_business_id"))
         if given is not None:
             return check_task_id(given, "client_business_id")
-        metadata: object = fields.get("metadata")
-        inner = cast("Mapping[str, object]", metadata).get("client_business_id") if is_mapping(metadata) else None
+        metadata = extra.get("metadata", self._given.get("metadata"))
+        inner = cast("Mapping[str, object]", metadata).get("client_business_id") if isinstance(metadata, dict) else None
         # One that is no id is left alone: the service prefers ours, at the top level.
         return check_task_id(inner, "client_business_id") if isinstance(inner, str) and inner else None
 
@@ -126,14 +127,24 @@ class Request:
         return files_in(self.body())
 
 
-EMPTY: Final[tuple[object, ...]] = ((), {})
+_SCALARS: Final = frozenset({str, int, float, bool, type(None)})
+"""Most values: known by their type, for a tenth of what asking whether they are a `Mapping` takes."""
+_EMPTY: Final[tuple[object, ...]] = ((), {})
 """Values that are the same as none."""
+
+
+def given_of(names: Sequence[str], values: Sequence[object]) -> dict[str, Any]:
+    """The fields that have a value."""
+    pairs = zip(names, values, strict=True)
+    return {name: value for name, value in pairs if value is not None and (value or value not in _EMPTY)}
 
 
 def body_of(given: Mapping[str, Any]) -> dict[str, Any]:
     """The fields of a request (`Request.given()`, or what a journal kept of it) as they count: `extra` over the
     others."""
-    return {name: value for name, value in given.items() if name != "extra"} | dict(given.get("extra") or {})
+    fields = dict(given)
+    extra: Mapping[str, Any] = fields.pop("extra", None) or {}
+    return {**fields, **extra}
 
 
 def with_links(body: Mapping[str, Any], links: Sequence[str]) -> dict[str, Any]:
@@ -144,21 +155,26 @@ def with_links(body: Mapping[str, Any], links: Sequence[str]) -> dict[str, Any]:
 
 def files_in(fields: Mapping[str, Any]) -> tuple[Path | bytes, ...]:
     """The local files among fields, in order, wherever they stand."""
-    return tuple(_files_in(fields))
+    found: list[Path | bytes] = []
+    _find_files(fields.values(), found)
+    return tuple(found)
 
 
-def _files_in(value: object) -> Iterator[Path | bytes]:
-    if isinstance(value, Path | bytes):
-        yield value
-    elif isinstance(value, Mapping):
-        for member in cast("Mapping[str, object]", value).values():
-            yield from _files_in(member)
-    elif isinstance(value, list | tuple):
-        for item in cast("Sequence[object]", value):
-            yield from _files_in(item)
+def _find_files(values: Iterable[object], found: list[Path | bytes]) -> None:
+    for value in values:
+        if type(value) in _SCALARS:
+            continue
+        if isinstance(value, Path | bytes):
+            found.append(value)
+        elif isinstance(value, Mapping):
+            _find_files(cast("Mapping[str, object]", value).values(), found)
+        elif isinstance(value, list | tuple):
+            _find_files(cast("Sequence[object]", value), found)
 
 
 def _linked(value: object, links: Iterator[str]) -> object:
+    if type(value) in _SCALARS:
+        return value
     if isinstance(value, Path | bytes):
         return next(links)
     if isinstance(value, Mapping):

@@ -178,10 +178,10 @@ def check_roles(model: KnownModel, name: str, most: Mapping[str, int | None], ro
 
 def member_of(fields: Mapping[str, object], name: str) -> object:
     """A field, or a member of `metadata`."""
+    if "." not in name:
+        return fields.get(name)
     outer, _, inner = name.partition(".")
     value = fields.get(outer)
-    if not inner:
-        return value
     return cast("Mapping[str, object]", value).get(inner) if isinstance(value, Mapping) else None
 
 

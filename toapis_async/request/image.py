@@ -6,13 +6,13 @@ import re
 from collections.abc import Mapping, Sequence
 from operator import attrgetter
 from pathlib import Path
+from types import NoneType
 from typing import Any, ClassVar, Final, Literal, Required, TypeAlias, TypedDict
 
 from attrs import define, field, fields
 
 from toapis_async.errors import InvalidRequest
 from toapis_async.request.base import (
-    EMPTY,
     MAX_LINK_CHARACTERS,
     Kind,
     Reference,
@@ -26,6 +26,7 @@ from toapis_async.request.base import (
     check_ratio_of_a_sheet,
     check_types,
     checks_names,
+    given_of,
     is_http_url,
     json_object,
     json_with_files,
@@ -40,6 +41,7 @@ ImageReference: TypeAlias = Reference | Mapping[str, Any]
 DEFAULT_MODEL: Final = VIP
 MAX_RATIO: Final = 3  #: custom W:H sizes are accepted up to 3:1 [field]
 
+_LINKS: Final = (str, Path, bytes, NoneType)  # made once: a union in a function is built at every call
 _RATIO = re.compile(r"([0-9]{1,5}):([0-9]{1,5})")
 _TEXTS: Final = (
     *("prompt", "model", "size", "resolution", "quality", "response_format", "background"),
@@ -142,6 +144,7 @@ class ImageRequest(Request):
     extra: Mapping[str, Any] = field(factory=dict[str, Any], hash=False)
     """Sent as it is, unchecked, over everything else."""
     _given_as_new: int = field(default=0, eq=False)  #: so many of the references were given as `reference_images`
+    _given: Mapping[str, Any] = field(init=False, eq=False)
 
     @checks_names
     def __init__(
@@ -193,20 +196,18 @@ class ImageRequest(Request):
             extra=json_object("extra", extra) or {},
             given_as_new=len(new),
         )
+        # `image_urls` are among `reference_images`.
+        object.__setattr__(self, "_given", given_of(_STORED, _stored_of(self)))
         _check_any_model(self)
         _check_known_model(self)
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were given, by name; `image_urls` are among `reference_images`."""
-        values = zip(_STORED, _stored_of(self), strict=True)
-        return {name: value for name, value in values if value is not None and value not in EMPTY}
 
     def body(self) -> dict[str, Any]:
         """The fields as they are sent; local files still stand in them as `Path` or `bytes`."""
         fields = self.given()
         fields.pop("endpoint", None)
-        fields.pop("reference_images", None)
-        return body_of(fields | self._references_sent())
+        if fields.pop("reference_images", None):
+            fields |= self._references_sent()
+        return body_of(fields)
 
     def as_named(self) -> dict[str, Any]:
         """The fields as the caller named them."""
@@ -222,7 +223,7 @@ class ImageRequest(Request):
     def _references_sent(self) -> dict[str, Any]:
         """The references under the name that the model's page lists; under the caller's where that is open."""
         known = IMAGE_MODELS.get(self.model)
-        if known is None or not self.reference_images:
+        if known is None:
             return self._references_given()
         if known.edits == "multipart" and self.route == "edits":
             return {"image": self.reference_images[0]}
@@ -293,7 +294,7 @@ def _check_any_model(request: ImageRequest) -> None:
                 f"reference_images[{place}] must be a URL, a Path or bytes, not {type(reference).__name__}",
                 field="reference_images",
             )
-    if not isinstance(request.mask_url, str | Path | bytes | None):  # pyright: ignore[reportUnnecessaryIsInstance]
+    if not isinstance(request.mask_url, _LINKS):  # pyright: ignore[reportUnnecessaryIsInstance]
         raise InvalidRequest(
             f"mask_url must be a URL, a Path or bytes, not {short(request.mask_url)}", field="mask_url"
         )
@@ -321,7 +322,7 @@ def _check_references_of(request: ImageRequest) -> None:
     sent = request.body()
     check_needed(known, sent)
     names = [name for name in (*_REFERENCES, "image") if sent.get(name)]
-    for name in names or ["reference_images"]:
+    for name in names:
         check_count(known, name, len(sent[name]) if isinstance(sent.get(name), list) else len(names))
     for place, reference in enumerate(request.reference_images):
         check_link(f"{names[0] if names else 'references'}[{place}]", "reference_images", reference)

@@ -11,7 +11,6 @@ from attrs import define, field, fields
 
 from toapis_async.errors import InvalidRequest
 from toapis_async.request.base import (
-    EMPTY,
     Kind,
     Reference,
     Request,
@@ -24,6 +23,7 @@ from toapis_async.request.base import (
     check_task_id,
     check_types,
     checks_names,
+    given_of,
     is_mapping,
     json_object,
     json_with_files,
@@ -144,22 +144,19 @@ class VideoRequest(Request):
     """Model-specific fields that some models read here."""
     extra: Mapping[str, Any] = field(factory=dict[str, Any], kw_only=True, hash=False)
     """Sent as it is, unchecked, over everything else."""
+    _given: Mapping[str, Any] = field(init=False, eq=False)
 
     def __attrs_post_init__(self) -> None:
         for name in _LISTS:
             self._store(name, _items(name, getattr(self, name)))
         self._store("metadata", None if self.metadata is None else _object_with_files("metadata", self.metadata))
         self._store("extra", json_object("extra", self.extra) or {})
+        self._store("_given", {"kind": self.kind} | given_of(_STORED, _stored_of(self)))
         _check_any_model(self)
         _check_known_model(self)
 
     def _store(self, name: str, value: object) -> None:
         object.__setattr__(self, name, value)  # frozen for others; the caller's own containers are copied here
-
-    def given(self) -> dict[str, Any]:
-        """The fields that were given, by name, and the kind of request that it is."""
-        values = zip(_STORED, _stored_of(self), strict=True)
-        return {"kind": self.kind} | {k: v for k, v in values if v is not None and v not in EMPTY}
 
     def as_named(self) -> dict[str, Any]:
         """The same without the kind."""
@@ -199,7 +196,7 @@ class VideoRequest(Request):
         return f"VideoRequest({', '.join([*first, *(f'{k}={short(v)}' for k, v in shown.items())])})"
 
 
-_STORED: Final = tuple(a.name for a in fields(VideoRequest))
+_STORED: Final = tuple(a.name for a in fields(VideoRequest) if a.init)
 _stored_of: Final = attrgetter(*_STORED)
 VideoRequest.field_names = _STORED
 VideoRequest.__init__ = checks_names(VideoRequest.__init__)  # type: ignore[method-assign,assignment]
