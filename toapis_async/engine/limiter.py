@@ -88,9 +88,7 @@ class Gate(Generic[S]):
 
     async def acquire(self, priority: Priority = Priority.ORDINARY) -> None:
         """Wait for a turn. Raises `SessionClosed` when the client closes meanwhile."""
-        self.check_open()
-        if not any(self._queues) and self._source.wait_s(self._loop.time()) == 0:
-            self._source.take(self._loop.time())
+        if self.try_acquire():
             return
         turn: asyncio.Future[bool] = self._loop.create_future()
         self._queues[priority].append(turn)
@@ -106,6 +104,15 @@ class Gate(Generic[S]):
             if granted:
                 self.give_back()
             raise _closed()
+
+    def try_acquire(self) -> bool:
+        """Take a turn when one is there and nobody waits for it. Raises `SessionClosed`."""
+        self.check_open()
+        now_s = self._loop.time()
+        if any(self._queues) or self._source.wait_s(now_s) > 0:
+            return False
+        self._source.take(now_s)
+        return True
 
     def check_open(self) -> None:
         """Raise `SessionClosed` when nothing may begin any more."""

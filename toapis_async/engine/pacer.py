@@ -39,14 +39,14 @@ class RateGate(Gate["Bucket"]):
         bucket.waiting = lambda: self.waiting
         self.serve()
 
-    def answered(self, *, latency_s: float | None, sent: int = 1) -> None:
-        """The request ended, with an answer after `latency_s` or without one (None)."""
-        self._source.answered(self._loop.time(), latency_s, sent=sent)
+    def answered(self, *, latency_s: float | None, sent: int = 1, remaining: float | None = None) -> None:
+        """The request ended, with an answer after `latency_s` or without one (None); the service said that it counts
+        `remaining` tokens."""
+        now_s = self._loop.time()
+        if remaining is not None and latency_s is not None:
+            self._source.note_remaining(now_s, remaining, latency_s)
+        self._source.answered(now_s, latency_s, sent=sent)
         self.serve()
-
-    def note_remaining(self, remaining: float, latency_s: float) -> None:
-        """The service said how many tokens it counts."""
-        self._source.note_remaining(self._loop.time(), remaining, latency_s)
 
     def retune(self, burst: float, per_s: float) -> None:
         """The bucket is another one than was thought."""
@@ -84,14 +84,14 @@ class Pacer:
         self._category: Category = category
         self._category_header = f"async_{category}"
         self._settings = settings
+        self._adopts_tier = settings.adopts_tier
         self._rng = rng
         self._emit = emit
 
     def answered(self, answer: Answer, latency_s: float, model: str | None = None) -> ServiceError | None:
         """Account for an answer; return the error it stands for (`model`: to a submission to this one), None for a
         2xx."""
-        self._read_hints(answer, latency_s)
-        self.gate.answered(latency_s=latency_s, sent=answer.sent)
+        self.gate.answered(latency_s=latency_s, sent=answer.sent, remaining=self._read_hints(answer))
         if 200 <= answer.status < 300:
             return None
         asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
@@ -118,15 +118,17 @@ class Pacer:
         self.gate.pause(wait_s)
         return wait_s
 
-    def _read_hints(self, answer: Answer, latency_s: float) -> None:
-        if answer.headers.get("x-ratelimit-category", self._category_header) != self._category_header:
-            return
-        limit = read_number(answer.headers.get("x-ratelimit-limit"))
-        if limit is not None and self._settings.adopts_tier and (bucket := bucket_of_limit(self._category, limit)):
-            self.gate.retune(*bucket)
-        remaining = read_number(answer.headers.get("x-ratelimit-remaining"))
-        if remaining is not None and remaining >= 0:
-            self.gate.note_remaining(remaining, latency_s)
+    def _read_hints(self, answer: Answer) -> float | None:
+        """The tokens that the service says it counts, None when it does not say; its limit is adopted, if wanted."""
+        headers = answer.headers
+        if headers.get("x-ratelimit-category", self._category_header) != self._category_header:
+            return None
+        if self._adopts_tier and (limit := read_number(headers.get("x-ratelimit-limit"))) is not None:
+            bucket = bucket_of_limit(self._category, limit)
+            if bucket is not None:
+                self.gate.retune(*bucket)
+        remaining = read_number(headers.get("x-ratelimit-remaining"))
+        return remaining if remaining is not None and remaining >= 0 else None
 
     def _pause(self, asked_s: float | None, how: Callable[[float], None]) -> None:
         wait_s = (asked_s if asked_s is not None else 1.0) * self._rng.uniform(1.0, 1.1)

@@ -130,10 +130,12 @@ class Submission:
             while True:
                 if self._doubt is None:
                     await self._take_turn()
+                settled = self._loop.create_future()  # a third of a shield's cost
                 self._attempt = self._loop.create_task(self._settle(), name="toapis-submit")
                 parts.attempts[self._attempt] = self._business_id
-                self._attempt.add_done_callback(parts.attempts.__delitem__)
-                outcome = await asyncio.shield(self._attempt)
+                self._attempt.add_done_callback(partial(self._settled, settled))
+                await settled
+                outcome = self._attempt.result()
                 self._attempt = None
                 if not isinstance(outcome, ToAPIsError):
                     return outcome
@@ -238,6 +240,12 @@ class Submission:
         else:
             self._parts.tasks.early.answered(self._business_id)
         return outcome
+
+    def _settled(self, settled: asyncio.Future[None], attempt: asyncio.Task[Entry | ToAPIsError]) -> None:
+        """Tell the caller, who may have gone."""
+        del self._parts.attempts[attempt]
+        if not settled.done():
+            settled.set_result(None)
 
     async def _post(self) -> Entry | ToAPIsError:
         """One POST."""

@@ -100,7 +100,7 @@ class TokenBucket:
         self.on_more: Callable[[], None] = lambda: None
         self.waiting: Callable[[], int] = lambda: 0
         self._level = capacity
-        self._at_s = now_s
+        self._at_s: float = now_s
         self._paused_until_s = -math.inf
         self._empty_until_s = -math.inf
         self._window = Window(most_unanswered)
@@ -122,9 +122,12 @@ class TokenBucket:
     def wait_s(self, now_s: float) -> float:
         """Seconds until a token may be taken: 0 for now, infinity while only an answer can help."""
         # Under a full set of unanswered requests no token can grow, however long one waits.
-        if self._window.unanswered >= self.window or self.capacity - self._window.unanswered < _WHOLE:
+        unanswered = self._window.unanswered
+        if unanswered >= self._window.size(self.refill_per_s) or self.capacity - unanswered < _WHOLE:
             return math.inf
         self._refill(now_s)
+        if self._level >= _WHOLE and now_s >= self._paused_until_s:
+            return 0.0
         paused_s = self._paused_until_s - now_s
         # Wait for all of it, but take it with a clock's rounding: a timer could else fire forever a hair too early.
         missing = 1.0 - self._level if self._level < _WHOLE else 0.0
@@ -203,8 +206,9 @@ class TokenBucket:
         )
 
     def _refill(self, now_s: float) -> None:
-        self._level, self._pace = self._refilled(now_s)
-        self._at_s = now_s
+        if now_s != self._at_s:  # several steps of one request are taken at one moment
+            self._level, self._pace = self._refilled(now_s)
+            self._at_s = now_s
 
     def _refilled(self, now_s: float) -> tuple[float, float]:
         """What the level and the pace are by now."""
