@@ -350,6 +350,12 @@ class _Gauges:
             "{submission}",
             "Submissions that wait for a permit or a token",
         )
+        meter.create_observable_up_down_counter(
+            "toapis.client.alone",
+            [lambda _: self._sum(lambda statistics: statistics.shared is not None and statistics.shared.is_alone)],
+            "{client}",
+            "Clients that share limits and have lost what they share them through",
+        )
         meter.create_observable_gauge(
             "toapis.client.tokens", [self._tokens], "{request}", "Requests that the service's bucket has room for now"
         )

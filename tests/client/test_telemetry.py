@@ -19,6 +19,7 @@ from opentelemetry.trace import SpanKind, StatusCode
 from tests.client.events import SECRET, deliver, event
 from tests.engine.journal_kit import ADDRESS, leave
 from tests.engine.kit import KEY, FakeService, Hold, fast, lost, refusal, until
+from tests.shared.kit import MemoryStore
 from toapis_async import (
     ClientStateError,
     LinkExpired,
@@ -388,6 +389,20 @@ async def test_the_gauges_add_up_over_clients_and_end_with_them(service: FakeSer
         assert tokens["submit"] == pytest.approx(49, abs=0.5)
         await asyncio.gather(*waiting)
         assert [point.value for point in telemetry.metrics()["toapis.client.in_flight"]] == [0]
+
+
+@pytest.mark.looptime
+async def test_a_client_that_lost_what_it_shares_limits_through_is_counted(
+    service: FakeService, telemetry: Telemetry
+) -> None:
+    store = MemoryStore()
+    async with telemetry.instrument(ToAPIs(KEY, base_url=ADDRESS, shared=store)):
+        counts = [telemetry.metrics()["toapis.client.alone"][0].value]
+        for trouble in ("refused", None):
+            store.trouble = trouble
+            await asyncio.sleep(5)
+            counts.append(telemetry.metrics()["toapis.client.alone"][0].value)
+    assert counts == [0, 1, 0]
 
 
 async def test_tokens_of_models_that_are_billed_by_token_are_counted(telemetry: Telemetry) -> None:

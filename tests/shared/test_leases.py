@@ -136,6 +136,7 @@ async def test_without_the_store_each_goes_on_with_its_share_and_tells_once(trou
             assert [type(event) for event in process.events] == [SharingLost]
             assert process.sent_at_s[-1] == pytest.approx(lost_s + 30 / 2.5, abs=2.0)
             assert process.leases.statistics().alone_s > 5
+        assert one.leases.statistics().is_alone
         assert isinstance(event := one.events[0], SharingLost)
         assert event.share == 0.5
 
@@ -150,6 +151,7 @@ async def test_what_was_spent_alone_is_booked_on_return() -> None:
         await asyncio.sleep(1.1 + STORE_TIMEOUT_S)
         for process in (one, other):
             assert [type(event) for event in process.events] == [SharingLost, SharingBack]
+            assert not process.leases.statistics().is_alone
         since_s = asyncio.get_running_loop().time()
         await asyncio.gather(one.send(20), other.send(20))
         # Nobody was paid twice for the time without the store: no new burst.

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import shutil
 import subprocess
-from contextlib import aclosing
+from contextlib import aclosing, asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
 import pytest
@@ -18,6 +18,7 @@ from toapis_async.engine.shared.redis import RedisStore
 from toapis_async.protocol.leasing import Ask
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncGenerator
     from pathlib import Path
 
 IDENTITY = "0123456789abcdef"
@@ -56,6 +57,59 @@ async def test_what_is_no_bucket_is_a_lost_store_and_stays_as_it_is(redis_server
         await store.lease("submit", ASK)
     assert await store.connection.get(store.key("submit")) == b"precious"
     await store.aclose()
+
+
+@asynccontextmanager
+async def answering(answer: bytes) -> AsyncGenerator[str]:
+    """The URL of what is no good Redis: it answers everything like this."""
+
+    async def answer_all(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        with suppress(ConnectionError):
+            while received := await reader.read(65_536):
+                writer.write(answer * received.count(b"*"))
+                await writer.drain()
+        writer.close()
+
+    server = await asyncio.start_server(answer_all, "127.0.0.1", 0)
+    async with server:
+        yield f"redis://127.0.0.1:{server.sockets[0].getsockname()[1]}/0"
+
+
+@pytest.mark.parametrize(
+    ("answer", "reason"),
+    [
+        (b"-MOVED 1234 127.0.0.1:7777\r\n", "one of a Redis Cluster"),
+        (b"-ERR unknown command 'EVAL'\r\n", "no Sentinel"),
+    ],
+)
+async def test_one_that_will_never_do_is_refused_in_words(answer: bytes, reason: str) -> None:
+    async with answering(answer) as url:
+        with pytest.raises(ClientStateError, match=reason):
+            await RedisStore.open(url, IDENTITY, 0.5)
+
+
+@pytest.mark.parametrize(
+    "answer",
+    [
+        b"+OK\r\n",
+        b"$-1\r\n",
+        b":5\r\n",
+        b"\x00\xff\r\n",
+        b"*0\r\n",
+        b"*1\r\n*1\r\n:1\r\n",
+        b"*9\r\n" + b"$3\r\ninf\r\n" * 9,
+        b"HTTP/1.1 400 Bad Request\r\n\r\n",
+    ],
+)
+async def test_what_answers_nonsense_is_a_lost_store_for_turns_and_for_ends(answer: bytes) -> None:
+    async with answering(answer) as url:
+        store = await RedisStore.open(url, IDENTITY, 0.5)
+        with pytest.raises(StoreLost):
+            await store.lease("submit", ASK)
+        with pytest.raises(StoreLost):
+            async with aclosing(store.messages()) as messages, asyncio.timeout(5):
+                await anext(messages)
+        await store.aclose()
 
 
 async def test_only_a_certificate_that_is_trusted_will_do(tmp_path: Path) -> None:

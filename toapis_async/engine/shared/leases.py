@@ -38,6 +38,7 @@ class SharedStatistics:
     alone_s: float  #: seconds without the store so far
     leases: int  #: times the store was asked
     epoch: int  #: grows when any of the processes meets a 429
+    is_alone: bool = False  #: whether the store is lost now
 
 
 class Leases:
@@ -76,6 +77,7 @@ class Leases:
             alone_s=self._alone_s + (0.0 if self._lost_since_s is None else self._loop.time() - self._lost_since_s),
             leases=sum(supply.leases for supply in self._supplies.values()),
             epoch=max(supply.bucket.epoch for supply in self._supplies.values()),
+            is_alone=self.is_lost,
         )
 
     async def aclose(self) -> None:
@@ -199,8 +201,9 @@ class _Supply:
 
     async def _lease(self) -> None:
         started_s = self._loop.time()
-        ask = evolve(self.bucket.ask(started_s), alone_s=self._away_s)
-        self._away_s = 0.0
+        ask = self.bucket.ask(started_s)
+        if self._away_s:
+            ask, self._away_s = evolve(ask, alone_s=self._away_s), 0.0
         try:
             grant = await self._asked(ask)
         except StoreLost as error:

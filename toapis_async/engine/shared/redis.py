@@ -86,7 +86,7 @@ class RedisStore:
         store = cls(url, identity, lease_s)
         try:
             async with asyncio.timeout(STORE_TIMEOUT_S):
-                await store.connection.eval("return redis.call('TIME')", 0)
+                await store.connection.eval("return redis.call('TIME')", 1, store.key("submit"))
         except BaseException as error:
             check_cancelled()
             refusal = _refusal(error)
@@ -150,8 +150,11 @@ class RedisStore:
                     self.on_epoch()
                 elif answer[0] == b"message":
                     yield answer[2]
-                elif answer[0] == b"subscribe" and answer[1] == epochs:  # the second, and both are there
-                    yield None
+                elif answer[0] == b"subscribe":
+                    if answer[1] == epochs:  # the second, and both are there
+                        yield None
+                elif answer[0] != b"pong":
+                    raise StoreLost("Redis answers what is no message")
         except (exceptions.RedisError, OSError, ValueError, TypeError, LookupError) as error:  # or no Redis at all
             raise StoreLost(reason_of(error)) from None
         finally:
@@ -181,14 +184,18 @@ def _refusal(error: BaseException) -> str | None:
         return "the user name or password in its URL is not right"
     if any(isinstance(cause, ssl.SSLCertVerificationError) for cause in _causes(error)):
         return "its certificate is not trusted"
-    if isinstance(error, exceptions.BusyLoadingError) or not isinstance(error, exceptions.ResponseError | TypeError):
-        return None
-    text = str(error)
-    if text.startswith(_PASSING) or isinstance(error, exceptions.OutOfMemoryError | exceptions.ReadOnlyError):
-        return None
     if isinstance(error, TypeError):
         return "an option in its URL is not known"
-    return f"{shorten(text, 100)} (it must run Lua scripts that read its TIME: Redis 5 or later, or Valkey)"
+    if not isinstance(error, exceptions.ResponseError) or _is_passing(error):
+        return None
+    moved = "MOVED: it is one of a Redis Cluster, and one that has all keys is needed"
+    text = moved if isinstance(error, exceptions.AskError) else shorten(str(error), 100)  # MovedError is one
+    return f"{text} (it must run Lua scripts that read its TIME: Redis 5 or later, or Valkey; no Sentinel)"
+
+
+def _is_passing(error: exceptions.ResponseError) -> bool:
+    is_known = isinstance(error, exceptions.BusyLoadingError | exceptions.OutOfMemoryError | exceptions.ReadOnlyError)
+    return is_known or str(error).startswith(_PASSING)
 
 
 def _causes(error: BaseException | None) -> Iterator[BaseException]:
