@@ -19,7 +19,7 @@ from toapis_async.engine.shared.opening import checked_shared, open_store
 from toapis_async.engine.shared.port import Channel
 from toapis_async.engine.submitter import mint_business_id
 from toapis_async.errors import TaskNotFound
-from toapis_async.handle import StoredHandle, TaskHandle, wait_timeout
+from toapis_async.handle import StoredHandle, TaskHandle, patience_of, wait_timeout
 from toapis_async.lifetime import Lifetime
 from toapis_async.protocol.endpoints import endpoints_of
 from toapis_async.protocol.token import decode_token
@@ -323,7 +323,7 @@ class ToAPIs(Lifetime):
 
 async def _generate_within(timeout_s: float, engine: Engine, request: Request, business_id: str) -> Generation:
     handle: TaskHandle | None = None
-    patience = asyncio.timeout(timeout_s)
+    patience = patience_of(timeout_s)
     try:
         async with patience:
             handle = _handle(engine, await engine.submitter.submit(request, business_id), asked_of(request))

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 
 from attrs import evolve
 
 from toapis_async.display.html import block, gallery, progress_bar, tile, words
-from toapis_async.errors import ClientStateError, WaitTimeout
+from toapis_async.errors import ClientStateError, InvalidRequest, WaitTimeout
 from toapis_async.models import Generation
 from toapis_async.protocol.token import Token
 from toapis_async.task import GeneratedImage, GeneratedVideo
@@ -135,7 +135,7 @@ class TaskHandle:
                 self._entry.leave(waiter)
 
     async def _result_within(self, timeout_s: float) -> Generation:
-        patience = asyncio.timeout(timeout_s)
+        patience = patience_of(timeout_s)
         try:
             async with patience:
                 return await self.result()
@@ -160,6 +160,11 @@ class TaskHandle:
         """The result is in good hands: the journal need not give it again (`client.recovered()`). Saving it through
         the client does the same."""
         self._saver.acknowledge(self.client_business_id)
+
+    def __reduce__(self) -> NoReturn:
+        raise ClientStateError(
+            "a handle can't be pickled or copied: handle.token() is a text that client.attach takes in any process"
+        )
 
     def _repr_html_(self) -> str:
         """Its state, for notebooks, and its pictures when it has any."""
@@ -223,6 +228,14 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver, asked: Mapping[str, obje
         saver=saver,  # pyright: ignore[reportCallIssue]  (attrs takes the underscore off)
         asked=asked,  # pyright: ignore[reportCallIssue]
     )
+
+
+def patience_of(timeout_s: float) -> asyncio.Timeout:
+    """A time-out of so many seconds, from 0. Raises `InvalidRequest` for what is no such number."""
+    value: object = timeout_s
+    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # NaN would wait for ever
+        raise InvalidRequest(f"timeout_s must be a number of seconds from 0, not {value!r}", field="timeout_s")
+    return asyncio.timeout(timeout_s)
 
 
 def wait_timeout(timeout_s: float, handle: TaskHandle | None, business_id: str) -> WaitTimeout:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from toapis_async import (
+    ClientStateError,
     ContentRefused,
     ImageRequest,
     InvalidRequest,
@@ -49,6 +50,27 @@ async def test_a_request_may_be_a_prompt_a_mapping_or_a_request(
     body = service.of("submit")[0].body
     assert (body["prompt"], body["n"], body["size"]) == ("kite", 2, "16:9")
     assert generation.client_business_id == body["client_business_id"]
+
+
+@pytest.mark.looptime
+@pytest.mark.parametrize("timeout_s", [float("nan"), -1, "5", True])
+async def test_a_time_out_that_is_none_is_refused_before_anything_is_sent(service: FakeService, timeout_s: Any) -> None:
+    async with client_of(service) as client:
+        with pytest.raises(InvalidRequest, match="timeout_s must be a number of seconds"):
+            await client.generate("kite", timeout_s=timeout_s)
+        assert not service.of("submit")
+        handle = await client.submit("kite")
+        with pytest.raises(InvalidRequest, match="timeout_s must be a number of seconds"):
+            await handle.result(timeout_s=timeout_s)
+        assert (await handle.result(timeout_s=1_000)).images
+
+
+@pytest.mark.looptime
+async def test_a_handle_that_is_pickled_names_the_token(service: FakeService) -> None:
+    async with client_of(service) as client:
+        handle = await client.submit("kite")
+        with pytest.raises(ClientStateError, match=r"handle\.token\(\)"):
+            pickle.dumps(handle)
 
 
 @pytest.mark.looptime

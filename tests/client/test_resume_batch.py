@@ -379,6 +379,16 @@ async def test_images_that_are_there_are_not_fetched_again_and_one_that_is_gone_
         assert len(names(tmp_path)) == 3
 
 
+async def test_an_empty_file_is_no_image_that_is_there(tmp_path: Path) -> None:
+    async with sandbox_of() as sandbox:
+        [first] = await saved(sandbox, tmp_path, [keyed("a")])
+        whole = first.files[0].read_bytes()
+        first.files[0].write_bytes(b"")
+        assert await saved(sandbox, tmp_path, [keyed("a")]) == [first]
+        assert first.files[0].read_bytes() == whole
+        assert len(sandbox.ledger) == 1
+
+
 async def test_an_image_whose_download_failed_is_fetched_by_the_next_pass(tmp_path: Path) -> None:
     async with sandbox_of() as sandbox:
         sandbox.faults.script("file", Fault.HTML_502)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from toapis_async import JournalError, JournalLocked
+from toapis_async import JournalError, JournalLocked, ToAPIs
 from toapis_async.engine.journal import file as journal_file
 from toapis_async.engine.journal import reader as journal_reader
 from toapis_async.engine.journal import records as journal_records
@@ -160,6 +160,11 @@ def test_paths_that_cannot_be_are_refused_in_plain_words(
     Path("file").touch()
     Path("loop").symlink_to("loop")
     refused(Path(odd), "can't use the journal")
+
+
+async def test_a_name_that_is_too_long_is_refused_in_plain_words_by_a_client(tmp_path: Path) -> None:
+    with pytest.raises(JournalError, match=r"can't use the journal .*name too long"):
+        await ToAPIs("sk-any", journal=tmp_path / ("x" * 300)).start()
 
 
 def test_a_read_only_file_is_refused(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

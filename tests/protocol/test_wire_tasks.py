@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import copy
 import json
 from datetime import UTC, datetime, timedelta
@@ -285,7 +286,7 @@ def test_links_are_found_in_every_place_they_were_seen(members: dict[str, Any], 
         ({"result": {"data": [{"url": 5}]}}, "$.result.data[0].url", "expected text, got int"),
         ({"result": {"data": [{"url": None}, {"url": {}}]}}, "$.result.data[1].url", "expected text, got dict"),
         ({"result": {"data": [5]}}, "$.result.data[0]", "expected a link or an object with one, got int"),
-        ({"result": {"data": [[LINK]]}}, "$.result.data[0]", "expected a link or an object with one, got list"),
+        ({"result": {"data": [[5]]}}, "$.result.data[0]", "expected a link or an object with one, got list"),
         ({"result": [5]}, "$.result", "expected a link or an object with one, got list"),
         ({"result": "done"}, "$.result", "expected a link or an object with one, got str"),
         ({"url": 5}, "$.url", "expected text, got int"),
@@ -318,6 +319,44 @@ def test_a_link_that_can_not_be_read_names_its_place(members: dict[str, Any], pl
 )
 def test_what_is_odd_hides_no_link_of_a_task_that_is_paid_for(members: dict[str, Any]) -> None:
     assert [image.url for image in decode_task(task(**members)).images] == [LINK]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"result": {"url": LINK}},
+        {"result": {"data": [[LINK]]}},
+        {"result": {"image_url": LINK, "thumbnail_url": OTHER}},
+        {"result": {"thumbnail_url": OTHER, "cover": OTHER, "image_url": LINK, "download_url": OTHER}},
+        {"result": {"data": [{"image_url": {"url": LINK}}]}},
+        {"result": {"images": [{"url": [LINK], "expires_at": 5}]}},
+        {"result": {"type": "image", "image_urls": [LINK, LINK]}},
+        {"result": json.dumps({"data": [{"url": LINK}]})},
+        {"resultJson": json.dumps({"resultUrls": [LINK]})},
+        {"result_url": LINK},
+        {"data": {"task": {"output": [LINK]}}},
+        {"output": {"image": LINK, "seed": 5}},
+        {"content": {"image_url": LINK}, "image_urls": [OTHER], "reference_images": [OTHER], "callback_url": OTHER},
+        {"result": {"input": {"image_urls": [OTHER]}, "picture_url": LINK}},
+    ],
+)
+def test_links_under_other_gateways_names_are_found_when_the_known_places_have_none(members: dict[str, Any]) -> None:
+    assert [image.url for image in decode_task(task(**members)).images] == [LINK]
+
+
+@pytest.mark.parametrize(
+    "members",
+    [
+        {"image_urls": [LINK], "metadata": {"image_url": LINK}},
+        {"result": {"reference_images": [LINK], "mask_url": LINK, "message": LINK, "prompt": LINK, "url": "see below"}},
+        {"result": [[[[[[[[[[[[LINK]]]]]]]]]]]]},
+        {"resultJson": "{" * 9_000},
+        {"result": {"image": "[" * 9_000}},
+    ],
+)
+def test_a_link_that_is_no_file_of_the_result_is_none(members: dict[str, Any]) -> None:
+    with contextlib.suppress(UnreadableAnswer):
+        assert decode_task(task(**members)).images == ()
 
 
 @pytest.mark.parametrize("task_id", ["..", ".", "", "a\x00b", None])

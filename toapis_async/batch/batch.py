@@ -131,13 +131,17 @@ class Batch:
         return self._finished.popleft()
 
     async def gather(self) -> list[BatchItem]:
-        """All items, in the order of the source. When it is cancelled, the batch is left as by `aclose`."""
-        items = aiter(self)
+        """All items, in the order of the source. When it is cancelled, or the source raises, the batch is left as by
+        `aclose`: items that had ended count as not read."""
+        items, ended = aiter(self), list[BatchItem]()
         try:
-            return sorted([item async for item in items], key=lambda item: item.index)
+            async for item in items:
+                ended.append(item)
         except BaseException:
+            self._finished.extendleft(reversed(ended))
             self.leave()
             raise
+        return sorted(ended, key=lambda item: item.index)
 
     async def __aenter__(self) -> Self:
         return self

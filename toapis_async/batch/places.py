@@ -11,6 +11,7 @@ import anyio.to_thread
 from attrs import evolve, frozen
 
 from toapis_async.engine.objectstore import ObjectStore, is_url
+from toapis_async.engine.part import is_saved
 from toapis_async.errors import InvalidRequest
 from toapis_async.protocol.endpoints import ENDPOINTS
 from toapis_async.sinks import Sink, StoredFile
@@ -79,7 +80,7 @@ class Folder:
         return await anyio.to_thread.run_sync(self._as_there, record)
 
     def _as_there(self, record: Record) -> Record:
-        return evolve(record, files={n: name for n, name in record.files.items() if (self.path / name).is_file()})
+        return evolve(record, files={n: name for n, name in record.files.items() if is_saved(self.path / name)})
 
     def file(self, name: str) -> Path:
         """The file's path."""

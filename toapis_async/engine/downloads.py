@@ -14,7 +14,7 @@ from attrs import define
 
 from toapis_async.engine.connections import FAILURES
 from toapis_async.engine.limiter import Gate, Permits, Priority
-from toapis_async.engine.part import Part, Unfit
+from toapis_async.engine.part import Part, Unfit, is_saved
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
 from toapis_async.events import FileFailed, FileSaved
@@ -323,7 +323,7 @@ def _kept(targets: Sequence[Path], have: Collection[str]) -> dict[Path, Path | D
     names = {name.rpartition(".")[0]: name for name in have if Path(name).name == name}
     found = {target: names.get(target.name) or names.get(plain_stem(target.name)) for target in targets}
     paths = {target: target.with_name(name) for target, name in found.items() if name is not None}
-    return {target: path for target, path in paths.items() if path.is_file()}
+    return {target: path for target, path in paths.items() if is_saved(path)}
 
 
 def _paths(folder: Path, outcomes: Sequence[Path | DownloadFailed], ids: tuple[str, str | None]) -> tuple[Path, ...]:

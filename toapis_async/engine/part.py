@@ -163,6 +163,11 @@ class Part:
             raise Unfit("the file broke off: the end of its compression is missing")
 
 
+def is_saved(path: Path) -> bool:
+    """Whether a file is there and holds something: a full disk or a sync program may have left an empty one."""
+    return path.is_file() and path.stat().st_size > 0
+
+
 def _sync_folder(path: Path) -> None:
     folder = os.open(path, os.O_RDONLY)
     try:

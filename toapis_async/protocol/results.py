@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, cast
+import json
+import re
+from typing import TYPE_CHECKING, Any, Final, cast
 
 import cattrs
 from attrs import define, evolve, fields
@@ -23,6 +25,18 @@ if TYPE_CHECKING:
 
 _INLINE = "data:application/octet-stream;base64,"
 """What `b64_json` is as a link: a file is named by its bytes, so the type is of no use."""
+_HOLDS_FILES: Final = re.compile(
+    r"(result|data|outputs?|images?|videos?|content|response|(video|result|output)_?urls?)(_?json)?", re.IGNORECASE
+)
+"""Top-level members in which gateways have files of a result."""
+_NAMES_A_FILE: Final = re.compile(
+    r"(.*(url|uri|link|image|video|file|output|result)s?|src|data|b64_json)", re.IGNORECASE
+)
+_BESIDE: Final = re.compile(
+    r"reference|mask|callback|input|thumb|preview|cover|poster|frame|avatar|icon|source|web_?hook", re.IGNORECASE
+)
+"""Members that are no file of the result: what it was made from, and small pictures of it."""
+_DEEPEST: Final = 8
 
 
 @define
@@ -86,6 +100,8 @@ def read_files(answer: Answer, body: JsonObject) -> list[File]:
             files = _salvaged(body[name])
         if files:
             return files
+    if files := _found_anywhere(body):
+        return files
     if first_error is not None:
         message, _, place = first_error.rpartition(" @ ")
         raise unreadable(answer, message, place)
@@ -158,6 +174,37 @@ def _salvaged_file(member: object) -> File:
         read_text_or_none(parts.get("last_frame_url")),
         read_text_or_none(parts.get("format")),
     )
+
+
+def _found_anywhere(body: JsonObject) -> list[File]:
+    """Files under names and at depths of other gateways, when the places that are known have none."""
+    found = (file for name, value in body.items() if _HOLDS_FILES.fullmatch(name) for file in _files_in(name, value))
+    return list({file.link: file for file in found}.values())
+
+
+def _files_in(name: str, value: object, depth: int = 0) -> list[File]:
+    """The files in a member: each of a list, and of an object the first that is named as one, else all below it."""
+    if _BESIDE.search(name) or depth > _DEEPEST:
+        return []
+    if isinstance(value, str):
+        if value[:1] in {"{", "["}:
+            return _files_in(name, _json_in(value), depth + 1)
+        inline = File(b64_json=value) if name == "b64_json" and value else None
+        linked = File(value) if is_http_url(value) or is_data(value) else None
+        return [file for file in (inline or linked,) if file is not None and _NAMES_A_FILE.fullmatch(name)]
+    if isinstance(value, list):
+        return [file for each in cast("list[object]", value) for file in _files_in(name, each, depth + 1)]
+    members = (as_object(value) or {}).items()
+    own = (_files_in(each, member, depth) for each, member in members if isinstance(member, str))
+    first = next((files for files in own if files), None)
+    return first or [file for each, member in members for file in _files_in(each, member, depth + 1)]
+
+
+def _json_in(text: str) -> object:
+    try:
+        return json.loads(text)
+    except (ValueError, RecursionError):
+        return None
 
 
 def _inline(encoded: str) -> str:

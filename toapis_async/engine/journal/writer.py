@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any, Final, TypeVar
 from attrs import frozen
 
 from toapis_async.engine.journal import records as journal_records
-from toapis_async.engine.journal.file import JournalFile
+from toapis_async.engine.journal.file import JournalFile, usable
 from toapis_async.engine.journal.folder import open_in_folder
 from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.threads import in_thread
@@ -88,7 +88,8 @@ class JournalWriter:
         opened: list[JournalFile] = []
 
         def opening() -> None:
-            is_shared = journal.per_process or journal.path.is_dir()
+            with usable(journal.path):
+                is_shared = journal.per_process or journal.path.is_dir()
             open_file = open_in_folder if is_shared else JournalFile.open
             opened.append(open_file(journal.path, credentials, same_account=journal.same_account))
 
