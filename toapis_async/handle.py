@@ -230,11 +230,10 @@ def generation_of(snapshot: TaskSnapshot, saver: Saver, asked: Mapping[str, obje
     )
 
 
-def patience_of(timeout_s: float) -> asyncio.Timeout:
+def patience_of(timeout_s: object) -> asyncio.Timeout:
     """A time-out of so many seconds, from 0. Raises `InvalidRequest` for what is no such number."""
-    value: object = timeout_s
-    if isinstance(value, bool) or not isinstance(value, int | float) or not value >= 0:  # NaN would wait for ever
-        raise InvalidRequest(f"timeout_s must be a number of seconds from 0, not {value!r}", field="timeout_s")
+    if isinstance(timeout_s, bool) or not isinstance(timeout_s, int | float) or not timeout_s >= 0:  # NaN never ends
+        raise InvalidRequest(f"timeout_s must be a number of seconds from 0, not {timeout_s!r}", field="timeout_s")
     return asyncio.timeout(timeout_s)
 
 

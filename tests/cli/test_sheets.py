@@ -172,6 +172,16 @@ def test_a_broken_sheet_is_refused_in_one_line(tmp_path: Path, content: bytes) -
     assert ran.stderr.startswith("error: a.xlsx can't be read as a")
 
 
+@pytest.mark.parametrize("name", ["a.xlsx", "a.parquet"])
+def test_a_web_page_under_the_name_of_a_sheet_is_not_bought_line_by_line(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_text("<!doctype html>\n<title>Sign in</title>\n")
+    ran = run("batch", name, "--out", "out", "--sandbox")
+    assert (ran.code, ran.stderr.count("\n")) == (2, 1)
+    assert ran.stderr.startswith(f"error: {name} is no {name[1:]} file, nor a table")
+    (tmp_path / name).write_text("prompt,size\na kite,1:1\n")
+    assert run("batch", name, "--out", "out", "--dry-run").code == 0
+
+
 def test_a_zip_bomb_is_not_unpacked(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toapis_async.batch.sheets.MAX_UNPACKED_BYTES", 1_000)
     with pytest.raises(InvalidRequest, match=r"unpacks to .* bytes, which is too much"):

@@ -165,6 +165,15 @@ async def test_a_cursor_that_never_ends_is_not_followed_for_ever(service: FakeSe
     assert len(service.of("prices")) == 100
 
 
+@pytest.mark.looptime
+async def test_a_cursor_that_comes_again_ends_the_list(service: FakeService) -> None:
+    page = {"data": [], "has_more": True}
+    service.on_query.extend(answer(200, {**page, "next_after": cursor}) for cursor in ("a", "b", "b", "c"))
+    async with ToAPIs(KEY, settings=Settings()) as client:
+        assert await client.prices() == ()
+    assert len(service.of("prices")) == 3
+
+
 async def test_a_typo_in_a_closed_field_is_seen_by_type_checkers() -> None:
     async with served() as (_, client):
         with pytest.raises(InvalidRequest, match="quality='hihg'"):

@@ -190,6 +190,7 @@ class FakeTransport:
 
     def __init__(self, service: FakeService) -> None:
         self._service = service
+        self.base_url = "https://toapis.com/v1"
         self.closed = asyncio.Event()
         self.sent = 0
 

@@ -212,6 +212,7 @@ IMPOSSIBLE: dict[str, tuple[Callable[[Path], Any], str]] = {
     "wrapped-text-file": (wrapped_text_file, "binary mode"),
     "text-in-memory": (lambda _: io.StringIO("x"), "binary mode"),
     "no-file": (lambda _: 5, "binary mode"),
+    "link": (lambda _: "https://one.example/1.png", "is a link already"),
 }
 
 

@@ -52,7 +52,14 @@ def test_an_upload_is_its_link(body: dict[str, Any], expected: Upload) -> None:
     assert type(upload.size_bytes) is not bool
 
 
-@pytest.mark.parametrize("data", [{}, {"url": ""}, {"url": 5}, [], "x", None])
+def test_a_link_of_an_upload_without_a_host_is_on_the_apis() -> None:
+    upload = decode_upload(answer({"data": {"url": "/__files/a.png"}}), "https://toapis.com/v1")
+    assert upload.url == "https://toapis.com/__files/a.png"
+
+
+@pytest.mark.parametrize(
+    "data", [{}, {"url": ""}, {"url": 5}, {"url": "javascript:x"}, {"url": "file:///a"}, [], "x", None]
+)
 def test_an_upload_without_a_link_is_unreadable(data: object) -> None:
     with pytest.raises(UnreadableAnswer) as caught:
         decode_upload(answer({"success": True, "data": data}))

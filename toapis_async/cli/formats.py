@@ -72,6 +72,8 @@ def text_format(path: Path, given: Format | None, source: str, columns: Columns)
     if stated == "txt" and given is None and _is_header(header, "\t", columns):
         stated = "csv"  # as Excel saves "Unicode text"
     found = stated if stated in {"jsonl", "txt", "csv"} else _sniffed(header, columns)
+    if found == "txt" and stated in _SHEET_FORMATS:  # a web page or an error message under a sheet's name
+        raise CliError(f"{name} is no {suffix} file, nor a table (as text: --format txt)")
     literal = given is not None or suffix == ".txt"  # whoever says text means it: `[cinematic] a kite` is a prompt
     if not literal and (first.startswith("[") or (found == "txt" and _is_json(first, suffix))):
         raise CliError(_not_row_by_row(first, source, name))

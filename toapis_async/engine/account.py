@@ -39,11 +39,13 @@ async def prices(engine: Engine, model: str | None, kind: Kind) -> tuple[Price, 
     """The prices of one model, or of all of a kind; page by page."""
     params = {"limit": str(PRICES_A_PAGE), **({"type": kind} if model is None else {"model": model})}
     found: list[Price] = []
+    cursors: set[str] = set()
     for _ in range(MOST_PRICE_PAGES):
         page = decode_prices(await query(engine, "prices", PRICING_PATH, params))
         found += page.prices
-        if page.next_after is None:
+        if page.next_after is None or page.next_after in cursors:
             break
+        cursors.add(page.next_after)
         params["after"] = page.next_after
     return tuple(found)
 

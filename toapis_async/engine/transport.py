@@ -88,6 +88,7 @@ class Transport:
     def __init__(self, credentials: Credentials, settings: Settings, emit: Emitter) -> None:
         self._key = credentials.api_key
         protect(self._key)
+        self.base_url: str = credentials.base_url
         self._base = URL(credentials.base_url)
         self._settings = settings
         self._emit = emit

@@ -24,6 +24,7 @@ from toapis_async.protocol.filetype import HEAD_BYTES, UPLOADABLE, UPLOADABLE_VI
 from toapis_async.protocol.refusals import decode_error
 from toapis_async.protocol.retry import backoff_s, retry_after_s
 from toapis_async.protocol.wire import decode_upload
+from toapis_async.request import is_http_url
 
 if TYPE_CHECKING:
     import random
@@ -146,7 +147,7 @@ class Uploads:
             raise _Passing(error) from None
         if not 200 <= answer.status < 300:
             raise self._refusal(answer)
-        return decode_upload(answer), await in_thread(_digest, content)
+        return decode_upload(answer, self._transport.base_url), await in_thread(_digest, content)
 
     def _refusal(self, answer: Answer) -> ServiceError | _Passing:
         asked_s = retry_after_s(answer.headers.get("retry-after"), time.time(), self._settings.max_retry_after_s)
@@ -233,6 +234,8 @@ def _digest_of(file: Path | bytes) -> str:
 async def _read(source: Uploadable) -> bytes:
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
+    if isinstance(source, str) and is_http_url(source):
+        raise InvalidRequest(f"{source} is a link already: use it as it is", field="reference_images")
     if isinstance(source, str | Path):
         return await anyio.to_thread.run_sync(read_local, Path(source))
     return await anyio.to_thread.run_sync(_read_stream, source)

@@ -27,7 +27,7 @@ from toapis_async.protocol.lenient import (
     unreadable,
 )
 from toapis_async.protocol.lifecycle import WORDS, claim_of, status_of
-from toapis_async.protocol.links import LINK_LIFE
+from toapis_async.protocol.links import LINK_LIFE, absolute
 from toapis_async.protocol.refusals import check_refusal, error_of
 from toapis_async.protocol.results import File, images_of, kind_of, read_files, videos_of
 from toapis_async.request import with_links
@@ -201,11 +201,13 @@ def _task_error(task: _Task, body: JsonObject) -> TaskError:
 # ---------------------------------------------------------------------------------------------- other answers
 
 
-def decode_upload(answer: Answer) -> Upload:
-    """An upload's answer; a 200 with `success: false` raises `ServiceError` with the service's message."""
+def decode_upload(answer: Answer, base_url: str = "") -> Upload:
+    """An upload's answer; a link without a host is on the API's, at `base_url`. A 200 with `success: false` raises
+    `ServiceError` with the service's message."""
     data = _data(answer)
-    upload_id, url, size = data.get("id"), data.get("url"), data.get("size")
-    if not isinstance(url, str) or not url:
+    upload_id, size = data.get("id"), data.get("size")
+    url = absolute(read_text(data.get("url")), base_url)
+    if url is None:  # what goes into a paid request must be a link
         raise unreadable(answer, "no link to the uploaded file", "$.data.url")
     mime_type = data.get("mime_type")
     return Upload(
