@@ -52,6 +52,21 @@ async def test_turns_come_in_the_order_of_asking() -> None:
         line.gate.give_back()
 
 
+async def test_nobody_takes_a_turn_at_once_while_others_wait() -> None:
+    line = Line(Gate(Permits(1)))
+    assert line.gate.try_acquire()
+    assert not line.gate.try_acquire()
+    line.join("first")
+    await turns()
+    line.gate.give_back()
+    assert not line.gate.try_acquire()  # granted to the one who waits, which has not run yet
+    await turns()
+    assert line.served == ["first"]
+    line.gate.close()
+    with pytest.raises(SessionClosed):
+        line.gate.try_acquire()
+
+
 async def test_the_urgent_go_before_all_others_and_in_their_own_order() -> None:
     line = Line(Gate(Permits(1)))
     line.join("holder")

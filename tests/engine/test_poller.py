@@ -174,6 +174,19 @@ async def test_the_query_bucket_paces_the_looks(service: FakeService) -> None:
     assert looks[-1] - looks[0] >= (20 - 4) / 2 - 0.5
 
 
+@pytest.mark.looptime
+async def test_one_worker_waits_for_a_turn_however_many_polls_are_due(service: FakeService) -> None:
+    service.service_time_s = 1e9
+    limits = RateLimits(submit_per_s=1e4, submit_burst=1e4, query_per_s=0.5, query_burst=1)
+    async with client_of(service, limits=limits, poll_jitter=0, first_poll_s=5) as client:
+        for number in range(30):
+            await client.submit(f"kite {number}")
+        idle = len(asyncio.all_tasks())
+        await asyncio.sleep(20)
+        assert 4 <= len(service.of("query")) < 30
+        assert len(asyncio.all_tasks()) == idle + 1
+
+
 # ------------------------------------------------------------------------------------------- bad answers
 
 

@@ -1,4 +1,4 @@
-"""Which watched task is due when, for the poller that waits for it."""
+"""Which watched task is due when, and an alarm for the poller."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Literal, TypeAlias
 from attrs import evolve
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Callable, Mapping
 
     from toapis_async.engine.entry import Entry
     from toapis_async.models import Learned
@@ -23,13 +23,15 @@ state nobody knows."""
 
 
 class Agenda:
-    """A schedule for each kind of task, and an alarm for whoever sleeps until their next task is due."""
+    """A schedule for each kind of task, and an alarm that rings when their next task is due."""
 
     def __init__(self, schedules: Mapping[Kind, Schedule[Entry]]) -> None:
         self._schedules = schedules
+        self._each = tuple(schedules.values())
         self._loop = asyncio.get_running_loop()
-        self._nearer = asyncio.Event()
-        self._sleeps_until_s = -math.inf
+        self._on_due: Callable[[], None] | None = None
+        self._alarm: asyncio.TimerHandle | None = None
+        self._rings_s = -math.inf  # when the alarm rings: never sooner than this is another set
 
     def forecast_of(self, kind: Kind, request_class: str | None) -> Forecast:
         """What is known of how long such requests take; None: of tasks whose request nobody knows."""
@@ -45,7 +47,7 @@ class Agenda:
             schedule.put_back(entry, self._loop.time())
         else:
             schedule.add(entry)
-        self._wake()
+        self._set_nearer()
 
     def put_back(self, entry: Entry) -> None:
         """A poll was answered, or got no usable answer: plan the next."""
@@ -54,7 +56,7 @@ class Agenda:
             schedule.put_off(entry, self._loop.time(), entry.failures)
         else:
             schedule.put_back(entry, self._loop.time())
-        self._wake()
+        self._set_nearer()
 
     def finished(self, entry: Entry, took_s: float | None, *, by_event: bool) -> None:
         """A task that was polled finished, after `took_s` if the service said so; or an event says that it did."""
@@ -66,51 +68,84 @@ class Agenda:
 
     def events_interrupted(self) -> None:
         """Events may be missed from now on: polls are at once what they are without events."""
-        for schedule in self._schedules.values():
+        for schedule in self._each:
             schedule.events_interrupted()
-        self._wake()
+        self._set_nearer()
 
     def events_resumed(self) -> None:
         """Events come again."""
-        for schedule in self._schedules.values():
+        for schedule in self._each:
             schedule.events_resumed(self._loop.time())
 
     def hurry(self, entry: Entry) -> None:
         """A task is known to have ended, though not how: poll it as soon as it may be polled."""
         self._schedules[entry.endpoint.kind].hurry(entry)
-        self._wake()
+        self._set_nearer()
 
-    def due(self, fullness: float) -> Iterator[Entry]:
-        """The tasks to poll now; `fullness` of the query bucket is 0 to 1."""
-        for schedule in self._schedules.values():
+    def pop(self, fullness: float) -> Entry | None:
+        """The task to poll now; `fullness` of the query bucket is 0 to 1. None when none is due, or when more are than
+        are examined in one step: `next_due_s` is then past."""
+        now_s = self._loop.time()
+        for schedule in self._each:
             schedule.fullness = fullness
-            while (entry := schedule.pop(self._loop.time())) is not None:
+            while (entry := schedule.pop(now_s)) is not None:
                 if not entry.ended:
-                    yield entry
+                    return entry
+        return None
 
     def learned(self) -> Learned:
         """What all schedules learned, under the interval of images."""
-        by_kind = [schedule.learned() for schedule in self._schedules.values()]
+        by_kind = [schedule.learned() for schedule in self._each]
         return evolve(by_kind[0], classes={name: seen for each in by_kind for name, seen in each.classes.items()})
 
-    async def wait_due(self) -> None:
-        """Until a poll is due; a nearer one that is added meanwhile wakes it."""
-        while (due_s := self._due_s()) > self._loop.time():
-            self._nearer.clear()
-            self._sleeps_until_s = due_s
-            timer = self._loop.call_at(due_s, self._nearer.set) if due_s < math.inf else None
-            try:
-                await self._nearer.wait()
-            finally:
-                self._sleeps_until_s = -math.inf
-                if timer is not None:
-                    timer.cancel()
+    # -------------------------------------------------------------------------------------- the alarm
 
-    def _due_s(self) -> float:
-        moments_s = [schedule.next_due_s() for schedule in self._schedules.values()]
-        return min((due_s for due_s in moments_s if due_s is not None), default=math.inf)
+    def start(self, on_due: Callable[[], None]) -> None:
+        """Call `on_due` when a task is due. The alarm has then rung, and is silent until `rest`."""
+        self._on_due = on_due
+        self.rest()
 
-    def _wake(self) -> None:
-        """Wake the sleeper for a task that is due before what it sleeps for; most are not."""
-        if self._due_s() < self._sleeps_until_s:
-            self._nearer.set()
+    def stop(self) -> None:
+        """Ring no more."""
+        self._on_due = None
+        self._silence()
+
+    def next_due_s(self) -> float:
+        """When a task is due, infinity while none is waited for."""
+        next_due_s = math.inf
+        for schedule in self._each:
+            due_s = schedule.next_due_s()
+            if due_s is not None and due_s < next_due_s:
+                next_due_s = due_s
+        return next_due_s
+
+    @property
+    def is_late(self) -> bool:
+        """Whether the alarm should have rung by now, but the loop was too busy for it."""
+        return -math.inf < self._rings_s <= self._loop.time()
+
+    def rest(self) -> None:
+        """Nothing more is polled for now: set the alarm for the next task that is due."""
+        self._silence()
+        self._rings_s = math.inf
+        self._set_nearer()
+
+    def _set_nearer(self) -> None:
+        """Set the alarm for a task that is due before what it is set for; most are not."""
+        due_s = self.next_due_s()
+        if due_s < self._rings_s and self._on_due is not None:
+            self._silence()
+            self._rings_s = max(due_s, self._loop.time())
+            self._alarm = self._loop.call_at(self._rings_s, self._ring)
+
+    def _ring(self) -> None:
+        self._alarm = None
+        self._rings_s = -math.inf
+        if self._on_due is not None:
+            self._on_due()
+
+    def _silence(self) -> None:
+        self._rings_s = -math.inf
+        if self._alarm is not None:
+            self._alarm.cancel()
+            self._alarm = None

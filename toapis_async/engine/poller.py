@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from itertools import islice
 from typing import TYPE_CHECKING, Final
 
 from toapis_async.errors import AuthenticationFailed, ServiceError, TaskNotFound, ToAPIsError, UnreadableAnswer
@@ -15,7 +14,7 @@ from toapis_async.protocol.lifecycle import is_confirmed, is_unknown
 from toapis_async.protocol.wire import decode_task, glance
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Coroutine, Sequence
 
     from toapis_async.engine.agenda import Agenda
     from toapis_async.engine.emitter import Emitter
@@ -33,7 +32,11 @@ MOST_UNKNOWN: Final = 100
 
 
 class Poller:
-    """One loop that takes the agenda's next task, and as many GETs at once as the query gate allows.
+    """Polls the agenda's tasks when they are due, as many at once as the query gate allows.
+
+    A worker, which is a task of the event loop, makes one poll, and goes on with others while some are due: a poll
+    costs no more turns of the loop than a GET does. While the gate has no turn, one worker waits for it, and takes the
+    likeliest task then.
 
     A poll that fails never fails its task: it is repeated later. Two polls of one task never overlap, since a task
     is back on the agenda only after its poll has ended.
@@ -46,31 +49,85 @@ class Poller:
         self._settings = settings
         self._emit = emit
         self._loop = asyncio.get_running_loop()
+        self._workers: set[asyncio.Task[None] | None] = set()
+        self._bug: asyncio.Future[None] = self._loop.create_future()
         self._refused: tuple[float, int] | None = None  # since when, and how many polls in a row, of whichever task
         self._unknown: set[str] = set()
 
     async def run(self) -> None:
         """Until cancelled. An unexpected error here is a bug of ours; the client then ends every watch with it."""
-        async with asyncio.TaskGroup() as polls:
-            while True:
-                await self._agenda.wait_due()
-                await self._port.gate.acquire()
-                entries = list(islice(self._due(), self._port.ids_per_request))
-                if entries:
-                    polls.create_task(self._poll(entries))
-                else:
-                    self._port.gate.give_back()
-                    await asyncio.sleep(0)  # more are due than the schedule examines in one step
+        self._agenda.start(self._begin_polls)
+        try:
+            await self._bug
+        finally:
+            self._agenda.stop()
+            workers = [worker for worker in self._workers if worker is not None]
+            for worker in workers:
+                worker.cancel()
+            if workers:
+                await asyncio.wait(workers)
 
-    def _due(self) -> Iterator[Entry]:
+    def _begin_polls(self) -> None:
+        """A worker for each poll that can be made now."""
+        try:
+            while entries := self._take():
+                self._begin(self._work(entries))
+        except Exception as bug:
+            self._fail(bug)
+
+    def _take(self) -> list[Entry]:
+        """The tasks of one poll, with a turn of the gate. Without a turn a worker waits for one, and the alarm is
+        silent until it has it; else, when nothing is due, the alarm is set."""
+        if self._agenda.next_due_s() <= self._loop.time():
+            if not self._port.gate.try_acquire():
+                self._begin(self._wait_for_turn())
+                return []
+            if entries := self._due():
+                return entries
+            self._port.gate.give_back()
+        self._agenda.rest()
+        return []
+
+    def _begin(self, work: Coroutine[None, None, None]) -> None:
+        self._workers.add(self._loop.create_task(work))
+
+    async def _work(self, entries: list[Entry]) -> None:
+        try:
+            while entries:
+                await self._poll(entries)
+                entries = self._take() if self._agenda.is_late else []
+        except Exception as bug:
+            self._fail(bug)
+        finally:
+            self._workers.discard(asyncio.current_task())
+
+    async def _wait_for_turn(self) -> None:
+        entries: list[Entry] = []
+        try:
+            await self._port.gate.acquire()
+            if not (entries := self._due()):
+                self._port.gate.give_back()
+            self._begin_polls()
+        except Exception as bug:
+            self._fail(bug)
+        await self._work(entries)
+
+    def _fail(self, bug: Exception) -> None:
+        if not self._bug.done():
+            self._bug.set_exception(bug)
+
+    def _due(self) -> list[Entry]:
         """The tasks to poll now. One that is too old is polled a last time, unless that would be too soon after the
         poll before."""
-        for entry in self._agenda.due(self._port.gate.fullness):
+        entries: list[Entry] = []
+        fullness = self._port.gate.fullness
+        while len(entries) < self._port.ids_per_request and (entry := self._agenda.pop(fullness)) is not None:
             waited_s = self._loop.time() - entry.polled_s
-            if self._tasks.is_too_old(entry) and waited_s < self._settings.min_poll_interval_s:
+            if waited_s < self._settings.min_poll_interval_s and self._tasks.is_too_old(entry):
                 self._tasks.overdue(entry)
             else:
-                yield entry
+                entries.append(entry)
+        return entries
 
     async def _poll(self, entries: Sequence[Entry]) -> None:
         for entry in entries:
