@@ -15,6 +15,7 @@ PLANNED_ANEW: Final = 1.1
 """A class is planned anew when a tenth more polls have taught it: some sixty times in its first 1,000 tasks."""
 PRICE_STEP: Final = 1.4
 """Plans are made for prices that differ by so much."""
+_LOG_OF_STEP: Final = math.log(PRICE_STEP)
 MOST_RECALLED: Final = 200.0
 """An earlier session counts as at most this many tasks: enough to start warm, few enough to be overruled."""
 
@@ -22,9 +23,20 @@ MOST_RECALLED: Final = 200.0
 class Forecast:
     """How likely the tasks of one request class are to finish at which age. Ages are in seconds since submission."""
 
-    __slots__ = ("_curve", "_first_s", "_hazard", "_interval_s", "_plans", "_polls", "_polls_of_next_plan", "typical_s")
+    __slots__ = (
+        "_curve",
+        "_first_s",
+        "_hazard",
+        "_interval_s",
+        "_plans",
+        "_polls",
+        "_polls_of_next_plan",
+        "plans",
+        "typical_s",
+    )
 
     typical_s: float  #: the mean age at which tasks finish; 0 while unknown
+    plans: int  #: how many were made; one takes a thousandth of a second
 
     def __init__(
         self, interval_s: float, first_s: float, pooled: Hazard | None = None, typical_s: float | None = None
@@ -32,7 +44,7 @@ class Forecast:
         self._interval_s = interval_s
         self._first_s = first_s
         self._hazard = Hazard(interval_s / 5, pooled, typical_s)
-        self._polls = 0
+        self._polls = self.plans = 0
         self.typical_s = pooled.mean_age_s() if pooled else 0.0
         self._renew()
 
@@ -42,27 +54,21 @@ class Forecast:
         self._plans: dict[int, list[float]] = {}
         self._polls_of_next_plan = self._polls * PLANNED_ANEW + 4
 
-    def has_plan(self, price_s: float) -> bool:
-        """Whether `next_poll_age_s` finds a plan for this price. It takes a thousandth of a second to make one."""
-        return self._level(price_s) in self._plans and self._polls < self._polls_of_next_plan
-
     def next_poll_age_s(self, age_s: float, price_s: float) -> float:
         """The age at which to poll next a task that was seen unfinished at `age_s`, when a poll costs `price_s`."""
         if self._polls >= self._polls_of_next_plan:
             self._renew()
-        level = self._level(price_s)
+        level = round(math.log(price_s / self._interval_s) / _LOG_OF_STEP)
         plan = self._plans.get(level)
         if plan is None:
             plan = self._plans[level] = next_polls_s(self._curve, self._interval_s * PRICE_STEP**level, self._first_s)
+            self.plans += 1
         place = int(age_s / self._curve.step_s)
         if place < len(plan):
             return plan[place]
         # Few tasks get that old, and their hazard is about constant: the wait has a closed form.
         wait_s = math.sqrt(2.0 * price_s / self._curve.rate_at(age_s))
         return age_s + min(wait_s, LONGEST_WAIT * self._interval_s)
-
-    def _level(self, price_s: float) -> int:
-        return round(math.log(price_s / self._interval_s) / math.log(PRICE_STEP))
 
     def chance(self, from_age_s: float, to_age_s: float) -> float:
         """The cumulative hazard between two ages: the larger, the likelier that a task finished in between."""

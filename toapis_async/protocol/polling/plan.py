@@ -31,11 +31,20 @@ class Curve:
         self._edges = edges
         self._rates = rates
         enough = -math.log(FEW_LEFT)
-        for self.steps in STEPS:
-            self.step_s: float = interval_s / self.steps
-            self.cumulative: list[float] = self._cumulated(enough)
-            if self.cumulative[-1] >= enough:
-                break
+        reach_s = self._reach_s(enough)
+        self.steps = next((steps for steps in STEPS if (MOST_AGES - 1) * interval_s / steps >= reach_s), STEPS[-1])
+        self.step_s: float = interval_s / self.steps
+        self.cumulative: list[float] = self._cumulated(enough)
+
+    def _reach_s(self, enough: float) -> float:
+        """The age at which the cumulative hazard is `enough`."""
+        total = 0.0
+        for (begin_s, end_s), rate in zip(pairwise(self._edges), self._rates, strict=True):
+            more = rate * (end_s - begin_s)
+            if total + more >= enough:
+                return begin_s + (enough - total) / rate
+            total += more
+        return math.inf
 
     def _cumulated(self, enough: float) -> list[float]:
         edges, rates, step_s = self._edges, self._rates, self.step_s

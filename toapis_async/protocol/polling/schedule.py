@@ -206,29 +206,35 @@ class Schedule(Generic[W]):
         """The due task most likely to have finished. Give it back with `put_back` or `put_off`, or not at all when it
         has ended. None if none is due, or if more are due than one call examines: `next_due_s` is then past, and the
         next call goes on."""
-        work = 0
-        while self._waiting and self._waiting[0][0] <= now_s:
+        work, waiting, ready, ranked = 0, self._waiting, self._ready, self._ranked
+        while waiting and waiting[0][0] <= now_s:
             if work >= SLICE:
                 return None
-            work += self._examine(heapq.heappop(self._waiting)[1], now_s)
+            task = heapq.heappop(waiting)[1]
+            plans = task.forecast.plans
+            if self._is_ready(task, now_s):
+                if not ready and not ranked and (not waiting or waiting[0][0] > now_s):
+                    return task  # the only one: its chance need not be known
+                heapq.heappush(ready, (-self._chance(task, now_s), task))
+            work += 1 if task.forecast.plans == plans else PLANNING
+        if not ready and not ranked:
+            return None
         self._rank(now_s)
         ready, ranked = self._ready, self._ranked
         if ranked and (not ready or ranked[0] < ready[0]):
             return heapq.heappop(ranked)[1]
-        return heapq.heappop(ready)[1] if ready else None
+        return heapq.heappop(ready)[1]
 
-    def _examine(self, task: W, now_s: float) -> int:
-        """A task whose time has come is ready, unless its class was planned anew and it should wait longer. Returns the
-        work that it was, in tasks."""
+    def _is_ready(self, task: W, now_s: float) -> bool:
+        """Whether a task whose time has come is to be polled. It waits again when its class was planned anew and it
+        should wait longer."""
         if task.ended:
-            return 1
-        work = 1 if task.forecast.has_plan(self._price_s(task)) else PLANNING
+            return False
         planned_s = self._planned_s(task)
         if planned_s > now_s and task.since_s + self._most_age_s > now_s:
             self._wait(task, planned_s, now_s)
-        else:
-            heapq.heappush(self._ready, (-self._chance(task, now_s), task))
-        return work
+            return False
+        return True
 
     def _rank(self, now_s: float) -> None:
         """Chances grow while tasks are ready, at different speeds: rank some anew, by and by all of them."""
@@ -258,11 +264,13 @@ class Schedule(Generic[W]):
     def _price_s(self, task: W) -> float:
         """λ in seconds: for the task's class, the more the emptier the query bucket is, and the fewer ends polls find,
         unless the task's end may have been missed."""
-        priced_for_s = PRICED_FOR * self._interval_s
-        share = self.backstop.share if task.seen_s >= self._missed_until_s else 1.0
-        scarcity = max(1.0 - 2.0 * self.fullness, 0.0) ** 2
-        price = PRICE * share + PRICE_EVENTS * (1.0 - share) + PRICE_SCARCE * scarcity
-        return price / share * self._interval_s * priced_for_s / max(task.forecast.typical_s, priced_for_s)
+        price, share = PRICE, 1.0
+        if task.seen_s >= self._missed_until_s and (share := self.backstop.share) < 1.0:
+            price = PRICE * share + PRICE_EVENTS * (1.0 - share)
+        if self.fullness < 0.5:
+            price += PRICE_SCARCE * (1.0 - 2.0 * self.fullness) ** 2
+        price_s, typical = price / share * self._interval_s, task.forecast.typical_s / self._interval_s
+        return price_s if typical <= PRICED_FOR else price_s * PRICED_FOR / typical
 
     def _wait(self, task: W, planned_s: float, now_s: float) -> None:
         """Wait for the task's next poll, or until its plan is checked if that is sooner. Checks are at the same moments
