@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import asyncio
 import ssl
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, nullcontext
 from contextvars import ContextVar
 from json import dumps
 from typing import TYPE_CHECKING, Any
@@ -33,6 +33,7 @@ from toapis_async.engine.connections import (
     tls_context,
 )
 from toapis_async.engine.filehosts import FileHosts
+from toapis_async.engine.watchdog import Watchdog
 from toapis_async.errors import (
     ClientStateError,
     DownloadFailed,
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
 
     from toapis_async.engine.connections import ProxyOptions
     from toapis_async.engine.emitter import Emitter
+    from toapis_async.engine.watchdog import Watch
     from toapis_async.settings import Credentials, Settings
 
 USER_AGENT = "toapis-async"
@@ -65,6 +67,13 @@ class Trace:
     sent: int = 0
     before_send: Callable[[], Awaitable[None]] | None = None
     """Awaited when there is a connection, right before a POST goes out. What it raises keeps it from being sent."""
+    watch: Watch | None = None
+    """Its time-outs, unless aiohttp has them."""
+
+    def moved(self, now_s: float) -> None:
+        """It was sent, or a piece of its answer came."""
+        if self.watch is not None:
+            self.watch.heard_s = now_s
 
 
 _trace: ContextVar[Trace] = ContextVar("toapis_trace")
@@ -79,6 +88,7 @@ class _TracedRequest(aiohttp.ClientRequest):
         if trace.before_send is not None:
             await trace.before_send()
         trace.sent += 1
+        trace.moved(self.loop.time())
         return await _send(self, conn)
 
 
@@ -98,7 +108,14 @@ class Transport:
         self._reading: set[aiohttp.ClientResponse] = set()
         self._proxy_of = ProxyChoice(settings.proxy, credentials.proxies)
         self._files = FileHosts(credentials.base_url, settings, self._proxy_of, {"User-Agent": USER_AGENT})
+        self._has_answered = False  # the API
         self._answered: set[tuple[str | None, int | None]] = set()  # hosts and ports that answered a request
+        self._watchdog = Watchdog(settings.request_timeout_s, settings.read_timeout_s)
+        # For a request under the watchdog.
+        self._timeouts = aiohttp.ClientTimeout(total=None, sock_connect=settings.connect_timeout_s)
+        self._most_bytes = settings.max_answer_bytes
+        # A task's pictures may be in its answer, as base64.
+        self._most_bytes_of_task = max(self._most_bytes, settings.max_file_bytes * 4 // 3 + self._most_bytes)
         self.closed: asyncio.Event = asyncio.Event()
         self.sent: int = 0
 
@@ -133,6 +150,7 @@ class Transport:
     async def aclose(self) -> None:
         session, self._api = self._api, None
         self.closed.set()
+        self._watchdog.stop()
         # aiohttp forgets those who are in the middle of a body: nobody would wake them before their time-out.
         for response in self._reading:
             response.content.set_exception(aiohttp.ClientConnectionError("the client was closed"))
@@ -170,7 +188,8 @@ class Transport:
 
     async def get(self, kind: str, path: str, *, params: dict[str, str] | None = None) -> Answer:
         """GET from the API: harmless, so a lost answer is just a `TransportError`."""
-        return await self._exchange(kind, "GET", path, Trace(), params=params)
+        trace = Trace(watch=self._watchdog.watch())
+        return await self._exchange(kind, "GET", path, trace, params=params, timeout=self._timeouts)
 
     @asynccontextmanager
     async def download(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -225,7 +244,8 @@ class Transport:
         answer: Answer | None = None
         failure: TransportError | None = None
         try:
-            answer = await self._answer(kind, method, path, trace, options)
+            with trace.watch or nullcontext():
+                answer = await self._answer(kind, method, path, trace, options)
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):
                 raise
@@ -249,35 +269,38 @@ class Transport:
             raise SessionClosed("the client is closed, and its connections with it")
         _trace.set(trace)
         url = self._base.with_path(f"{self._base.raw_path}{path}", encoded=True)
-        async with self._api.request(method, url, allow_redirects=False, **self._proxy, **options) as response:
-            self._note_answer(self._base, self._proxy)
+        async with await self._api.request(method, url, allow_redirects=False, **self._proxy, **options) as response:
+            if not self._has_answered:
+                self._has_answered = True
+                self._note_answer(self._base, self._proxy)
             try:
-                body = await self._read(kind, response)
+                body = await self._read(kind, response, trace)
             except FAILURES:
                 if response.status < 300:
                     raise
                 body = b""  # the status alone says what became of the request
             return Answer(response.status, response.headers, body, trace.sent)
 
-    async def _read(self, kind: str, response: aiohttp.ClientResponse) -> bytes:
+    async def _read(self, kind: str, response: aiohttp.ClientResponse, trace: Trace) -> bytes:
         """The decoded body; of an error page that is too long, its beginning."""
-        cap_bytes = self._settings.max_answer_bytes
-        if kind in {"submit", "query"}:  # a task's pictures may be in its answer, as base64
-            cap_bytes = max(cap_bytes, self._settings.max_file_bytes * 4 // 3 + cap_bytes)
-        body = await self._read_raw(response, cap_bytes)
+        cap_bytes = self._most_bytes_of_task if kind in {"submit", "query"} else self._most_bytes
+        if response.content.is_eof():  # it came with the head, as most do
+            body = response.content.read_nowait()
+        else:
+            body = await self._read_on(response, cap_bytes, trace)
         body = decoded(body, response.headers.get("Content-Encoding", ""), cap_bytes)
         if len(body) > cap_bytes and response.status < 400:
             raise UnreadableAnswer(f"the answer is longer than {cap_bytes} bytes", status=response.status)
         return body
 
-    async def _read_raw(self, response: aiohttp.ClientResponse, cap_bytes: int) -> bytes:
-        """The body as it came, or a little more than `cap_bytes` of it."""
-        if response.content.is_eof():  # it came with the head, as most do
-            return response.content.read_nowait()
+    async def _read_on(self, response: aiohttp.ClientResponse, cap_bytes: int, trace: Trace) -> bytes:
+        """The body as it comes, or a little more than `cap_bytes` of it."""
         body = bytearray()
+        trace.moved(self._loop.time())  # the head came
         self._reading.add(response)
         try:
             async for chunk in response.content.iter_any():
+                trace.moved(self._loop.time())
                 body += chunk
                 if len(body) > cap_bytes:
                     response.close()

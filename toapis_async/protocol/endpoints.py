@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import TYPE_CHECKING, Final
 from urllib.parse import quote
 
@@ -28,6 +29,9 @@ __all__ = [
 ]
 
 
+_PLAIN: Final = re.compile(r"[A-Za-z0-9_-]+").fullmatch
+
+
 @frozen
 class Endpoint:
     """Where tasks of one kind are submitted and queried (paths below the API's root), how often, and for how long.
@@ -45,7 +49,7 @@ class Endpoint:
 
     def task_path(self, task_id: str) -> str:
         """The status path of a task, by its id or its client_business_id: opaque text, so every byte is encoded."""
-        return f"{self.status_path}/{quote(task_id, safe='')}"
+        return f"{self.status_path}/{task_id if _PLAIN(task_id) else quote(task_id, safe='')}"
 
 
 IMAGES: Final = Endpoint("image", "/images/generations", "/images/generations")

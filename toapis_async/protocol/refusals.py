@@ -99,10 +99,13 @@ def refusal_in(answer: Answer, *, about_task: bool = False, model: str | None = 
     body = as_object(answer.json) if len(answer.body) <= _MOST_BYTES else None
     if body is None:
         return None
-    failed, task = _says_failure(body), task_object(body)
+    task = task_object(body)
+    has_status = read_text_or_none(task.get("status")) is not None
+    if has_status and about_task:
+        return None
+    failed = _says_failure(body)
     has_id = bool(read_text(task.get("id")) or read_text(task.get("task_id")))
-    has_status = bool(read_text_or_none(task.get("status")))
-    if has_status and (about_task or (has_id and not failed)):
+    if has_status and has_id and not failed:
         return None
     says_error = failed or error_of(task.get("error")) is not None or error_of(body.get("error")) is not None
     if not says_error and (has_id or not _has_only_a_message(body)):

@@ -185,7 +185,10 @@ def _task_id(answer: Answer, task: _Task, asked_id: str | None = None) -> str:
 
 def _first_id(*ids: str | None) -> str | None:
     """The first that can be asked for; `id` may be that of a resource [field], so that `task_id` goes before it."""
-    return next((task_id for task_id in ids if task_id and _can_be_asked_for(task_id)), None)
+    for task_id in ids:
+        if task_id and _can_be_asked_for(task_id):
+            return task_id
+    return None
 
 
 def _can_be_asked_for(task_id: str) -> bool:
