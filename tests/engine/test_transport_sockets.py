@@ -225,9 +225,8 @@ async def test_a_query_that_never_ends_or_never_gets_a_connection_is_ended_by_it
     ):
         asking = [asyncio.create_task(opened.get("query", "/x")) for _ in range(2)]
         await until(lambda: all(each.done() for each in asking))
-        errors = [each.exception() for each in asking]
-        assert all(isinstance(error, TransportError) for error in errors)
-        assert sorted(getattr(error, "sent", None) for error in errors) in ([0, 1], [1, 1])
+        errors = [error for each in asking if isinstance(error := each.exception(), TransportError)]
+        assert [error.sent for error in errors] in ([1, 0], [1, 1])  # the second may have got its connection
 
 
 # ------------------------------------------------------------------------------------------- answered

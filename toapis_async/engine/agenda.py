@@ -56,7 +56,7 @@ class Agenda:
             schedule.put_off(entry, self._loop.time(), entry.failures)
         else:
             schedule.put_back(entry, self._loop.time())
-        self._set_nearer()
+        self._set_nearer(schedule)
 
     def finished(self, entry: Entry, took_s: float | None, *, by_event: bool) -> None:
         """A task that was polled finished, after `took_s` if the service said so; or an event says that it did."""
@@ -103,7 +103,7 @@ class Agenda:
     def start(self, on_due: Callable[[], None]) -> None:
         """Call `on_due` when a task is due. The alarm has then rung, and is silent until `rest`."""
         self._on_due = on_due
-        self.rest()
+        self.rest(self.next_due_s())
 
     def stop(self) -> None:
         """Ring no more."""
@@ -124,17 +124,21 @@ class Agenda:
         """Whether the alarm should have rung by now, but the loop was too busy for it."""
         return -math.inf < self._rings_s <= self._loop.time()
 
-    def rest(self) -> None:
-        """Nothing more is polled for now: set the alarm for the next task that is due."""
+    def rest(self, due_s: float) -> None:
+        """Nothing more is polled for now: set the alarm for the next task that is due (`next_due_s`)."""
         self._silence()
         self._rings_s = math.inf
-        self._set_nearer()
+        self._set(due_s)
 
-    def _set_nearer(self) -> None:
-        """Set the alarm for a task that is due before what it is set for; most are not."""
-        due_s = self.next_due_s()
-        if due_s < self._rings_s and self._on_due is not None:
+    def _set_nearer(self, schedule: Schedule[Entry] | None = None) -> None:
+        """Set the alarm for a task (of this schedule) that is due before what it is set for; most are not."""
+        due_s = self.next_due_s() if schedule is None else schedule.next_due_s()
+        if due_s is not None and due_s < self._rings_s:
             self._silence()
+            self._set(due_s)
+
+    def _set(self, due_s: float) -> None:
+        if self._on_due is not None and due_s < math.inf:
             self._rings_s = max(due_s, self._loop.time())
             self._alarm = self._loop.call_at(self._rings_s, self._ring)
 

@@ -78,14 +78,16 @@ class Poller:
     def _take(self) -> list[Entry]:
         """The tasks of one poll, with a turn of the gate. Without a turn a worker waits for one, and the alarm is
         silent until it has it; else, when nothing is due, the alarm is set."""
-        if self._agenda.next_due_s() <= self._loop.time():
+        due_s = self._agenda.next_due_s()
+        if due_s <= self._loop.time():
             if not self._port.gate.try_acquire():
                 self._begin(self._wait_for_turn())
                 return []
             if entries := self._due():
                 return entries
             self._port.gate.give_back()
-        self._agenda.rest()
+            due_s = self._agenda.next_due_s()
+        self._agenda.rest(due_s)
         return []
 
     def _begin(self, work: Coroutine[None, None, None]) -> None:

@@ -6,10 +6,9 @@ import json
 import math
 from datetime import UTC, datetime
 from decimal import Decimal, InvalidOperation
-from functools import cached_property
-from typing import TYPE_CHECKING, Any, TypeAlias, cast
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, cast
 
-from attrs import frozen
+from attrs import define, field
 
 from toapis_async.errors import UnreadableAnswer
 from toapis_async.scrub import scrub
@@ -27,7 +26,10 @@ _MOST_DIGITS = 30
 _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link's life after it
 
 
-@frozen
+_UNREAD: Final = object()
+
+
+@define
 class Answer:
     """One HTTP answer, read to its end; headers by names in lower case. `sent`: how often the request went out."""
 
@@ -36,16 +38,21 @@ class Answer:
     body: bytes
     sent: int = 1
 
-    @cached_property
+    _json: object = field(default=_UNREAD, init=False, repr=False, eq=False)
+
+    @property
     def json(self) -> object:
         """The JSON value of the body, read once; None for what is none."""
-        return json_of(self.body)
+        if self._json is _UNREAD:
+            self._json = json_of(self.body)
+        return self._json
 
 
 def json_of(body: bytes) -> object:
     """The JSON value of a body; None for what is none."""
     try:
-        return json.loads(body)
+        # What begins like this is UTF-8 to `json.loads`, too: of UTF-16 and UTF-32, one of the two bytes is 0.
+        return json.loads(body.decode("utf-8", "surrogatepass") if body.startswith(b'{"') else body)
     except (ValueError, RecursionError):
         return None
 

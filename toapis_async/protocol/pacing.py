@@ -212,7 +212,10 @@ class TokenBucket:
 
     def _refilled(self, now_s: float) -> tuple[float, float]:
         """What the level and the pace are by now."""
-        # A clock set back must not be paid in tokens, nor the pause after a 429.
-        gone_s = max(now_s - max(self._at_s, self._empty_until_s), 0.0)
-        level = min(self._level + gone_s * self.refill_per_s * self._pace, self.capacity - self._window.unanswered)
-        return level, min(self._pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)
+        level, pace, most = self._level, self._pace, self.capacity - self._window.unanswered
+        gone_s = now_s - max(self._at_s, self._empty_until_s)
+        if gone_s > 0.0:  # a clock set back must not be paid in tokens, nor the pause after a 429
+            level += gone_s * self.refill_per_s * pace
+            if pace < 1.0:
+                pace = min(pace + gone_s * (1.0 - SLOWER) / SHARED_FOR_S, 1.0)
+        return min(level, most), pace

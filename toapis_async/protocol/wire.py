@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 from datetime import datetime  # noqa: TC003 (cattrs reads the annotations)
-from typing import TYPE_CHECKING, NamedTuple, TypeAlias, cast
+from typing import TYPE_CHECKING, Final, NamedTuple, TypeAlias, cast
 
 import cattrs
 from attrs import define, evolve
@@ -76,6 +76,9 @@ class _Task:
     usage: Usage | None = None
 
 
+_AT_WORK: Final = {word: status for word, status in WORDS.items() if not status.is_final}
+
+
 class Unfinished(NamedTuple):
     """What the engine needs to know of a task at work."""
 
@@ -101,9 +104,9 @@ def glance(answer: Answer, asked_id: str | None = None) -> Unfinished | None:
     """A task that the answer plainly shows at work: the same as `decode_task` reads, without the rest. None for every
     other answer, and for words that need a closer look."""
     task = task_object(read_object(answer))
-    status = WORDS.get(read_text(task.get("status")))
+    status = _AT_WORK.get(read_text(task.get("status")))
     task_id = _first_id(read_text(task.get("task_id")), read_text(task.get("id")), asked_id)
-    if task_id is None or status is None or status.is_final:
+    if task_id is None or status is None:
         return None
     business_id = read_text_or_none(task.get("client_business_id"))
     return Unfinished(task_id, business_id, status, read_progress(task.get("progress")))
