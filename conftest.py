@@ -26,6 +26,11 @@ SPEED = 200.0
 QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
 
 
+def pytest_markdown_docs_globals() -> dict[str, str]:
+    """What the code of a page has: it runs as a script."""
+    return {"__name__": "__main__"}
+
+
 @pytest.fixture
 def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox]:
     """The environment of a reader who has a key: a service that answers (in a thread, so that `asyncio.run` can be
@@ -74,10 +79,12 @@ def recipe(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
 
 @pytest.fixture
-def cluster(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
-    """The service, and the address of a Dask scheduler in a thread, with a worker; journals go into the working
-    folder."""
+def cluster(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+    """The service, and a Dask scheduler in a thread, with a worker, in place of processes of this machine; journals go
+    into the working folder."""
     from distributed import LocalCluster  # noqa: PLC0415
+
+    from toapis_async.dask import bulk  # noqa: PLC0415
 
     monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
     monkeypatch.setattr("toapis_async.dask.job.Settings", partial(QUICK, tier="svip"))
@@ -95,7 +102,13 @@ def cluster(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -
 
     thread = threading.Thread(target=lambda: loop.run_until_complete(serve()))
     thread.start()
-    yield addresses.get(timeout=60)
+    address = addresses.get(timeout=60)
+
+    def on_it(*given: Any, cluster: None = None, **named: Any) -> Any:
+        return bulk(*given, cluster=cluster or address, **named)
+
+    monkeypatch.setattr("toapis_async.dask.bulk", on_it)
+    yield
     loop.call_soon_threadsafe(stop.set)
     thread.join(60)
     loop.close()
