@@ -99,7 +99,7 @@ def _write(folder: Path, run: str, prices: Mapping[str, Decimal], left: threadin
 
 def rows_of(folder: Path, run: str, prices: Mapping[str, Decimal]) -> Generator[ReportRow]:
     """The rows of a run: as its journal knows them, with the reasons that only results.jsonl tells."""
-    stated = Prices(prices)
+    stated = Prices(prices) if prices else None
     reasons = {str(row["client_business_id"] or f"row {row['index']}"): row for row in _failed(folder / NAME)}
     for record in records(folder / JOURNAL, run):
         known = reasons.pop(record.intent.client_business_id, None)
@@ -132,7 +132,7 @@ def _failed(results: Path) -> Iterator[dict[str, Any]]:
                     pass
 
 
-def row_of(record: Record, prices: Prices, reason: RowError | None, folder: Path | None = None) -> ReportRow:
+def row_of(record: Record, prices: Prices | None, reason: RowError | None, folder: Path | None = None) -> ReportRow:
     """A record as the page shows it; `reason` is why the latest pass gave it up, if it did."""
     fields = body_of(json.loads(record.intent.request))
     course = course_of(record) if record.state in {State.COMPLETED, State.FAILED} else None
@@ -140,7 +140,7 @@ def row_of(record: Record, prices: Prices, reason: RowError | None, folder: Path
     cost, files = None, FOLDERS[record.intent.kind]
     if status == "done":
         cost = charge_of(TaskStatus.COMPLETED, course.billing).credits if course else None
-        if cost is None and (price := prices.of(PriceClass.of(fields))) is not None:
+        if cost is None and prices is not None and (price := prices.of(PriceClass.of(fields))) is not None:
             cost = price * images_of(fields)
     return ReportRow(
         index=record.intent.place or 0,
@@ -195,7 +195,10 @@ def _moment(unix_s: float | None) -> datetime | None:
 
 def _first_text(fields: Mapping[str, object], *names: str) -> str | None:
     """The first of these fields that was given, also within `metadata`."""
-    return next((str(value) for name in names if (value := given_in(fields, name)) is not None), None)
+    for name in names:
+        if (value := given_in(fields, name)) is not None:
+            return str(value)
+    return None
 
 
 def _number(value: object) -> int | None:

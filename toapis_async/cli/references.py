@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Mapping
 
 FOLDER: Final = f"{THUMBS}/references"
+_REFERENCES: Final = (*LINK_FIELDS, *LINK_LISTS)
 _DIGEST: Final = re.compile(r"[0-9a-f]{64}")
 
 
@@ -51,7 +52,9 @@ def local_files_in(row: object) -> Iterator[Path]:
 def references_in(folder: Path, fields: Mapping[str, Any]) -> tuple[str, ...]:
     """What a request of a journal was made from, in order: links, and the small pictures of local files that are
     there."""
-    found = (each for name in (*LINK_FIELDS, *LINK_LISTS) for each in _references(fields.get(name)))
+    if fields.keys().isdisjoint(_REFERENCES):
+        return ()
+    found = (each for name in _REFERENCES for each in _references(fields.get(name)))
     return tuple(each for each in found if is_http_url(each) or (folder / each).is_file())
 
 

@@ -39,11 +39,12 @@ class Thumbnail:
     made: bool
 
 
-def kept(picture: StrPath, small: StrPath) -> Thumbnail | None:
-    """The thumbnail that is there, and no older than its picture; None when there is none. Blocks for a moment."""
+def kept(picture: StrPath, small: StrPath, changed_ns: int) -> Thumbnail | None:
+    """The thumbnail that is there, and no older than its picture, which was changed then; None when there is none.
+    Blocks for a moment."""
     try:
-        now, then = os.stat(small), os.stat(picture)
-        if now.st_mtime_ns < then.st_mtime_ns or not now.st_size:
+        found = os.stat(small)
+        if found.st_mtime_ns < changed_ns or not found.st_size:
             return None
         return Thumbnail(*_measures(picture), made=True)
     except (OSError, Unreadable):
@@ -55,8 +56,9 @@ def thumbnail(picture: StrPath, small: StrPath) -> Thumbnail:
 
     Raises `Unreadable` for what is no whole picture or too big a one. A thumbnail that can't be written is not made.
     """
-    if (known := kept(picture, small)) is not None:
-        return known
+    with contextlib.suppress(OSError):  # `_read` tells what is the matter
+        if (known := kept(picture, small, os.stat(picture).st_mtime_ns)) is not None:
+            return known
     width, height, content = _read(picture)
     return Thumbnail(width, height, made=_write(Path(small), content))
 
@@ -77,7 +79,7 @@ def _read(picture: StrPath) -> tuple[int, int, bytes]:
 def _measures(picture: StrPath) -> tuple[int, int]:
     """Width and height of a picture that was read before. A PNG tells them in its first bytes: a page of thousands of
     rows is then made in half the time."""
-    with open(picture, "rb") as file:
+    with open(picture, "rb", buffering=0) as file:
         head = file.read(_PNG_HEAD.size)
     if head.startswith(PNG_BEGINNING) and len(head) == _PNG_HEAD.size:
         width, height = _PNG_HEAD.unpack(head)

@@ -46,7 +46,7 @@ class Picture:
     is_video: bool | None = None  #: True or not known
 
 
-_Kept: TypeAlias = "Callable[[str, str], Thumbnail | None]"
+_Kept: TypeAlias = "Callable[[str, str, int], Thumbnail | None]"
 _Made: TypeAlias = "Callable[[str, str], Thumbnail]"
 _Found: TypeAlias = "list[Picture | Future[Picture]]"
 
@@ -86,14 +86,15 @@ class Pictures:
             return Picture(name, problem="outside the folder")
         path, small = self._paths(file)
         try:
-            if not stat.S_ISREG(os.stat(path).st_mode):
+            found = os.stat(path)
+            if not stat.S_ISREG(found.st_mode):
                 return Picture(name, problem="no file")
         except (OSError, ValueError):
             return Picture(name, problem="missing")
         mime_type = MIME_TYPES.get(os.path.splitext(name)[1].lower(), "")
         if self._thumbs is None or (mime_type and mime_type not in _WITH_THUMBNAILS):  # the browser may know it
             return Picture(name, _link(file), is_video=mime_type.startswith("video/") or None)
-        seen = self._thumbs[0](path, small)
+        seen = self._thumbs[0](path, small, found.st_mtime_ns)
         return None if seen is None else _seen(file, seen)
 
     def _resolved(self, row: ReportRow, found: _Found) -> tuple[ReportRow, list[Picture], list[Picture]]:
