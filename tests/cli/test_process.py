@@ -13,6 +13,7 @@ import subprocess
 import sys
 import termios
 from pathlib import Path
+from types import ModuleType
 from typing import IO
 
 import pytest
@@ -20,6 +21,7 @@ from click.testing import CliRunner
 from rich.cells import cell_len
 
 import toapis_async
+from toapis_async import __main__ as entry
 from toapis_async.cli import main
 
 from .conftest import run
@@ -42,6 +44,19 @@ def test_help_needs_neither_aiohttp_nor_rich(arguments: list[str]) -> None:
     )
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("Usage: toapis")
+
+
+def test_ctrl_c_while_modules_are_loaded_is_told_in_a_line(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Loading(ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "toapis_async.cli", Loading("toapis_async.cli"))
+    with pytest.raises(SystemExit) as left:
+        entry.main()
+    assert (left.value.code, capsys.readouterr().err) == (130, "error: interrupted\n")
 
 
 def test_the_package_runs_as_a_module() -> None:
