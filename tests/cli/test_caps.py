@@ -125,6 +125,16 @@ def test_a_dry_run_needs_no_key_sends_nothing_and_leaves_nothing(rows: str) -> N
     assert sorted(path.name for path in Path().iterdir()) == ["rows.jsonl"]
 
 
+def test_rows_that_differ_in_their_references_alone_are_one_line_of_a_dry_run() -> None:
+    links = [[], ["https://x.example/a.png"], ["https://x.example/a.png", "https://x.example/b.png"]]
+    rows = [json.dumps({"prompt": "a kite", "reference_images": each}) for each in links]
+    Path("references.jsonl").write_text("\n".join(rows))
+    ran = batch("references.jsonl", "--dry-run", "--price", "2")
+    assert [line for line in ran.stdout.splitlines() if "gpt-image" in line] == [
+        "  gpt-image-2-vip/1k/medium     3       3     2        6"
+    ]
+
+
 def test_a_dry_run_without_prices_says_nothing_of_credits(rows: str) -> None:
     ran = batch(rows, "--dry-run")
     assert ran.stdout.startswith("3 of 3 rows would be sent: 4 images\n")

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from toapis_async.cli.prompts import PromptFile
     from toapis_async.engine.journal.records import Record
     from toapis_async.engine.journal.resume import Verdict
+    from toapis_async.protocol.budget import Prices
     from toapis_async.request import Kind
     from toapis_async.settings import Settings
 
@@ -87,6 +88,10 @@ class Costs:
     files: int = 0  #: images or videos
 
 
+Line: TypeAlias = "tuple[str, Costs, Decimal | None]"
+"""The name of a class, what its rows come to, and credits a file."""
+
+
 @define
 class Plan:
     """What would be sent, gathered row by row."""
@@ -96,6 +101,15 @@ class Plan:
     kinds: set[Kind] = field(factory=set)
     prompts: list[tuple[str, str]] = field(factory=list)  #: key and prompt of the first few
     times_s: list[float] = field(factory=list)  #: which tasks of earlier passes took
+
+    def lines(self, prices: Prices) -> list[Line]:
+        """What is sent, by the names and prices of its classes: those that differ in nothing that is shown are one."""
+        found: dict[tuple[str, Decimal | None], Costs] = {}
+        for kind, costs in self.classes.items():
+            line = found.setdefault((str(kind), prices.of(kind)), Costs())
+            line.rows += costs.rows
+            line.files += costs.files
+        return [(name, costs, price) for (name, price), costs in found.items()]
 
     def add(self, row: Row, fields: dict[str, Any], outcome: Outcome) -> None:
         assert row.request is not None
@@ -172,7 +186,7 @@ def _record(row: Row, fields: dict[str, Any], outcome: Outcome, budget: Budget) 
 def _print_plan(out: Output, plan: Plan, budget: Budget, options: Options) -> None:
     rows, sent = plan.outcomes.total(), plan.outcomes["send"]
     noun, files = noun_of(plan.kinds), sum(costs.files for costs in plan.classes.values())
-    lines = [(kind, costs, budget.prices.of(kind)) for kind, costs in plan.classes.items()]
+    lines = plan.lines(budget.prices)
     known = [price * costs.files for _, costs, price in lines if price is not None]
     cost = f", {amount(sum(known, Decimal(0)))} credits" if known else ""
     unknown = " and what has no price" if known and len(known) < len(lines) else ""
@@ -217,7 +231,7 @@ def _span(shortest_s: float, longest_s: float) -> str:
     return first if first == last else f"{first} to {last}"
 
 
-def _print_classes(out: Output, lines: list[tuple[PriceClass, Costs, Decimal | None]], noun: str) -> None:
+def _print_classes(out: Output, lines: list[Line], noun: str) -> None:
     table = [["  class", "rows", f"{noun}s", "each", "credits"]]
     for kind, costs, price in lines:
         each, all_ = ("?", "?") if price is None else (amount(price), amount(price * costs.files))
