@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import gzip
 import socket
@@ -10,10 +11,9 @@ from datetime import UTC, datetime, timedelta
 from email.utils import format_datetime
 from io import BytesIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import aiohttp
-import anyio.to_thread
 import pytest
 from attrs import evolve
 from PIL import Image
@@ -25,9 +25,6 @@ from toapis_async.protocol.retry import backoff_s
 from .kit import JPEG, KEY, PNG, RawServer, Request, fast, hang_up, raw, reply
 from .test_downloads import BIG, HALF, failing, fetching, generation, left_in
 from .test_uploads import GIF, MOV, WEBM
-
-if TYPE_CHECKING:
-    import asyncio
 
 MP4 = b"\0\0\0\x14ftypisom\0\0\2\0isom\0\0\0\x0cmoov1234\0\0\0\x0cmdat5678"
 pytestmark = pytest.mark.usefixtures("impatient")
@@ -542,13 +539,14 @@ async def test_a_name_that_the_file_system_can_t_hold_gets_another(
 
 async def test_a_small_file_takes_one_step_of_one_thread(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     steps: list[object] = []
-    real = anyio.to_thread.run_sync
+    loop = asyncio.get_running_loop()
+    real = loop.run_in_executor
 
-    async def run_sync(act: Any, *args: Any, **named: Any) -> Any:
-        steps.append(act)
-        return await real(act, *args, **named)
+    def run_in_executor(*args: Any) -> Any:
+        steps.append(args)
+        return real(*args)
 
-    monkeypatch.setattr(anyio.to_thread, "run_sync", run_sync)
+    monkeypatch.setattr(loop, "run_in_executor", run_in_executor)
     async with fetching(reply(200, PNG)) as (server, client):
         await (await generation(client, f"{server.url}/a")).save(tmp_path)
         assert len(steps) == 1

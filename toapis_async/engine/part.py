@@ -6,7 +6,6 @@ import contextlib
 import os
 import secrets
 import zlib
-from io import BytesIO
 from typing import IO, TYPE_CHECKING
 
 from attrs import define, field
@@ -71,13 +70,19 @@ class Part:
     def flush(self) -> IO[bytes]:
         """Write what is in memory to the file, and return that."""
         if self._file is None:
-            self.target.parent.mkdir(parents=True, exist_ok=True)
-            self._file = self._path.open("x+b")
+            self._file = self._opened()
         self._file.seek(self.written_bytes)
         self._file.write(self.buffer)
         self.written_bytes += len(self.buffer)
         self.buffer.clear()
         return self._file
+
+    def _opened(self) -> IO[bytes]:
+        try:
+            return self._path.open("x+b")
+        except FileNotFoundError:
+            self.target.parent.mkdir(parents=True, exist_ok=True)
+            return self._path.open("x+b")
 
     def finish(self, content_type: str, *, is_complete: bool) -> Path:
         """Check the file, make it durable, then give it its name, then make the name durable. Returns the name.
@@ -127,13 +132,11 @@ class Part:
             kind = labelled(content_type, self.head) if is_complete else None
             if kind is None:
                 raise Unfit(f"what came ({content_type}, {self.size_bytes} bytes) is no picture or video we know")
-        elif (kind in ENDS_EXACTLY or self.is_unpacked or not is_complete) and not self._looks_whole(kind):
+        elif (kind in ENDS_EXACTLY or self.is_unpacked or not is_complete) and not looks_whole(
+            kind, self.flush(), self.size_bytes
+        ):
             raise Unfit("the file broke off: its end is missing")
         return kind
-
-    def _looks_whole(self, kind: FileType) -> bool:
-        file = self.flush() if self._file is not None else BytesIO(self.buffer)
-        return looks_whole(kind, file, self.size_bytes)
 
     def _finish_unpacked(self, content_type: str, *, is_complete: bool) -> Path:
         """Finish the file inside of one that a host compressed unasked."""
