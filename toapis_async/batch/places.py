@@ -28,6 +28,17 @@ SaveTo: TypeAlias = "OnePlace | Mapping[Kind, OnePlace]"
 `{"image": …, "video": …}`; files of a kind that is left out are not saved."""
 
 
+@frozen
+class Files:
+    """A generation's files, and how they are to be saved."""
+
+    generation: Generation
+    stem: str | None
+    record: Record | None  #: what an earlier process left of them
+    embed: bool = False  #: whether they say how they were made, …
+    asked: Mapping[str, object] | None = None  #: … and what is known of that: see `asked_of`
+
+
 class Place(Protocol):
     """Where the files of one kind go."""
 
@@ -43,17 +54,8 @@ class Place(Protocol):
         """A file that is there."""
         ...
 
-    async def save(
-        self,
-        saving: Saving,
-        generation: Generation,
-        stem: str | None,
-        record: Record | None,
-        *,
-        embed: bool = False,
-        asked: Mapping[str, object] | None = None,
-    ) -> tuple[Path, ...]:
-        """Fetch a generation's files; with `embed`, they say how they were made (`asked`: see `asked_of`)."""
+    async def save(self, saving: Saving, files: Files) -> tuple[Path, ...]:
+        """Fetch them. Raises as `Saving.save` does."""
         ...
 
 
@@ -86,18 +88,11 @@ class Folder:
         """The file's path."""
         return self.path / name
 
-    async def save(
-        self,
-        saving: Saving,
-        generation: Generation,
-        stem: str | None,
-        record: Record | None,
-        *,
-        embed: bool = False,
-        asked: Mapping[str, object] | None = None,
-    ) -> tuple[Path, ...]:
+    async def save(self, saving: Saving, files: Files) -> tuple[Path, ...]:
         """Fetch what is not there."""
-        return await saving.save(generation, self.path, stem=stem, record=record, embed=embed, asked=asked)
+        return await saving.save(
+            files.generation, self.path, stem=files.stem, record=files.record, embed=files.embed, asked=files.asked
+        )
 
 
 @frozen
@@ -120,18 +115,11 @@ class InSink:
         """The file's URL."""
         return StoredFile(self.sink.url(name))
 
-    async def save(
-        self,
-        saving: Saving,
-        generation: Generation,
-        stem: str | None,
-        record: Record | None,
-        *,
-        embed: bool = False,
-        asked: Mapping[str, object] | None = None,
-    ) -> tuple[StoredFile, ...]:
+    async def save(self, saving: Saving, files: Files) -> tuple[StoredFile, ...]:
         """Fetch them all: one that is missing makes the others as good as missing."""
-        return await saving.store(generation, self.sink, stem, record, embed=embed, asked=asked)
+        return await saving.store(
+            files.generation, self.sink, files.stem, files.record, embed=files.embed, asked=files.asked
+        )
 
 
 def places_of(save_to: SaveTo | None) -> dict[Kind, Place]:

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Final
 
 from attrs import evolve
 
+from toapis_async.batch.places import Files
 from toapis_async.engine.describing import asked_of
 from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import Intent, State
@@ -143,7 +144,7 @@ class Run:
                 verdict = Watch(evolve(record, state=State.ACCEPTED, task_id=found.task_id, query_id=business_id))
             if isinstance(verdict, Watch | Fetch):
                 generation = await self._handle(await self._engine.submitter.take_up(verdict))
-                await place.save(self._engine.saving, generation, record.intent.stem, record, embed=self._embed)
+                await place.save(self._engine.saving, Files(generation, record.intent.stem, record, self._embed))
         except Exception as error:  # also a bug, which must not end the batch
             logger.debug("%s is left to its row: %s", business_id, error)
 
@@ -320,4 +321,4 @@ class Run:
             if len(kept.files) == len(generation.files):
                 return tuple(place.file(name) for _, name in sorted(kept.files.items()))
         asked = asked_of(row.request) if self._embed and row.request is not None else None
-        return await place.save(self._engine.saving, generation, row.stem, row.record, embed=self._embed, asked=asked)
+        return await place.save(self._engine.saving, Files(generation, row.stem, row.record, self._embed, asked))
