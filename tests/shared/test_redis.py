@@ -50,6 +50,22 @@ async def test_every_scheme_reaches_it(redis_server: RedisServer, scheme: str) -
     await store.aclose()
 
 
+@pytest.mark.parametrize(
+    ("name", "value"), [("level", "nan"), ("at_s", "-inf"), ("per_s", "0"), ("pace", "7"), ("epoch", "x"), ("m:z", "x")]
+)
+async def test_a_state_that_makes_no_sense_counts_as_forgotten(
+    redis_server: RedisServer, name: str, value: str
+) -> None:
+    store = await RedisStore.open(redis_server.url, IDENTITY, 0.5)
+    first = await store.lease("submit", ASK)
+    await store.connection.hset(store.key("submit"), name, value)
+    ask = evolve(ASK, epoch=first.epoch)
+    grant = await store.lease("submit", ask)
+    assert grant.is_sound(ask)
+    assert (grant.level == 0) is (name != "m:z")
+    await store.aclose()
+
+
 async def test_what_is_no_bucket_is_a_lost_store_and_stays_as_it_is(redis_server: RedisServer) -> None:
     store = await RedisStore.open(redis_server.url, IDENTITY, 0.5)
     await store.connection.set(store.key("submit"), "precious")

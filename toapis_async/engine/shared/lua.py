@@ -53,7 +53,11 @@ for place = 1, #stored, 2 do
   if string.sub(name, 1, 2) == 'm:' then members[string.sub(name, 3)] = value else state[name] = value end
 end
 local is_whole, is_set_back = true, false
-for _, name in ipairs(NAMES) do is_whole = is_whole and state[name] ~= nil end
+for _, name in ipairs(NAMES) do
+  local value = state[name]
+  is_whole = is_whole and value ~= nil and value - value == 0  -- neither infinite nor no number
+end
+is_whole = is_whole and state.burst >= 1 and state.per_s > 0 and state.pace > 0 and state.pace <= 1
 
 if not is_whole then
   redis.call('DEL', KEYS[1])
