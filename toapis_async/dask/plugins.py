@@ -76,6 +76,7 @@ class DeskPlugin(SchedulerPlugin):
             "end": self._desk.end,
             "stop": self._stop,
             "counts": self._counts,
+            "workers": self._workers,
             "paid_page": self._desk.paid_page,
             "exchange": self._desk.exchange,
             "lease": self._lease,
@@ -99,6 +100,9 @@ class DeskPlugin(SchedulerPlugin):
 
     async def _counts(self, session: str) -> dict[str, int]:
         return self._desk.counts(session)
+
+    async def _workers(self) -> int:
+        return len(self._scheduler.workers)
 
     async def _lease(self, of_account: str, category: Category, ask: Ask) -> Grant:
         return self._desk.lease(of_account, category, ask)

@@ -7,6 +7,7 @@ import os
 from contextlib import AsyncExitStack, suppress
 from typing import TYPE_CHECKING, Any, Final, cast
 
+import dask.config
 from attrs import evolve
 from distributed import Client, LocalCluster
 from distributed.scheduler import KilledWorker
@@ -45,6 +46,10 @@ if TYPE_CHECKING:
 
 WORKERS_S: Final = 60.0
 """How long a cluster without workers is waited for."""
+WATCH_S: Final = 5.0
+"""How often it is seen to that there are workers."""
+LOST_S: Final = 300.0
+"""How long Dask waits for a local worker that died to be back; by default 15 s, which a busy machine may need."""
 CLOSE_S: Final = 20.0
 """How long closing waits for the workers' engines."""
 ROUNDS: Final = 3
@@ -55,6 +60,7 @@ MOST_LOCAL: Final = 4
 # Dask's own annotations say little of these.
 _local_cluster: Any = LocalCluster
 _client: Any = Client
+_config: Any = dask.config
 
 
 class ClusterSession:
@@ -71,6 +77,7 @@ class ClusterSession:
         self._fresh = fresh
         self._stack = AsyncExitStack()
         self._client: Any = None
+        self._local: Any = cluster if isinstance(cluster, LocalCluster) else None
 
     async def open(self) -> None:
         """Connect, and have the desk and the engines made. Raises `ClientStateError` when another driver is at the run,
@@ -114,6 +121,11 @@ class ClusterSession:
         refusal = await ask_desk(client.scheduler, "begin", opening)
         if refusal is not None:
             raise ClientStateError(str(refusal))
+        if self._local is not None:
+            self._stack.enter_context(_config.set({"distributed.deploy.lost-worker-timeout": LOST_S}))
+        watching = asyncio.create_task(self._watch(), name="toapis-workers")
+        self._stack.push_async_callback(asyncio.wait, [watching])
+        self._stack.callback(watching.cancel)
 
     async def _connect(self) -> Any:
         cluster: Any = self._cluster
@@ -130,11 +142,31 @@ class ClusterSession:
             local = _local_cluster(
                 n_workers=workers, threads_per_worker=1, asynchronous=True, dashboard_address="127.0.0.1:0"
             )
-            cluster = await self._stack.enter_async_context(local)
+            cluster = self._local = await self._stack.enter_async_context(local)
         elif not isinstance(cluster, str) and not cluster.asynchronous:  # it has a loop of its own
             client = _client(cluster.scheduler_address, security=cluster.security, asynchronous=True)
             return await self._stack.enter_async_context(client)
         return await self._stack.enter_async_context(_client(cluster, asynchronous=True))
+
+    async def _watch(self) -> None:
+        """Dask gives up a local worker that is not back some time after it died, and starts no other; and
+        a run on a cluster without workers would wait without a word."""
+        local, without_s = self._local, 0.0
+        while True:
+            await asyncio.sleep(WATCH_S)
+            try:
+                if local is not None and local.worker_spec.keys() - local.workers.keys():
+                    local.scale(len(local.worker_spec))
+                has_workers = await ask_desk(self._client.scheduler, "workers")
+            except Exception as error:  # nobody awaits this task; that the scheduler is gone, parts tell
+                logger.debug("the cluster's workers could not be counted: %s", error)
+                continue
+            if has_workers:
+                without_s = 0.0
+                continue
+            without_s += WATCH_S
+            if without_s == WORKERS_S:
+                logger.warning("the Dask cluster has had no worker for %g s: the run waits for some", without_s)
 
     async def rows_of(self, source: Any) -> AsyncGenerator[Any]:
         """The rows of a source; of a Dask bag or data frame a partition at a time, computed on the cluster."""
