@@ -176,6 +176,11 @@ def test_a_plain_value_loads_no_http(name: str) -> None:
     assert {"aiohttp", "anyio", "rich", "click"}.intersection(loaded) == set()
 
 
+def test_making_a_page_loads_no_http() -> None:
+    code = "import sys, json, toapis_async.cli, toapis_async.cli.page; print(json.dumps(sorted(sys.modules)))"
+    assert {"aiohttp", "anyio", "PIL"}.intersection(python(code)) == set()
+
+
 def test_the_environment_is_not_read_at_import() -> None:
     code = """
 import json, os

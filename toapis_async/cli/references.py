@@ -9,7 +9,6 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final, cast
 
-from toapis_async.engine.uploads import read_local
 from toapis_async.errors import InvalidRequest
 from toapis_async.report.pictures import THUMBS
 from toapis_async.request import LINK_FIELDS, LINK_LISTS, files_in, is_http_url
@@ -29,6 +28,8 @@ def keep_references(folder: Path, files: Iterable[Path]) -> None:
         from toapis_async.display.thumbs import Unreadable, shrunk  # noqa: PLC0415  (needs Pillow)
     except ImportError:
         return
+    from toapis_async.engine.uploads import read_local  # noqa: PLC0415  (loads aiohttp, which a page alone does without)
+
     for file in files:
         with contextlib.suppress(InvalidRequest, OSError, Unreadable):
             small = folder / _name_of(hashlib.sha256(read_local(file)).hexdigest())
