@@ -1,0 +1,25 @@
+"""`pytest -p tests.on_uvloop`: tests run in uvloop's event loops, where it is installed.
+
+Those in virtual time are skipped: uvloop keeps its time to itself.
+"""
+
+from __future__ import annotations
+
+from importlib import import_module
+from typing import TYPE_CHECKING
+
+import pytest
+
+if TYPE_CHECKING:
+    from asyncio import AbstractEventLoop
+    from collections.abc import Callable
+
+
+def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
+    return {"uvloop": import_module("uvloop").new_event_loop}
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    for item in items:
+        if item.get_closest_marker("looptime") is not None:
+            item.add_marker(pytest.mark.skip(reason="virtual time needs asyncio's own loop"))
