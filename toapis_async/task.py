@@ -23,7 +23,7 @@ class TaskStatus(enum.StrEnum):
 
     @property
     def is_final(self) -> bool:
-        return self in {TaskStatus.COMPLETED, TaskStatus.FAILED}
+        return self is TaskStatus.COMPLETED or self is TaskStatus.FAILED
 
 
 @frozen

@@ -114,6 +114,8 @@ def read_number(value: object) -> float | None:
 
 
 def read_progress(value: object, _: object = None) -> int | None:
+    if type(value) is int and 0 <= value <= 100:
+        return value
     number = read_number(value.strip().removesuffix("%") if isinstance(value, str) else value)
     return None if number is None else int(min(max(number, 0), 100))
 
