@@ -154,6 +154,10 @@ class Batches:
         """The batch of a token; None when this process has begun none."""
         return self._batches.get(token)
 
+    async def was_begun(self, token: str) -> bool:
+        """Whether an earlier process began it."""
+        return await self._kept(token) is not None
+
     async def go_on(self, token: str) -> BatchJob | None:
         """The batch of a token, also of one that an earlier process began, which goes on: what that one sent is not
         sent again. None when nobody has begun it. Raises `InvalidRequest` when its rows are others by now."""

@@ -149,11 +149,11 @@ class Tools:
 
     async def _of_earlier_batch(self, token: str) -> Answer:
         """What the journal knows of a batch that an earlier session began. Nothing is sent."""
-        known = await in_thread(run_status, self._journal, token)
-        if not known.rows:
+        if not await self._batches.was_begun(token):
             raise _no_batch()
+        known = await in_thread(run_status, self._journal, token)
         bad = known.failed + known.refused
-        sent = count(known.rows, "row")
+        sent = count(known.rows - known.withdrawn, "row")
         summary = f"begun by an earlier session: of {sent} that were sent, {known.saved} done, {bad} failed"
         return Answer((summary, f'next: call wait with token "{token}": it goes on, and pays for no row twice'))
 
