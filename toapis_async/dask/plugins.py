@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, Final, cast
 from attrs import evolve, field, frozen
 from distributed import get_worker
 from distributed.diagnostics.plugin import SchedulerPlugin, WorkerPlugin
+from distributed.protocol import pickle as dask_pickle
 from distributed.worker_state_machine import SecedeEvent
 
 from toapis_async.engine import account
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
 
 DESK: Final = "toapis-desk"
 _SECONDS: Final = 1e-3
+_dask_pickle: Any = dask_pickle  # also of what is defined in a script
 
 
 def crew_name(session: str) -> str:
@@ -261,7 +263,7 @@ class _Memory:
 def packed(part: Part) -> bytes:
     """A part as it goes through the cluster. The driver and the scheduler each keep their last thousand messages (the
     `low-level-log-length` of Dask): as objects, those took most of a driver's memory."""
-    return zlib.compress(pickle.dumps(part), 1)
+    return zlib.compress(_dask_pickle.dumps(part), 1)
 
 
 async def do_part(part: bytes, session: str, key: str) -> list[BatchItem]:
