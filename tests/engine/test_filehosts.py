@@ -354,16 +354,15 @@ async def test_a_link_is_lost_when_its_life_is_over_by_the_host_s_clock_or_the_t
 
 
 def resolving(monkeypatch: pytest.MonkeyPatch, **addresses: str) -> None:
-    """Names as a test's resolver knows them, also where aiodns is installed, which asks no `getaddrinfo`."""
+    """Names as a test's resolver knows them, also where aiodns or uvloop look them up in their own ways."""
     for module in ("aiohttp", "aiohttp.connector"):
         monkeypatch.setattr(f"{module}.DefaultResolver", aiohttp.ThreadedResolver)
-    real = socket.getaddrinfo
 
-    def getaddrinfo(host: str, port: int, *args: Any, **named: Any) -> Any:
+    async def getaddrinfo(host: str, port: int, **named: Any) -> Any:
         known = addresses.get(host.removesuffix(".example"), host)
-        return [found for each in known.split() for found in real(each, port, *args, **named)]
+        return [found for each in known.split() for found in socket.getaddrinfo(each, port, **named)]
 
-    monkeypatch.setattr(socket, "getaddrinfo", getaddrinfo)
+    monkeypatch.setattr(asyncio.get_running_loop(), "getaddrinfo", getaddrinfo)
 
 
 def public(client: ToAPIs) -> None:
