@@ -82,10 +82,9 @@ class Agenda:
         self._schedules[entry.endpoint.kind].hurry(entry)
         self._set_nearer()
 
-    def pop(self, fullness: float) -> Entry | None:
+    def pop(self, now_s: float, fullness: float) -> Entry | None:
         """The task to poll now; `fullness` of the query bucket is 0 to 1. None when none is due, or when more are than
         are examined in one step: `next_due_s` is then past."""
-        now_s = self._loop.time()
         for schedule in self._each:
             schedule.fullness = fullness
             while (entry := schedule.pop(now_s)) is not None:

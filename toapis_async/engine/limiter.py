@@ -88,7 +88,7 @@ class Gate(Generic[S]):
 
     async def acquire(self, priority: Priority = Priority.ORDINARY) -> None:
         """Wait for a turn. Raises `SessionClosed` when the client closes meanwhile."""
-        if self.try_acquire():
+        if self.try_acquire(self._loop.time()):
             return
         turn: asyncio.Future[bool] = self._loop.create_future()
         self._queues[priority].append(turn)
@@ -105,10 +105,9 @@ class Gate(Generic[S]):
                 self.give_back()
             raise _closed()
 
-    def try_acquire(self) -> bool:
+    def try_acquire(self, now_s: float) -> bool:
         """Take a turn when one is there and nobody waits for it. Raises `SessionClosed`."""
         self.check_open()
-        now_s = self._loop.time()
         if any(self._queues) or self._source.wait_s(now_s) > 0:
             return False
         self._source.take(now_s)

@@ -64,10 +64,9 @@ class RateGate(Gate["Bucket"]):
         self._source.pause(self._loop.time(), pause_s)
         self.serve()
 
-    @property
-    def fullness(self) -> float:
+    def fullness(self, now_s: float) -> float:
         """The bucket's level as a fraction, 0 to 1."""
-        return self._source.fullness(self._loop.time())
+        return self._source.fullness(now_s)
 
     def statistics(self) -> PacingStatistics:
         return self._source.statistics(self._loop.time())

@@ -78,12 +78,12 @@ class Poller:
     def _take(self) -> list[Entry]:
         """The tasks of one poll, with a turn of the gate. Without a turn a worker waits for one, and the alarm is
         silent until it has it; else, when nothing is due, the alarm is set."""
-        due_s = self._agenda.next_due_s()
-        if due_s <= self._loop.time():
-            if not self._port.gate.try_acquire():
+        due_s, now_s = self._agenda.next_due_s(), self._loop.time()
+        if due_s <= now_s:
+            if not self._port.gate.try_acquire(now_s):
                 self._begin(self._wait_for_turn())
                 return []
-            if entries := self._due():
+            if entries := self._due(now_s):
                 return entries
             self._port.gate.give_back()
             due_s = self._agenda.next_due_s()
@@ -107,7 +107,7 @@ class Poller:
         entries: list[Entry] = []
         try:
             await self._port.gate.acquire()
-            if not (entries := self._due()):
+            if not (entries := self._due(self._loop.time())):
                 self._port.gate.give_back()
             self._begin_polls()
         except Exception as bug:
@@ -118,14 +118,13 @@ class Poller:
         if not self._bug.done():
             self._bug.set_exception(bug)
 
-    def _due(self) -> list[Entry]:
+    def _due(self, now_s: float) -> list[Entry]:
         """The tasks to poll now. One that is too old is polled a last time, unless that would be too soon after the
         poll before."""
         entries: list[Entry] = []
-        fullness = self._port.gate.fullness
-        while len(entries) < self._port.ids_per_request and (entry := self._agenda.pop(fullness)) is not None:
-            waited_s = self._loop.time() - entry.polled_s
-            if waited_s < self._settings.min_poll_interval_s and self._tasks.is_too_old(entry):
+        fullness = self._port.gate.fullness(now_s)
+        while len(entries) < self._port.ids_per_request and (entry := self._agenda.pop(now_s, fullness)) is not None:
+            if now_s - entry.polled_s < self._settings.min_poll_interval_s and self._tasks.is_too_old(entry):
                 self._tasks.overdue(entry)
             else:
                 entries.append(entry)

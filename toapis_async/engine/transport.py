@@ -170,7 +170,10 @@ class Transport:
     ) -> Answer:
         """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`; what `before_send` raises,
         right before it goes out, is raised as it is, and nothing was sent."""
-        return await self._exchange(kind, "POST", path, Trace(before_send=before_send), json=json, data=form)
+        if form is not None:  # it may be long: aiohttp counts silence from its end
+            return await self._exchange(kind, "POST", path, Trace(before_send=before_send), data=form)
+        trace = Trace(before_send=before_send, watch=self._watchdog.watch())
+        return await self._exchange(kind, "POST", path, trace, json=json, timeout=self._timeouts)
 
     def post_form(
         self,
