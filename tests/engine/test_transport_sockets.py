@@ -140,6 +140,17 @@ async def _hold(opened: Transport, url: str) -> None:
         raise AssertionError("unreachable: the server never answers")
 
 
+async def test_the_total_time_out_while_the_intent_is_committed_is_not_sent() -> None:
+    async def commit() -> None:
+        await asyncio.Event().wait()
+
+    async with RawServer(reply()) as server, transport(server.url, request_timeout_s=0.3) as opened:
+        with pytest.raises(TransportError) as caught:
+            await opened.post("submit", "/x", json={}, before_send=commit)
+        assert (caught.value.may_have_been_accepted, caught.value.sent) == (False, 0)
+        assert server.requests == []
+
+
 async def test_a_closed_transport_sends_nothing() -> None:
     async with RawServer(reply()) as server, transport(server.url) as opened:
         await opened.aclose()
