@@ -14,7 +14,7 @@ from toapis_async.protocol.lifecycle import is_confirmed, is_unknown
 from toapis_async.protocol.wire import decode_task, glance
 
 if TYPE_CHECKING:
-    from collections.abc import Coroutine, Sequence
+    from collections.abc import Coroutine
 
     from toapis_async.engine.agenda import Agenda
     from toapis_async.engine.emitter import Emitter
@@ -96,7 +96,11 @@ class Poller:
     async def _work(self, entries: list[Entry]) -> None:
         try:
             while entries:
-                await self._poll(entries)
+                for entry in entries:
+                    entry.polls += 1
+                for entry, answer in zip(entries, await self._port.query_all(entries), strict=True):
+                    if not entry.ended:  # by an event, while it was queried
+                        self._put_back(entry, at_once=self._report(entry, answer))
                 entries = self._take() if self._agenda.is_late else []
         except Exception as bug:
             self._fail(bug)
@@ -129,13 +133,6 @@ class Poller:
             else:
                 entries.append(entry)
         return entries
-
-    async def _poll(self, entries: Sequence[Entry]) -> None:
-        for entry in entries:
-            entry.polls += 1
-        for entry, answer in zip(entries, await self._port.query_all(entries), strict=True):
-            if not entry.ended:  # by an event, while it was queried
-                self._put_back(entry, at_once=self._report(entry, answer))
 
     def _report(self, entry: Entry, answer: Answer | ToAPIsError) -> bool:
         """Learn from what a poll was answered. True: the task is to be polled again at once, as one of another kind."""

@@ -159,7 +159,7 @@ class Transport:
             if session is not None:
                 stack.push_async_callback(session.close)
 
-    async def post(
+    def post(
         self,
         kind: str,
         path: str,
@@ -167,13 +167,13 @@ class Transport:
         json: Any = None,
         form: aiohttp.FormData | None = None,
         before_send: Callable[[], Awaitable[None]] | None = None,
-    ) -> Answer:
+    ) -> Coroutine[None, None, Answer]:
         """POST to the API. A lost answer is `TransportError(may_have_been_accepted=True)`; what `before_send` raises,
         right before it goes out, is raised as it is, and nothing was sent."""
+        trace = Trace(before_send=before_send)
         if form is not None:  # it may be long: aiohttp counts silence from its end
-            return await self._exchange(kind, "POST", path, Trace(before_send=before_send), data=form)
-        trace = Trace(before_send=before_send, watch=self._watchdog.watch())
-        return await self._exchange(kind, "POST", path, trace, json=json, timeout=self._timeouts)
+            return self._exchange(kind, "POST", path, trace, is_watched=False, data=form)
+        return self._exchange(kind, "POST", path, trace, timeout=self._timeouts, json=json)
 
     def post_form(
         self,
@@ -189,10 +189,9 @@ class Transport:
             form.add_field(name, value if isinstance(value, str) else dumps(value))
         return self.post(kind, path, form=form, before_send=before_send)
 
-    async def get(self, kind: str, path: str, *, params: dict[str, str] | None = None) -> Answer:
+    def get(self, kind: str, path: str, *, params: dict[str, str] | None = None) -> Coroutine[None, None, Answer]:
         """GET from the API: harmless, so a lost answer is just a `TransportError`."""
-        trace = Trace(watch=self._watchdog.watch())
-        return await self._exchange(kind, "GET", path, trace, params=params, timeout=self._timeouts)
+        return self._exchange(kind, "GET", path, Trace(), timeout=self._timeouts, params=params)
 
     @asynccontextmanager
     async def download(self, link: str, headers: Mapping[str, str]) -> AsyncGenerator[aiohttp.ClientResponse]:
@@ -242,12 +241,14 @@ class Transport:
         for each in (url, proxy.get("proxy", url)):
             self._answered.add((each.raw_host, each.port))
 
-    async def _exchange(self, kind: str, method: str, path: str, trace: Trace, **options: Any) -> Answer:
+    async def _exchange(
+        self, kind: str, method: str, path: str, trace: Trace, *, is_watched: bool = True, **options: Any
+    ) -> Answer:
         started_s = self._loop.time()
         answer: Answer | None = None
         failure: TransportError | None = None
         try:
-            with trace.watch or nullcontext():
+            with self._watchdog.watch() if is_watched else nullcontext() as trace.watch:
                 answer = await self._answer(kind, method, path, trace, options)
         except (*FAILURES, asyncio.CancelledError) as error:
             if self._is_cancelled(error):

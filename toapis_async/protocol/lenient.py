@@ -27,6 +27,7 @@ _LAST_MOMENT_UNIX_S = 253_370_764_800.0  # the year 9999: leaves room for a link
 
 
 _UNREAD: Final = object()
+_DECODER: Final = json.JSONDecoder()
 
 
 @define
@@ -52,7 +53,12 @@ def json_of(body: bytes) -> object:
     """The JSON value of a body; None for what is none."""
     try:
         # What begins like this is UTF-8 to `json.loads`, too: of UTF-16 and UTF-32, one of the two bytes is 0.
-        return json.loads(body.decode("utf-8", "surrogatepass") if body.startswith(b'{"') else body)
+        if body.startswith(b'{"'):
+            text = body.decode("utf-8", "surrogatepass")
+            value, end = _DECODER.raw_decode(text)
+            if end == len(text):
+                return value
+        return json.loads(body)
     except (ValueError, RecursionError):
         return None
 
