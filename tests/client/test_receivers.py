@@ -73,7 +73,7 @@ async def by_asgi(
 async def served(webhooks: Webhooks) -> AsyncIterator[str]:
     app = web.Application(client_max_size=2**30)
     app.router.add_route("*", "/hook", aiohttp_handler(webhooks))
-    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05)
+    runner = web.AppRunner(app, access_log=None, shutdown_timeout=0.05, lingering_time=0.05)
     await runner.setup()
     try:
         await web.TCPSite(runner, "127.0.0.1", 0).start()
