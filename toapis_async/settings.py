@@ -337,7 +337,7 @@ class Credentials:
                 f"{DEFAULT_BASE_URL} makes keys; or try without one on the sandbox (`toapis sandbox`, or --sandbox on "
                 "the command line)"
             )
-        if not key.isascii() or not key.isprintable() or " " in key:
+        if not key.isascii() or not key.isprintable() or not {*" \"'"}.isdisjoint(key):
             raise ClientStateError("the API key has characters that no key has (a pasted line break or quote?)")
         url = normalise_base_url(base_url or os.environ.get("TOAPIS_BASE_URL") or DEFAULT_BASE_URL)
         return cls(key, url, Proxies.from_environment())

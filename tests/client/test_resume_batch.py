@@ -426,7 +426,8 @@ async def test_an_image_that_was_not_fetched_in_its_day_is_told_and_made_anew_on
         settings = fast()
         async with ToAPIs(KEY, base_url=sandbox.base_url, settings=settings, journal=tmp_path / "j") as client:
             made = await client.generate(ImageRequest("old", client_business_id="mine"))
-        relabelled(tmp_path / "j", "mine", made.task_id, told)
+        relabelled(tmp_path / "j", "mine", "task_0", told)  # which the service does not know any more
+        assert made.task_id != "task_0"
         row = keyed("a", "old", client_business_id="mine")
         [item] = await saved(sandbox, tmp_path, [row])
         assert isinstance(item.error, LinkExpired)

@@ -66,6 +66,10 @@ async def generation(client: ToAPIs, *urls: str, expires_at: datetime | None = L
     )
 
 
+def of_files(server: RawServer) -> list[Request]:
+    return [request for request in server.requests if not request.target.startswith("/v1/")]
+
+
 def left_in(folder: Path) -> list[str]:
     return sorted(path.name for path in folder.iterdir()) if folder.exists() else []
 
@@ -231,7 +235,7 @@ async def test_but_not_for_ever_and_nothing_is_left_behind(act: Any, tmp_path: P
         error = await failing(client, f"{server.url}/a", tmp_path / "out")
         assert "tried 3 times" in str(error)
         assert type(error) is DownloadFailed
-        assert len(server.requests) in {3, 6}  # aiohttp resends a GET that got no answer, once
+        assert len(of_files(server)) in {3, 6}  # aiohttp resends a GET that got no answer, once
         pickle.loads(pickle.dumps(error))  # noqa: S301
 
 
@@ -298,7 +302,51 @@ async def test_a_refusal_is_final(
     async with fetching(reply(status, b"" if status in {204, 304} else b"no", Date=NOW)) as (server, client):
         error = await failing(client, f"{server.url}/a", tmp_path / "out", expires_at)
         assert type(error) is kind
-        assert len(server.requests) == 1
+        assert len(of_files(server)) == 1
+
+
+class Renewing(RawServer):
+    """A service whose links live until the next: it gives link number `now`, and refuses all others."""
+
+    def __init__(self, *, status: int = 403, files: int = 1) -> None:
+        super().__init__(self.act)
+        self.now, self.files, self.status = 0, files, status
+
+    def links(self) -> list[str]:
+        return [f"{self.url}/a{number}?signature={self.now}" for number in range(self.files)]
+
+    async def act(self, server: RawServer, request: Request, writer: asyncio.StreamWriter) -> None:
+        if request.target.startswith("/v1/"):
+            body = task("t", "completed", result={"data": [{"url": link} for link in self.links()]})
+            step = reply(200, body) if self.files else reply(404, b"{}")
+        else:
+            is_valid = request.target.endswith(f"={self.now}")
+            step = reply(200, PNG) if is_valid else reply(self.status, b"no", Date=NOW)
+        await step(server, request, writer)
+
+
+@pytest.mark.parametrize("expires_at", [LATER, PAST, None])
+@pytest.mark.parametrize("status", [400, 401, 403, 404, 410])
+async def test_a_link_that_died_before_its_file_is_queried_anew_once_for_all_files(
+    status: int, expires_at: datetime | None, tmp_path: Path
+) -> None:
+    service = Renewing(status=status, files=3)
+    async with service, ToAPIs(KEY, base_url=service.url, settings=fast(download_tries=2)) as client:
+        made = await generation(client, *service.links(), expires_at=expires_at)
+        service.now = 1
+        assert len(await made.save(tmp_path / "out")) == 3
+        assert [request.target for request in service.requests].count("/v1/images/generations/t") == 1
+        assert KEY not in "".join(f"{request.headers}" for request in of_files(service))
+
+
+async def test_links_that_can_not_be_had_anew_leave_the_refusal_as_it_was(tmp_path: Path) -> None:
+    service = Renewing()
+    async with service, ToAPIs(KEY, base_url=service.url, settings=fast(download_tries=1)) as client:
+        [link] = service.links()
+        service.now, service.files = 1, 0
+        assert type(await failing(client, link, tmp_path / "out", PAST)) is LinkExpired
+        service.files = 2  # another number: which is which can't be told
+        assert type(await failing(client, link, tmp_path / "out")) is DownloadFailed
 
 
 @pytest.mark.parametrize("declared", [True, False])

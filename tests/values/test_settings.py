@@ -353,7 +353,7 @@ def test_without_a_key_both_ways_out_are_told(key: str | None) -> None:
         Credentials.resolve(key, None)
 
 
-@pytest.mark.parametrize("key", ["sk-a b", "sk-a\nb", "sk-\u201ca\u201d", "sk-\x00", "“sk-a”"])
+@pytest.mark.parametrize("key", ["sk-a b", '"sk-a"', "'sk-a'", "sk-a\nb", "sk-\u201ca\u201d", "sk-\x00", "“sk-a”"])
 def test_a_key_that_no_key_looks_like_is_refused_without_repeating_it(key: str) -> None:
     with pytest.raises(ClientStateError, match="characters that no key has") as caught:
         Credentials.resolve(key, None)

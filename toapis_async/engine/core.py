@@ -40,14 +40,15 @@ from toapis_async.protocol.pacing import Bucket, PacingStatistics, TokenBucket
 from toapis_async.protocol.polling.schedule import Schedule
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
+    from collections.abc import Awaitable, Callable, Sequence
     from decimal import Decimal
 
     from toapis_async.engine.entry import Entry
     from toapis_async.engine.journal.port import JournalPort
     from toapis_async.engine.recovery import Recovery
+    from toapis_async.engine.renewal import Link
     from toapis_async.engine.shared.port import Channel, Store
-    from toapis_async.models import Learned
+    from toapis_async.models import Generation, Learned
     from toapis_async.protocol.endpoints import Endpoint
     from toapis_async.protocol.tiers import Category
     from toapis_async.settings import Credentials, RateLimits, Settings
@@ -128,7 +129,7 @@ class Engine:
         self.bills: Bills = Bills(self.queries, journal)
         self.spending: Spending = Spending(budget, self.bills)
         self.uploads: Uploads = Uploads(self.transport, settings, rng)
-        self.downloads: Downloads = Downloads(self.transport, settings, rng, self.emit)
+        self.downloads: Downloads = Downloads(self.transport, settings, rng, self.emit, self._links_now)
         self.saving: Saving = Saving(self.downloads, journal, credentials.base_url)
         agenda = Agenda({kind: _schedule(endpoint, settings, rng) for kind, endpoint in ENDPOINTS.items()})
         self.learned: Callable[[], Learned] = agenda.learned
@@ -162,6 +163,11 @@ class Engine:
             attempts={},
             release=lambda _: self._permits.give_back(),
         )
+
+    async def _links_now(self, generation: Generation) -> Sequence[Link]:
+        endpoint = ENDPOINTS["video" if generation.videos else "image"]
+        snapshot, _ = await self.queries.status(generation.task_id, (endpoint,))
+        return [evolve(file, url=self.saving.absolute(file.url)) for file in snapshot.files]
 
     async def ready(self) -> None:
         """Wait until the events that reach other processes come here, or can't be had; a second at most."""

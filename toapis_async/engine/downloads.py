@@ -6,6 +6,7 @@ import asyncio
 import re
 import time
 from datetime import UTC, datetime, timedelta
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
@@ -15,6 +16,7 @@ from attrs import define
 from toapis_async.engine.connections import FAILURES
 from toapis_async.engine.limiter import Gate, Permits, Priority
 from toapis_async.engine.part import Part, Unfit, is_saved
+from toapis_async.engine.renewal import Renewal
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
 from toapis_async.events import FileFailed, FileSaved
@@ -32,10 +34,10 @@ if TYPE_CHECKING:
     import aiohttp
 
     from toapis_async.engine.emitter import Emitter
+    from toapis_async.engine.renewal import Link
     from toapis_async.engine.transport import Transport
     from toapis_async.models import Generation
     from toapis_async.settings import Settings
-    from toapis_async.task import GeneratedVideo
 
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
@@ -69,8 +71,11 @@ class _File:
     known_since: float | None  #: when that was written down here, in Unix seconds of this machine's clock
     part: Part
     limit_name: str  #: the setting that bounds it
+    renew: Callable[[], Awaitable[Link | None]]  #: its link as the service gives it now
     total_bytes: int | None = None
     validator: str = ""
+    attempts: int = 0
+    is_refused: bool = False  #: by its host, the last time: the link may have died before its time
 
     @property
     def link(self) -> str:
@@ -100,6 +105,16 @@ class _File:
         if (self.total_bytes or 0) > self.part.limit_bytes:
             raise self.too_large()
 
+    async def renewed(self) -> bool:
+        """Whether the service gives another link than the one that was refused; then that is what is fetched."""
+        link = await self.renew() if self.is_refused else None
+        if link is None or link.url == self.url:
+            return False
+        self.url, self.expires_at, self.known_since = link.url, link.expires_at, None
+        self.part.restart()
+        self.total_bytes, self.validator = None, ""
+        return True
+
     def too_large(self) -> DownloadFailed:
         return DownloadFailed(f"the file is larger than {self.limit_name}={self.part.limit_bytes}", url=self.link)
 
@@ -128,7 +143,10 @@ class Downloads:
         settings: Settings,
         rng: random.Random,
         emit: Emitter,
+        links_now: Callable[[Generation], Awaitable[Sequence[Link]]],
     ) -> None:
+        """`links_now` queries a generation's links anew."""
+        self._links_now = links_now
         self._transport = transport
         self._settings = settings
         self._rng = rng
@@ -171,53 +189,63 @@ class Downloads:
             raise DownloadFailed(f"can't save the image: {error.strerror}").concerning(*ids) from error
         targets = [base / (f"{name}-{number}" if count > 1 else name) for number in range(1, count + 1)]
         kept: dict[Path, Path | DownloadFailed] = await in_thread(_kept, targets, have) if have else {}
+        renewal = Renewal(partial(self._links_now, generation))
         fetches = {
-            target: self._fetch(ids, self._file(link, target, generation.completed_at, known_since), then)
-            for link, target in zip(generation.files, targets, strict=True)
+            target: self._fetch(ids, self._file(generation, number, target, known_since, renewal), then)
+            for number, target in enumerate(targets)
             if target not in kept
         }
         ended = kept | await _all_ended(fetches)
         return _paths(Path(folder), [ended[target] for target in targets], ids)
 
     def _file(
-        self,
-        link: GeneratedImage | GeneratedVideo,
-        target: Path,
-        born_at: datetime | None,
-        known_since: float | None,
+        self, generation: Generation, number: int, target: Path, known_since: float | None, renewal: Renewal
     ) -> _File:
+        link, renew = generation.files[number], partial(renewal.link, number, len(generation.files))
         limit_name = "max_file_bytes" if isinstance(link, GeneratedImage) else "max_video_bytes"
         part = Part(target, getattr(self._settings, limit_name))
-        return _File(link.url, born_at, link.expires_at, known_since, part, limit_name)
+        return _File(link.url, generation.completed_at, link.expires_at, known_since, part, limit_name, renew)
 
     async def _fetch(
         self, ids: tuple[str, str | None], file: _File, then: Callable[[Path], Awaitable[str]] | None
     ) -> Path:
-        attempt, started_s = 0, self._loop.time()
+        started_s = self._loop.time()
         try:
-            while True:
-                attempt += 1
-                try:
-                    path = await self._attempt(file)
-                except _Passing as error:
-                    if attempt >= self._settings.download_tries:
-                        raise DownloadFailed(f"{error} (tried {attempt} times)", url=file.link) from None
-                    wait_s = backoff_s(attempt, base_s=0.5, cap_s=30.0, rng=self._rng, jitter=error.jitter)
-                    with anyio.move_on_after(max(wait_s, error.wait_s)):
-                        await self._transport.closed.wait()  # then there is no next attempt to wait for
-                else:
-                    where = str(path) if then is None else await then(path)
-                    self.saved += 1
-                    self.saved_bytes += file.part.size_bytes
-                    took_s = self._loop.time() - started_s
-                    self._emit(FileSaved, *ids, where, file.part.size_bytes, attempt, took_s)
-                    return path
+            try:
+                path = await self._tried(file)
+            except DownloadFailed:
+                if not await file.renewed():
+                    raise
+                path = await self._tried(file)
+            where = str(path) if then is None else await then(path)
         except DownloadFailed as error:
-            self._emit(FileFailed, *ids, type(error).__name__, attempt, self._loop.time() - started_s)
+            self._emit(FileFailed, *ids, type(error).__name__, file.attempts, self._loop.time() - started_s)
             raise
+        else:
+            self.saved += 1
+            self.saved_bytes += file.part.size_bytes
+            took_s = self._loop.time() - started_s
+            self._emit(FileSaved, *ids, where, file.part.size_bytes, file.attempts, took_s)
+            return path
         finally:
             if file.part.is_on_disk:
                 await _discard(file.part)
+
+    async def _tried(self, file: _File) -> Path:
+        """Attempts at a link until one succeeds, or `download_tries` are over."""
+        tries = 0
+        while True:
+            tries += 1
+            file.attempts += 1
+            file.is_refused = False
+            try:
+                return await self._attempt(file)
+            except _Passing as error:
+                if tries >= self._settings.download_tries:
+                    raise DownloadFailed(f"{error} (tried {tries} times)", url=file.link) from None
+                wait_s = backoff_s(tries, base_s=0.5, cap_s=30.0, rng=self._rng, jitter=error.jitter)
+                with anyio.move_on_after(max(wait_s, error.wait_s)):
+                    await self._transport.closed.wait()  # then there is no next attempt to wait for
 
     async def _attempt(self, file: _File) -> Path:
         if is_data(file.url):
@@ -239,6 +267,7 @@ class Downloads:
         if status in {200, 206}:
             return
         message = f"the file host answered HTTP {status}"
+        file.is_refused = status in {400, 401} | _GONE
         if status in _GONE:
             answered = answered_at(response.headers.get("Date"))
             if file.is_over(answered):
