@@ -359,6 +359,18 @@ def test_a_link_that_is_no_file_of_the_result_is_none(members: dict[str, Any]) -
         assert decode_task(task(**members)).images == ()
 
 
+@pytest.mark.parametrize("body", [{}, {"data": None}, {"code": "success", "message": "", "data": []}, {"progress": 30}])
+def test_an_answer_without_id_and_status_shows_no_task(body: dict[str, Any]) -> None:
+    assert glance(answer(body), "asked") is None
+    with pytest.raises(UnreadableAnswer, match="no task"):
+        decode_task(answer(body), "asked")
+
+
+def test_a_task_that_a_list_holds_alone_is_read() -> None:
+    body = {"code": "success", "data": [{"id": "t", "status": "completed", "result": {"data": [{"url": LINK}]}}]}
+    assert [image.url for image in decode_task(answer(body), "asked").images] == [LINK]
+
+
 @pytest.mark.parametrize("task_id", ["..", ".", "", "a\x00b", None])
 def test_an_id_that_could_not_be_asked_for_is_none(task_id: object) -> None:
     with pytest.raises(UnreadableAnswer, match=r"\$\.id"):

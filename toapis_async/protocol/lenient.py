@@ -70,12 +70,19 @@ def as_object(value: object) -> JsonObject | None:
 
 def task_object(body: JsonObject) -> JsonObject:
     """The task in an answer's body: the body itself, or what it wraps in `data`, as other gateways do [field]."""
-    inner = as_object(body.get("data"))
+    inner = as_object(body.get("data")) or _only_task(body.get("data"))
     if inner is None or any(read_text(body.get(name)) for name in _IDS):
         return body
     has_id = any(read_text(inner.get(name)) for name in _IDS)
     has_status, has_outer_status = (read_text_or_none(part.get("status")) is not None for part in (inner, body))
     return inner if (has_id and has_status) or ((has_id or has_status) and not has_outer_status) else body
+
+
+def _only_task(value: object) -> JsonObject | None:
+    """The task that a list holds alone; None for files of a result."""
+    members = cast("list[object]", value) if isinstance(value, list) else []
+    task = as_object(members[0]) if len(members) == 1 else None
+    return task if task is not None and "status" in task and not task.keys().isdisjoint(_IDS) else None
 
 
 def read_object(answer: Answer) -> JsonObject:

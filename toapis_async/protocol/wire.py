@@ -79,6 +79,10 @@ class _Task:
 _AT_WORK: Final = {word: status for word, status in WORDS.items() if not status.is_final}
 
 
+_NAMED: Final = frozenset({"id", "task_id", "status"})
+"""Members of which every task has one; an answer to a query may lack an id, or the status."""
+
+
 class Unfinished(NamedTuple):
     """What the engine needs to know of a task at work."""
 
@@ -104,6 +108,8 @@ def glance(answer: Answer, asked_id: str | None = None) -> Unfinished | None:
     """A task that the answer plainly shows at work: the same as `decode_task` reads, without the rest. None for every
     other answer, and for words that need a closer look."""
     task = task_object(read_object(answer))
+    if _NAMED.isdisjoint(task):
+        return None
     status = _AT_WORK.get(read_text(task.get("status")))
     task_id = _first_id(read_text(task.get("task_id")), read_text(task.get("id")), asked_id)
     if task_id is None or status is None:
@@ -129,6 +135,8 @@ def decode_task(
     where the body bears it out (see `lifecycle`). Raises `UnreadableAnswer` naming the place.
     """
     body = task_object(read_object(answer))
+    if _NAMED.isdisjoint(body):  # `{"data": null}`: it does not say that there is such a task
+        raise unreadable(answer, "no task", "$")
     task = _lenient.structure(body, _Task)
     task_id = _task_id(answer, task, asked_id)
     status, claimed, files = status_of(task.status), claim_of(task.status), list[File]()
