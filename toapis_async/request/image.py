@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping, Sequence
+from functools import lru_cache
 from operator import attrgetter
 from pathlib import Path
 from types import NoneType
@@ -243,8 +244,7 @@ class ImageRequest(Request):
     @property
     def poll_class(self) -> str:
         """Model, resolution, quality and n: what service times depend on."""
-        parts = (self.model, self.resolution or "", self.quality or "", str(self.n or 1))
-        return " ".join(parts)[:200]
+        return _poll_class(self.model, self.resolution, self.quality, self.n)
 
     def __repr__(self) -> str:
         rest = {k: v for k, v in self.given().items() if k not in {"prompt", "reference_images", "metadata", "extra"}}
@@ -260,6 +260,12 @@ _stored_of: Final = attrgetter(*_STORED)
 _REFERENCES: Final = ("reference_images", "image_urls")
 FIELD_NAMES: Final = (*_STORED, "image_urls")
 ImageRequest.field_names = FIELD_NAMES
+
+
+@lru_cache(maxsize=256)
+def _poll_class(model: str, resolution: str | None, quality: str | None, n: int | None) -> str:
+    """One text for all tasks of a class: each keeps it while it is watched."""
+    return " ".join((model, resolution or "", quality or "", str(n or 1)))[:200]
 
 
 def _references(name: str, value: Sequence[ImageReference] | None) -> tuple[ImageReference, ...]:
