@@ -29,14 +29,6 @@ hypothesis.settings.register_profile(
 hypothesis.settings.load_profile("the same wherever it runs")
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Virtual time jumps as soon as the loop idles: looptime would look 42 times for sockets first, and no test that it
-    is for has any."""
-    for item in items:
-        if item.get_closest_marker("looptime") is not None:
-            item.add_marker(pytest.mark.looptime(noop_cycles=0))
-
-
 @pytest.fixture
 async def no_leftovers() -> AsyncIterator[None]:
     """Nothing of ours may outlive a test: no task is left on its loop."""
