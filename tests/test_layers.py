@@ -7,6 +7,7 @@ arrow points up, and no files form a circle.
 from __future__ import annotations
 
 import ast
+import functools
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -69,9 +70,14 @@ def name_of(file: Path, root: Path) -> str:
 def modules(root: Path) -> dict[str, list[Import]]:
     """What every module imports, by the module's name."""
     return {
-        name_of(file, root): list(imports(ast.parse(file.read_text()), name_of(file, root), file.stem == "__init__"))
+        (name := name_of(file, root)): imports_of(file.read_text(), name, file.stem == "__init__")
         for file in sorted(root.rglob("*.py"))
     }
+
+
+@functools.cache
+def imports_of(code: str, name: str, is_package: bool) -> list[Import]:
+    return list(imports(ast.parse(code), name, is_package))
 
 
 def imports(tree: ast.Module, name: str, is_package: bool) -> Iterator[Import]:
