@@ -170,15 +170,19 @@ class FakeService:
         return answer(200, task(made.task_id))
 
     def state(self, wanted: str) -> Answer:
-        visible = [t for t in self.tasks.values() if _now_s() >= t.accepted_s + self.visible_after_s]
-        found = [t for t in visible if wanted in {t.task_id, t.client_business_id}]
+        now_s = _now_s()
+        found = [
+            made
+            for made in self.tasks.values()
+            if wanted in (made.task_id, made.client_business_id) and now_s >= made.accepted_s + self.visible_after_s
+        ]
         if not found:
             return refusal(404, "task_not_found", "task not found")
         made = found[-1]
         more: dict[str, Any] = {"client_business_id": made.client_business_id}
-        if _now_s() - made.accepted_s < self.service_time_s - 1e-9:
+        if now_s - made.accepted_s < self.service_time_s - 1e-9:
             return answer(200, task(made.task_id, "in_progress", progress=50, **more))
-        if (bill := self.bill(made.prompt, _now_s() - made.accepted_s - self.service_time_s)) is not None:
+        if (bill := self.bill(made.prompt, now_s - made.accepted_s - self.service_time_s)) is not None:
             more["billing"] = bill
         if "[fail]" in made.prompt:
             return answer(200, task(made.task_id, "failed", error={"code": "bad", "message": "no luck"}, **more))

@@ -219,9 +219,15 @@ AGAIN = {
 }
 
 
+def patience_s(act: Any) -> float:
+    """A read time-out that only one who says nothing meets, however busy the machine is."""
+    return 0.3 if act is AGAIN["stalls"] else 30
+
+
 @pytest.mark.parametrize("act", AGAIN.values(), ids=AGAIN.keys())
 async def test_what_may_pass_is_tried_again(act: Any, tmp_path: Path, events: list[Event]) -> None:
-    async with fetching(act, act, reply(200, PNG), read_timeout_s=0.03, on_event=events.append) as (server, client):
+    settings: Any = {"read_timeout_s": patience_s(act), "on_event": events.append}
+    async with fetching(act, act, reply(200, PNG), **settings) as (server, client):
         (path,) = await (await generation(client, f"{server.url}/a")).save(tmp_path)
         assert path.read_bytes() == PNG
         assert left_in(tmp_path) == ["t.png"]
@@ -231,7 +237,7 @@ async def test_what_may_pass_is_tried_again(act: Any, tmp_path: Path, events: li
 
 @pytest.mark.parametrize("act", AGAIN.values(), ids=AGAIN.keys())
 async def test_but_not_for_ever_and_nothing_is_left_behind(act: Any, tmp_path: Path) -> None:
-    async with fetching(act, read_timeout_s=0.03, download_tries=3) as (server, client):
+    async with fetching(act, read_timeout_s=patience_s(act), download_tries=3) as (server, client):
         error = await failing(client, f"{server.url}/a", tmp_path / "out")
         assert "tried 3 times" in str(error)
         assert type(error) is DownloadFailed

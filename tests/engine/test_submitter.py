@@ -239,7 +239,11 @@ async def test_uncertain_after_a_429_is_still_not_sent_again(service: FakeServic
     ],
 )
 async def test_everybody_is_charged_once_whatever_the_service_did(fault: Fault, accepted: bool) -> None:
-    changes = {"submit_retry_s": 9, "read_timeout_s": 0.05, "uncertain_submits": "resubmit"}
+    changes = {
+        "submit_retry_s": 9,
+        "read_timeout_s": 0.05 if fault is Fault.SLOW else 30,
+        "uncertain_submits": "resubmit",
+    }
     async with served({"speed": 50}, **changes) as (sandbox, client):
         sandbox.faults.script("submit", fault)
         handle = await client.submit(MINE)

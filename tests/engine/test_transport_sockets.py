@@ -193,10 +193,10 @@ async def test_a_closed_transport_sends_nothing() -> None:
 )
 async def test_an_answer_lost_after_the_body_went_out_may_mean_acceptance(act: Any) -> None:
     async with RawServer(act) as server:
-        async with transport(server.url, read_timeout_s=0.03) as opened:
+        async with transport(server.url, read_timeout_s=0.1) as opened:
             error = await failing_post(opened)
             assert (error.may_have_been_accepted, error.sent) == (True, 1)
-        async with ToAPIs(KEY, base_url=server.url, settings=fast(read_timeout_s=0.03, submit_retry_s=9)) as client:
+        async with ToAPIs(KEY, base_url=server.url, settings=fast(read_timeout_s=0.1, submit_retry_s=9)) as client:
             with pytest.raises(SubmitUncertain) as caught:
                 await client.submit({"prompt": "kite", "client_business_id": "mine"})
             assert caught.value.client_business_id == "mine"
@@ -219,7 +219,7 @@ async def test_a_lost_answer_to_a_question_is_harmless() -> None:
 
 @pytest.mark.parametrize("act", [stall(), stall(HALF), raw(HALF[:20])], ids=["nothing", "half", "head"])
 async def test_a_query_that_hears_nothing_is_a_transport_error(act: Any) -> None:
-    async with RawServer(act) as server, transport(server.url, read_timeout_s=0.03) as opened:
+    async with RawServer(act) as server, transport(server.url, read_timeout_s=0.1) as opened:
         with pytest.raises(TransportError, match="TimeoutError") as caught:
             await opened.get("query", "/x")
         assert (caught.value.sent, caught.value.may_have_been_accepted) == (1, False)
