@@ -8,6 +8,7 @@ import json
 import random
 from collections import Counter
 from contextlib import suppress
+from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -70,7 +71,8 @@ def chaos(monkeypatch: pytest.MonkeyPatch, rng: random.Random) -> Chaos:
     """A wild service, and journals that take the loop's time."""
     service = Chaos(rng=rng, latency_s=0.1, visible_after_s=rng.choice([0, 5, 20]))
     monkeypatch.setattr("toapis_async.engine.core.Transport", service.transport)
-    monkeypatch.setattr("toapis_async.engine.journal.writer.threading.Thread", _Thread)
+    # In this module only: the loop's own threads are real.
+    monkeypatch.setattr("toapis_async.engine.journal.writer.threading", SimpleNamespace(Thread=_Thread))
     made = JournalWriter.__init__
 
     def with_disk(self: JournalWriter, *args: Any) -> None:
