@@ -1,10 +1,11 @@
 """`pytest -p tests.on_uvloop`: tests run in uvloop's event loops, where it is installed.
 
-Those in virtual time are skipped: uvloop keeps its time to itself.
+Those in virtual time, and those that put a sandbox's clock forward, are skipped: uvloop keeps its time to itself.
 """
 
 from __future__ import annotations
 
+from contextlib import contextmanager
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -12,7 +13,7 @@ import pytest
 
 if TYPE_CHECKING:
     from asyncio import AbstractEventLoop
-    from collections.abc import Callable
+    from collections.abc import Callable, Generator
 
 
 def pytest_asyncio_loop_factories() -> dict[str, Callable[[], AbstractEventLoop]]:
@@ -23,3 +24,25 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if item.get_closest_marker("looptime") is not None:
             item.add_marker(pytest.mark.skip(reason="virtual time needs asyncio's own loop"))
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_setup() -> Generator[None]:
+    with _skipped_without_a_clock():
+        yield
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_runtest_call() -> Generator[None]:
+    with _skipped_without_a_clock():
+        yield
+
+
+@contextmanager
+def _skipped_without_a_clock() -> Generator[None]:
+    try:
+        yield
+    except TypeError as error:
+        if "can't be given a clock" not in str(error):
+            raise
+        pytest.skip(str(error))
