@@ -51,7 +51,7 @@ class _Wild(FakeTransport):
         super().__init__(service)
         self._wild = service
 
-    async def post(self, kind: str, path: str, *, json: Any = None, form: object = None, **more: Any) -> Answer:
+    async def post(self, kind: str, path: str, json: Any = None, *, form: object = None, **more: Any) -> Answer:
         rng, service = self._wild.rng, self._wild
         await asyncio.sleep(rng.uniform(0, 3))
         luck = rng.random()

@@ -210,8 +210,8 @@ class FakeTransport:
         self,
         kind: str,
         path: str,
-        *,
         json: Any = None,
+        *,
         form: object = None,
         before_send: Callable[[], Awaitable[None]] | None = None,
     ) -> Answer:

@@ -16,7 +16,7 @@ from functools import partial
 from typing import TYPE_CHECKING, Final
 
 from toapis_async.engine.journal.port import TakenMeanwhile
-from toapis_async.engine.journal.records import End
+from toapis_async.engine.journal.records import End, Intent
 from toapis_async.engine.journal.resume import end_of
 from toapis_async.engine.limiter import Priority, priority_of
 from toapis_async.errors import (
@@ -38,21 +38,18 @@ from toapis_async.events import (
     SubmitSent,
     TaskAccepted,
 )
-from toapis_async.protocol.budget import images_of
+from toapis_async.protocol.budget import Budget, images_of
 from toapis_async.protocol.endpoints import endpoint_of
 from toapis_async.protocol.refusals import refusal_in
 from toapis_async.protocol.retry import RefusalKind, refusal_kind
-from toapis_async.protocol.wire import decode_task, decode_task_id, encode_request, glance
+from toapis_async.protocol.wire import Seen, decode_task, decode_task_id, encode_request, glance
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine
 
     from toapis_async.engine.entry import Entry
-    from toapis_async.engine.journal.records import Intent
     from toapis_async.engine.parts import Parts
-    from toapis_async.protocol.budget import Budget
     from toapis_async.protocol.lenient import Answer, JsonObject
-    from toapis_async.protocol.wire import Seen
     from toapis_async.request import Request
 
 RESUBMISSIONS: Final = 3
@@ -97,12 +94,10 @@ class Submission:
         self._endpoint = endpoint_of(request)
         self._body: JsonObject = {}
         self._phase = Phase.NEW
-        self._has_left = self._has_permit = False
-        self._is_reserved = False
+        self._has_left = self._has_permit = self._is_reserved = False
         self._doubt: SubmitUncertain | None = None  # why nobody knows whether a POST was accepted
         self._reason: ServiceError | None = None  # the error that a 2xx held: believed when no task is found
-        self._posts = 0
-        self._failures = 0
+        self._posts = self._failures = 0
         self._failing_since_s: float | None = None
         self._sent_s = 0.0  # loop time of the first POST
         self._attempt: asyncio.Task[Entry | ToAPIsError] | None = None  # until its outcome is handed over
@@ -279,28 +274,25 @@ class Submission:
         return self._refused(refusal)
 
     def _posted(self) -> Coroutine[None, None, Answer]:
-        transport, path = self._parts.transport, self._endpoint.submit_path
-        journal, intent = self._parts.journal, self._intent
+        transport, journal, intent = self._parts.transport, self._parts.journal, self._intent
         before_send = partial(journal.confirm, intent) if journal is not None and intent is not None else None
-        if self._endpoint.is_form:
-            return transport.post_form("submit", path, self._body, before_send=before_send)
-        return transport.post("submit", path, json=self._body, before_send=before_send)
+        post = transport.post_form if self._endpoint.is_form else transport.post
+        return post("submit", self._endpoint.submit_path, self._body, before_send=before_send)
 
     def _refused(self, error: ToAPIsError) -> ToAPIsError:
         self._phase = Phase.REFUSED
         return error
 
     def _accepted(self, answer: Answer) -> Entry | ToAPIsError:
-        task = None
         try:
             task = glance(answer) or decode_task(answer, kind=self._endpoint.kind)
-            task_id = task.task_id
         except UnreadableAnswer:  # the id is enough; the rest is seen at the first poll
             try:
                 task_id = decode_task_id(answer)
             except UnreadableAnswer as error:
                 return self._in_doubt(error)
-        return self._watch(task_id, task_id, task, answer.body)
+            return self._watch(task_id, task_id, None, answer.body)
+        return self._watch(task.task_id, task.task_id, task, answer.body)
 
     def _watch(self, task_id: str, query_id: str, task: Seen | None, body: bytes | None = None) -> Entry:
         """Its task is watched from now on, and holds the permit. The service may answer with a task that is watched

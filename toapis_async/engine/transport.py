@@ -163,8 +163,8 @@ class Transport:
         self,
         kind: str,
         path: str,
-        *,
         json: Any = None,
+        *,
         form: aiohttp.FormData | None = None,
         before_send: Callable[[], Awaitable[None]] | None = None,
     ) -> Coroutine[None, None, Answer]:

@@ -170,7 +170,7 @@ def course_of(record: Record) -> Course:
 
 
 def _answer_in(record: Record) -> Answer:
-    return Answer(200, {}, (record.answer or "{}").encode())
+    return Answer(200, {}, (record.answer or json.dumps({"status": record.state.value})).encode())
 
 
 def end_from(snapshot: TaskSnapshot, task_id: str) -> End | None:
