@@ -32,7 +32,7 @@ class Curve:
         self._rates = rates
         enough = -math.log(FEW_LEFT)
         reach_s = self._reach_s(enough)
-        self.steps = next((steps for steps in STEPS if (MOST_AGES - 1) * interval_s / steps >= reach_s), STEPS[-1])
+        self.steps: int = next((steps for steps in STEPS if (MOST_AGES - 1) * interval_s / steps >= reach_s), STEPS[-1])
         self.step_s: float = interval_s / self.steps
         self.cumulative: list[float] = self._cumulated(enough)
 
