@@ -102,7 +102,7 @@ def about(*, quick: bool) -> dict[str, Any]:
 
 def main() -> int:
     parser = argparse.ArgumentParser(prog="python -m benchmarks", description=__doc__)
-    parser.add_argument("--quick", action="store_true", help="under 90 s, fewer tasks and repetitions")
+    parser.add_argument("--quick", action="store_true", help="two minutes, fewer tasks and repetitions")
     parser.add_argument("--only", action="append", choices=list(parts_of(quick=True)), help="this part alone")
     chosen = parser.parse_args()
     findings, crashed = run(chosen.only or list(parts_of(quick=True)), quick=chosen.quick)
