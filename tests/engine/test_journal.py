@@ -269,10 +269,10 @@ async def test_cancelled_while_it_opens_it_leaves_no_lock_and_no_thread(
     gate, reached = threading.Event(), threading.Event()
     real = journal_file._migrate
 
-    def slow(db: sqlite3.Connection) -> None:
+    def slow(db: sqlite3.Connection, version: int) -> None:
         reached.set()
         assert gate.wait(60)
-        real(db)
+        real(db, version)
 
     monkeypatch.setattr(journal_file, "_migrate", slow)
     opening = asyncio.create_task(JournalWriter.open(Journal(path), MINE))

@@ -114,6 +114,35 @@ def test_a_database_of_something_else_is_refused_and_left_alone(path: Path, stat
     assert path.read_bytes() == before
 
 
+def test_one_who_reads_while_another_makes_it_sees_no_half_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connect = sqlite3.connect
+
+    def was_made_before(statement: int, path: Path) -> bool:
+        path.touch()
+        left = [None] * statement
+
+        class Reader(sqlite3.Connection):
+            def execute(self, *args: Any) -> sqlite3.Cursor:
+                if left:
+                    left.pop()
+                elif not lock_path(path).exists():
+                    with monkeypatch.context() as others:
+                        others.setattr(sqlite3, "connect", connect)
+                        with opened(path):
+                            pass
+                return super().execute(*args)
+
+        with monkeypatch.context() as reading:
+            reading.setattr(sqlite3, "connect", lambda *args, **options: connect(*args, factory=Reader, **options))
+            assert journal_reader.fact_of(path, "address") in {None, MINE.base_url}
+        return lock_path(path).exists()
+
+    made = [was_made_before(statement, tmp_path / f"{statement}.sqlite") for statement in range(10)]
+    assert made[:2] == [True, True]
+
+
 def filled(path: Path, count: int = 300) -> None:
     with opened(path) as journal:
         journal.connection.execute("BEGIN")

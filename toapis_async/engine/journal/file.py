@@ -73,6 +73,10 @@ MIGRATIONS: Final = (
     """,  # noqa: S608  (a constant)
 )
 """One script a version, each from the one before; `PRAGMA user_version` tells where a file stands."""
+_IDENTITY: Final = (
+    "SELECT application_id, user_version, (SELECT count(*) FROM sqlite_schema) "
+    "FROM pragma_application_id, pragma_user_version"
+)
 _BINDING: Final = "SELECT name, value FROM fact WHERE name IN ('address', 'salt', 'account')"
 _COUNTS_FILES: Final = 3
 """The version from which on every finished record says how many files it has."""
@@ -146,10 +150,10 @@ def connected(path: Path, credentials: Credentials, *, same_account: bool) -> sq
     with explained(path):
         connection = sqlite3.connect(path, isolation_level=None, check_same_thread=False)
         try:
-            check_ours(connection, path)
+            version = check_ours(connection, path)
             check_pages(connection)
             connection.executescript("PRAGMA journal_mode = WAL; PRAGMA synchronous = FULL;")
-            _migrate(connection)
+            _migrate(connection, version)
             check_values(connection)
             _bind(connection, path, credentials, same_account=same_account)
         except BaseException:
@@ -199,11 +203,16 @@ def explained(path: Path) -> Generator[None]:
         ) from error
 
 
-def check_ours(db: sqlite3.Connection, path: Path) -> None:
-    """Raise `JournalError` for a database that is no journal, or one that we are too old for."""
-    application_id: int = db.execute("PRAGMA application_id").fetchone()[0]
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
-    tables: int = db.execute("SELECT count(*) FROM sqlite_schema").fetchone()[0]
+def check_ours(db: sqlite3.Connection, path: Path) -> int:
+    """The version of a journal's schema: 0 when nothing was written into it yet.
+
+    Raises `JournalError` for a database that is no journal, or one that we are too old for. All is read by one
+    statement: another process may be making the journal just now.
+    """
+    application_id: int
+    version: int
+    tables: int
+    application_id, version, tables = db.execute(_IDENTITY).fetchone()
     if application_id != APPLICATION_ID and (application_id or version or tables):
         raise JournalError(f"{path} is a database of something else: take another path for the journal")
     if version > len(MIGRATIONS):
@@ -211,18 +220,25 @@ def check_ours(db: sqlite3.Connection, path: Path) -> None:
             f"{path} was written by a newer version of this library (its schema is {version}, ours {len(MIGRATIONS)}): "
             "update toapis-async"
         )
+    return version
 
 
-def _migrate(db: sqlite3.Connection) -> None:
-    """Bring the schema up to date, a version at a time, each in one transaction."""
-    version: int = db.execute("PRAGMA user_version").fetchone()[0]
+def _migrate(db: sqlite3.Connection, version: int) -> None:
+    """Bring the schema up to date: a new file in one transaction, so that no reader meets it half made; an older one a
+    version at a time."""
+    if version == 0:
+        _run_script(db, "".join(MIGRATIONS), len(MIGRATIONS))
+        return
     for number, script in enumerate(MIGRATIONS[version:], version + 1):
         if number == _COUNTS_FILES:
             _count_files(db)
-        db.executescript(
-            f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID}; "
-            f"PRAGMA user_version = {number}; COMMIT;"
-        )
+        _run_script(db, script, number)
+
+
+def _run_script(db: sqlite3.Connection, script: str, version: int) -> None:
+    db.executescript(
+        f"BEGIN IMMEDIATE; {script} PRAGMA application_id = {APPLICATION_ID}; PRAGMA user_version = {version}; COMMIT;"
+    )
 
 
 def _count_files(db: sqlite3.Connection) -> None:

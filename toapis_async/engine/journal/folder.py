@@ -103,6 +103,5 @@ def _journal_of(folder: Path, credentials: Credentials, *, same_account: bool) -
 def _is_ours(path: Path, credentials: Credentials, *, same_account: bool) -> bool:
     with explained(path), contextlib.closing(sqlite3.connect(f"{path.as_uri()}?mode=rw", uri=True)) as db:
         db.execute("PRAGMA query_only = ON")
-        check_ours(db, path)
-        is_new = db.execute("PRAGMA user_version").fetchone()[0] == 0  # made by a process that died at once
+        is_new = check_ours(db, path) == 0  # made by a process that died at once
         return is_new or is_of_account(db, credentials, same_account=same_account)

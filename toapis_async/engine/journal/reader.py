@@ -50,8 +50,7 @@ def _connected(path: Path, *, of_any_version: bool = False) -> Generator[sqlite3
         raise JournalError(f"there is no journal {path}{', but a folder of that name' if path.is_dir() else ''}")
     with explained(path), contextlib.closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=rw", uri=True)) as db:
         db.execute("PRAGMA query_only = ON")  # mode=ro would leave sqlite's side files behind
-        check_ours(db, path)
-        version = db.execute("PRAGMA user_version").fetchone()[0]
+        version = check_ours(db, path)
         if 0 < version < len(MIGRATIONS) and not of_any_version:
             raise JournalError(
                 f"{path} was written by an earlier version of this library: run its batch again, or open a client with "
