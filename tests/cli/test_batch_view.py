@@ -34,9 +34,8 @@ def statistics(
         done=done,
         failed=failed,
         waiting_for_consumer=0,
+        total=None,
         elapsed_s=elapsed_s,
-        rows_per_s=0.0,
-        left_s=None,
         credits_spent=Decimal(credits_spent),
         images=0,
     )

@@ -90,7 +90,7 @@ later
 def test_outside_of_a_kernel_a_batch_is_what_its_repr_says(monkeypatch: pytest.MonkeyPatch, shell: object) -> None:
     class Shown:
         def _ipython_display_(self) -> None:
-            BatchView(lambda: pytest.fail("nobody looks"), 3, is_wanted=False).display()
+            BatchView(lambda: pytest.fail("nobody looks"), is_wanted=False).display()
 
         def __repr__(self) -> str:
             return "<Batch>"

@@ -90,7 +90,7 @@ class Batch:
         self._source_error: Exception | None = None
         self._main: asyncio.Task[None] | None = None
         self._started_s = self._ended_s = 0.0
-        self._view = BatchView(self.statistics, self._total, is_wanted=options.progress)
+        self._view = BatchView(self.statistics, is_wanted=options.progress)
         self._waiting = 0  # consumers that wait for an item
         self._admitted_ahead = 0  # rows admitted since a consumer last waited for an item
         self._taken = self._in_flight = self._saving = self._done = self._failed = 0
@@ -203,9 +203,6 @@ class Batch:
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
-        ended = self._done + self._failed
-        elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
-        rows_per_s = ended / elapsed_s if elapsed_s else 0.0
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._in_flight,
@@ -213,9 +210,8 @@ class Batch:
             done=self._done,
             failed=self._failed,
             waiting_for_consumer=len(self._finished),
-            elapsed_s=elapsed_s,
-            rows_per_s=rows_per_s,
-            left_s=(self._total - ended) / rows_per_s if self._total is not None and rows_per_s else None,
+            total=self._total,
+            elapsed_s=(self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0,
             credits_spent=self._of_run.budget.spent,
             images=self._of_run.budget.images,
         )

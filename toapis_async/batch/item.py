@@ -68,11 +68,25 @@ class BatchStatistics:
     done: int  #: rows that ended well
     failed: int  #: rows that ended with an error
     waiting_for_consumer: int
+    total: int | None  #: rows in all; None when the source has no length
     elapsed_s: float
-    rows_per_s: float  #: how fast rows ended so far
-    left_s: float | None  #: until the end at that rate; None while there is no rate, or the source has no length
     credits_spent: Decimal  #: by `billing`, or else by `Settings(prices=…)`; earlier passes of a capped run included
     images: int  #: paid for, counted likewise
+
+    @property
+    def ended(self) -> int:
+        """Rows that ended, well or not."""
+        return self.done + self.failed
+
+    @property
+    def rows_per_s(self) -> float:
+        """How fast rows ended so far."""
+        return self.ended / self.elapsed_s if self.elapsed_s else 0.0
+
+    @property
+    def left_s(self) -> float | None:
+        """Until the end at that rate; None while there is no rate, or the source has no length."""
+        return (self.total - self.ended) / self.rows_per_s if self.total is not None and self.rows_per_s else None
 
 
 def item_of(

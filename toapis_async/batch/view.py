@@ -25,9 +25,8 @@ class BatchView:
 
     every_s: float = Notebook.every_s
 
-    def __init__(self, statistics: Callable[[], BatchStatistics], total: int | None, *, is_wanted: bool) -> None:
+    def __init__(self, statistics: Callable[[], BatchStatistics], *, is_wanted: bool) -> None:
         self._statistics = statistics
-        self._total = total
         self._is_wanted = is_wanted
         self._is_seen = is_wanted or in_notebook()
         self._screens: deque[Screen] = deque(maxlen=MOST_SCREENS)
@@ -72,19 +71,19 @@ class BatchView:
 
     def progress(self) -> Progress:
         """How it stands."""
-        now, total = self._statistics(), self._total
-        ended = now.done + now.failed
+        now = self._statistics()
+        total = now.total
         figures = [
             f"{now.done:,} done" if total is None else f"{now.done:,}/{total:,} done",
             f"{now.failed:,} failed",
             f"{now.in_flight + now.saving:,} in flight",
             f"{duration(now.elapsed_s, whole=True)} elapsed",
         ]
-        if now.left_s is not None and total is not None and ended < total:
+        if now.left_s is not None and total is not None and now.ended < total:
             figures.append(f"{duration(now.left_s, whole=True)} left")
         if now.credits_spent:
             figures.append(f"{amount(now.credits_spent)} credits")
-        return Progress(ended, total, tuple(figures), tuple(self._newest))
+        return Progress(now.ended, total, tuple(figures), tuple(self._newest))
 
 
 def tile_of(item: BatchItem) -> Tile:

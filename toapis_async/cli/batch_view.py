@@ -51,8 +51,7 @@ class BatchProgress:
 
     @property
     def ended(self) -> int:
-        now = self.statistics()
-        return now.done + now.failed
+        return self.statistics().ended
 
     def figures(self) -> list[str]:
         """The figures as texts, in a fixed order, padded so that they keep their width."""
@@ -78,9 +77,8 @@ class BatchProgress:
 
     def _left_s(self, now: BatchStatistics) -> float | None:
         """By the pace of the rows that are this pass's own: those of an earlier one take no time."""
-        ended = now.done + now.failed
-        own = ended - self.ended_earlier
-        return now.elapsed_s * (self.total - ended) / own if own > 0 and ended < self.total else None
+        own = now.ended - self.ended_earlier
+        return now.elapsed_s * (self.total - now.ended) / own if own > 0 and now.ended < self.total else None
 
 
 class PlainBatch:

@@ -247,9 +247,6 @@ class Bulk:
 
     def statistics(self) -> BatchStatistics:
         """A snapshot of the counters."""
-        ended = self._done + self._failed
-        elapsed_s = (self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0
-        rows_per_s = ended / elapsed_s if elapsed_s else 0.0
         return BatchStatistics(
             taken=self._taken,
             in_flight=self._out,
@@ -257,9 +254,8 @@ class Bulk:
             done=self._done,
             failed=self._failed,
             waiting_for_consumer=len(self._finished),
-            elapsed_s=elapsed_s,
-            rows_per_s=rows_per_s,
-            left_s=(self._total - ended) / rows_per_s if self._total is not None and rows_per_s else None,
+            total=self._total,
+            elapsed_s=(self._ended_s or time.monotonic()) - self._started_s if self._started_s else 0.0,
             credits_spent=self._purse.budget.spent,
             images=self._purse.budget.images,
         )
