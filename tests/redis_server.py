@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from tests.ports import unused_port
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -25,9 +27,7 @@ class RedisServer:
         program = shutil.which("redis-server")
         if program is None:
             pytest.skip("redis-server is not installed (Debian: apt-get install redis-server)")
-        with socket.socket() as free:
-            free.bind(("127.0.0.1", 0))
-            self.port = free.getsockname()[1]
+        self.port = unused_port()
         self.url = f"redis://127.0.0.1:{self.port}/0"
         ports = ["--port", "0", "--tls-port", str(self.port)] if is_tls else ["--port", str(self.port)]
         self._command = [
@@ -40,7 +40,7 @@ class RedisServer:
         """Start it, empty, and wait until it accepts connections."""
         self._process = subprocess.Popen(self._command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)  # noqa: S603
         until_s = time.monotonic() + _STARTS_S
-        while time.monotonic() < until_s:
+        while time.monotonic() < until_s and self._process.poll() is None:
             with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.port), 1.0):
                 return
             time.sleep(0.01)

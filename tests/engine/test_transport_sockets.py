@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import aiohttp
 import pytest
 
+from tests.ports import unused_port
 from toapis_async import (
     InvalidRequest,
     JournalError,
@@ -54,13 +55,6 @@ async def failing_post(transport: Transport) -> TransportError:
         await transport.post("submit", "/images/generations", json={"prompt": "kite"})
     assert caught.value.__context__ is None
     return caught.value
-
-
-def unused_port() -> int:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
-        return port
 
 
 # ------------------------------------------------------------------------------------------- not sent

@@ -20,6 +20,7 @@ import aiohttp
 import pytest
 
 import toapis_async.sandbox
+from tests.ports import unused_port
 from toapis_async.sandbox import Fault, PillowMissingError, Sandbox, StateDirError
 
 from .kit import VIP, Caller, Clock, until
@@ -102,9 +103,7 @@ async def test_a_port_in_use_leaves_nothing_open() -> None:
 
 
 async def test_ports_and_host_are_the_ones_asked_for() -> None:
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port: int = probe.getsockname()[1]
+    port = unused_port()
     async with Sandbox(host="localhost", port=port, pictures=False) as sandbox:
         assert sandbox.base_url == f"http://localhost:{port}"
 

@@ -9,3 +9,10 @@ import pytest
 def _clean(clean: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path))
     monkeypatch.delenv("TOAPIS_SHARED", raising=False)
+
+
+@pytest.fixture
+def patient(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On a busy machine, a Redis that answers late is not lost."""
+    for bound in ("redis.STORE_TIMEOUT_S", "redis.PONG_S", "leases.STORE_TIMEOUT_S", "ends.READY_S"):
+        monkeypatch.setattr(f"toapis_async.engine.shared.{bound}", 60.0)

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from tests.redis_server import RedisServer
 
+pytestmark = pytest.mark.usefixtures("patient")
 NEVER_S = 3_600.0
 PATIENT = fast(first_poll_s=NEVER_S, min_poll_interval_s=NEVER_S, webhook_secrets=SECRET)
 QUICK = fast(webhook_secrets=SECRET)
@@ -51,8 +52,13 @@ async def workers(sandbox: Sandbox, *shared: str | Shared, settings: Any = PATIE
 # ------------------------------------------------------------------------------------------- the channel itself
 
 
-async def opened(server: RedisServer, identity: str = "x") -> RedisStore:
-    return await RedisStore.open(server.url, identity, 0.5)
+@asynccontextmanager
+async def opened(url: str, identity: str = "x") -> AsyncIterator[RedisStore]:
+    store = await RedisStore.open(url, identity, 0.5)
+    try:
+        yield store
+    finally:
+        await store.aclose()
 
 
 class Listener:
@@ -60,12 +66,12 @@ class Listener:
 
     def __init__(self, store: RedisStore) -> None:
         self.heard: list[bytes | str | None] = []
-        self._task = asyncio.ensure_future(self._listen(store))
+        self._store = store
 
-    async def _listen(self, store: RedisStore) -> None:
+    async def listen(self) -> None:
         while True:
             try:
-                async with aclosing(store.messages()) as messages:
+                async with aclosing(self._store.messages()) as messages:
                     async for message in messages:
                         self.heard.append(message)
             except StoreLost as error:
@@ -73,84 +79,89 @@ class Listener:
             await asyncio.sleep(0.01)
 
     async def until(self, condition: Callable[[list[bytes | str | None]], object]) -> None:
-        async with asyncio.timeout(60):
-            while not condition(self.heard):  # noqa: ASYNC110
-                await asyncio.sleep(0.01)
+        await until(lambda: condition(self.heard), "what was to be heard")
 
-    async def aclose(self) -> None:
-        self._task.cancel()
-        await asyncio.wait([self._task])
+
+@asynccontextmanager
+async def listening(store: RedisStore) -> AsyncIterator[Listener]:
+    """A listener that has something to go by: its subscription, or why there is none."""
+    listener = Listener(store)
+    task = asyncio.ensure_future(listener.listen())
+    try:
+        await listener.until(lambda heard: heard)
+        yield listener
+    finally:
+        task.cancel()
+        await asyncio.wait([task])
 
 
 async def test_what_is_published_comes_to_all_in_order_and_is_kept_for_those_who_come_later(
     redis_server: RedisServer,
 ) -> None:
-    here, there, stranger = await opened(redis_server), await opened(redis_server), await opened(redis_server, "y")
-    assert isinstance(here, Channel)
-    listeners = [Listener(store) for store in (here, there, stranger)]
-    for listener in listeners:
-        await listener.until(lambda heard: heard == [None])
-    messages = [Outgoing(b"1", "a"), Outgoing(b"2\n\x00\xff", None), Outgoing(b"3" * 2**20, "c"), Outgoing(b"4", "a")]
-    await here.publish(messages)
-    for listener in listeners[:2]:
-        await listener.until(lambda heard: heard[1:] == [each.message for each in messages])
-    assert await there.kept(["a", "b", "c"]) == [b"1", None, b"3" * 2**20]  # of two ends, the first
-    assert await stranger.kept(["a", "c"]) == [None, None]
-    assert listeners[2].heard == [None]
-    assert 0 < await here.connection.ttl(here.key("end:a")) <= 600
-    for listener in listeners:
-        await listener.aclose()
-    for store in (here, there, stranger):
-        await store.aclose()
+    url = redis_server.url
+    async with (
+        opened(url) as here, opened(url) as there, opened(url, "y") as stranger,
+        listening(here) as heard_here, listening(there) as heard_there, listening(stranger) as heard_by_a_stranger,
+    ):  # fmt: skip
+        assert isinstance(here, Channel)
+        messages = [Outgoing(b"1", "a"), Outgoing(b"2\n\x00\xff"), Outgoing(b"3" * 2**20, "c"), Outgoing(b"4", "a")]
+        await here.publish(messages)
+        for listener in (heard_here, heard_there):
+            await listener.until(lambda heard: heard == [None, *(each.message for each in messages)])
+        assert await there.kept(["a", "b", "c"]) == [b"1", None, b"3" * 2**20]  # of two ends, the first
+        assert await stranger.kept(["a", "c"]) == [None, None]
+        assert heard_by_a_stranger.heard == [None]
+        assert 0 < await here.connection.ttl(here.key("end:a")) <= 600
 
 
 @pytest.mark.parametrize("how", ["killed", "stopped"])
 async def test_a_redis_that_goes_away_is_noticed_as_a_gap_and_found_again(
     redis_server: RedisServer, how: str, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("toapis_async.engine.shared.redis.QUIET_S", 0.1)
-    store = await opened(redis_server)
-    listener = Listener(store)
-    await listener.until(lambda heard: heard == [None])
-    (redis_server.kill if how == "killed" else redis_server.stop)()
-    await listener.until(lambda heard: len(heard) > 1)
-    assert isinstance(listener.heard[1], str)
-    assert redis_server.url not in listener.heard[1]
-    with pytest.raises(StoreLost):
-        await store.publish([Outgoing(b"1", "a")])
-    with pytest.raises(StoreLost):
-        await store.kept(["a"])
-    (redis_server.start if how == "killed" else redis_server.go_on)()
-    await listener.until(lambda heard: heard[-1] is None)
-    await store.publish([Outgoing(b"2", "a")])
-    await listener.until(lambda heard: heard[-1] == b"2")
-    await listener.aclose()
-    await store.aclose()
+    async with opened(redis_server.url) as patient, AsyncExitStack() as stack:
+        with monkeypatch.context() as hasty:
+            for bound in ("STORE_TIMEOUT_S", "QUIET_S", "PONG_S"):
+                hasty.setattr(f"toapis_async.engine.shared.redis.{bound}", 0.3)
+            store = await stack.enter_async_context(opened(redis_server.url))
+            listener = await stack.enter_async_context(listening(store))
+            await listener.until(lambda heard: heard[-1] is None)
+            (redis_server.kill if how == "killed" else redis_server.stop)()
+            await listener.until(lambda heard: heard[-1] is not None)
+            assert isinstance(listener.heard[-1], str)
+            assert redis_server.url not in listener.heard[-1]
+            with pytest.raises(StoreLost):
+                await store.publish([Outgoing(b"1", "a")])
+            with pytest.raises(StoreLost):
+                await store.kept(["a"])
+        (redis_server.start if how == "killed" else redis_server.go_on)()
+        await listener.until(lambda heard: heard[-1] is None)
+        while b"2" not in listener.heard:  # a late answer may be one more gap
+            await patient.publish([Outgoing(b"2", "a")])
+            await asyncio.sleep(0.01)
 
 
 async def test_a_quiet_channel_is_no_gap(redis_server: RedisServer, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("toapis_async.engine.shared.redis.QUIET_S", 0.02)
-    store = await opened(redis_server)
-    listener = Listener(store)
-    await asyncio.sleep(0.3)
-    await store.publish([Outgoing(b"1")])
-    await listener.until(lambda heard: heard == [None, b"1"])
-    await listener.aclose()
-    await store.aclose()
+    async with opened(redis_server.url) as store, listening(store) as listener:
+        while (await pings(store)) < 3:  # noqa: ASYNC110
+            await asyncio.sleep(0.01)
+        await store.publish([Outgoing(b"1")])
+        await listener.until(lambda heard: heard == [None, b"1"])
+
+
+async def pings(store: RedisStore) -> int:
+    """How many Redis has answered."""
+    statistics = cast("dict[str, dict[str, int]]", await store.connection.info("commandstats"))
+    return statistics.get("cmdstat_ping", {"calls": 0})["calls"]
 
 
 async def test_a_subscription_that_redis_refuses_is_a_reason(redis_server: RedisServer) -> None:
-    admin = await opened(redis_server)
-    await admin.connection.acl_setuser("narrow", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all"])
-    url = redis_server.url.replace("://", "://narrow:pw@")
-    store = await RedisStore.open(url, "x", 0.5)
-    listener = Listener(store)
-    await listener.until(lambda heard: heard)
-    assert "permissions" in str(listener.heard[0])
-    assert "pw" not in str(listener.heard[0])
-    await listener.aclose()
-    await store.aclose()
-    await admin.aclose()
+    async with opened(redis_server.url) as admin:
+        await admin.connection.acl_setuser("narrow", enabled=True, passwords=["+pw"], keys=["*"], commands=["+@all"])
+        url = redis_server.url.replace("://", "://narrow:pw@")
+        async with opened(url) as store, listening(store) as listener:
+            assert "permissions" in str(listener.heard[0])
+            assert "pw" not in str(listener.heard[0])
 
 
 # ------------------------------------------------------------------------------------------- clients
@@ -170,9 +181,8 @@ async def test_an_event_resolves_its_task_in_whichever_process_it_is(redis_serve
             attached = third.attach(handle.task_id)
             assert (await attached).files == generation.files
         assert sandbox.requests.count("query") == 0
-    store = await opened(redis_server)
-    keys = [key.decode() for key in cast("list[bytes]", await store.connection.keys())]
-    await store.aclose()
+    async with opened(url) as store:
+        keys = [key.decode() for key in cast("list[bytes]", await store.connection.keys())]
     assert any(key.endswith(f":end:{handle.task_id}") for key in keys)
     assert all(key.startswith("toapis:{") and KEY not in key for key in keys)
 

@@ -6,7 +6,6 @@ import asyncio
 import os
 import re
 import signal
-import socket
 import sys
 from collections import Counter
 from contextlib import asynccontextmanager
@@ -18,6 +17,7 @@ import httpx
 import toapis_async
 from tests.client.events import SECRET
 from tests.engine.kit import KEY
+from tests.ports import unused_port
 from toapis_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
@@ -101,8 +101,7 @@ async def order(browser: httpx.AsyncClient, number: int, answers: Counter[str]) 
 
 async def test_a_worker_is_killed_and_no_order_is_lost_or_paid_twice(redis_server: RedisServer, tmp_path: Path) -> None:
     (tmp_path / "app.py").write_text(app_of_docs())
-    with socket.create_server(("127.0.0.1", 0)) as free:
-        port = free.getsockname()[1]
+    port = unused_port()
     url = f"http://127.0.0.1:{port}"
     answers: Counter[str] = Counter()
     async with Sandbox(pictures=False, service_time_s=1.5, tier="svip") as sandbox:

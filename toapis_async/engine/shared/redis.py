@@ -40,7 +40,9 @@ _PASSING: Final = (
 KEPT_S: Final = 600
 """How long an end can be read by those who come later."""
 QUIET_S: Final = 1.0
-"""After such a silence the subscription is tried by a ping, which has as long to be answered."""
+"""After such a silence the subscription is tried by a ping."""
+PONG_S: Final = 1.0
+"""How long the ping has to be answered."""
 _PUBLISH: Final = """
 local kept = 0
 for i = 3, #ARGV, 2 do
@@ -139,8 +141,9 @@ class RedisStore:
             is_tried = False
             while True:
                 check_cancelled()
+                wait_s = PONG_S if is_tried else QUIET_S
                 answer = cast(
-                    "Sequence[bytes] | None", await connection.read_response(disable_decoding=True, timeout=QUIET_S)
+                    "Sequence[bytes] | None", await connection.read_response(disable_decoding=True, timeout=wait_s)
                 )
                 if answer is None and is_tried:
                     raise StoreLost("Redis does not answer")
