@@ -34,7 +34,7 @@ async def no_leftovers() -> AsyncIterator[None]:
     """Nothing of ours may outlive a test: no task is left on its loop."""
     before = asyncio.all_tasks()
     yield
-    for _ in range(100):  # a server's handlers see their connections' ends a moment later
+    for _ in range(10_000):  # a server's handlers see their connections' ends a moment later
         left = asyncio.all_tasks() - before - {asyncio.current_task()}
         if not left:
             return

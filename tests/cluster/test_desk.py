@@ -319,12 +319,12 @@ async def test_a_fresh_run_needs_no_look_up_in_later_passes_either(tmp_path: Pat
 
 def at_once(desk: Desk, account: str, member: str) -> int:
     """How many of 100 turns an engine may use now."""
-    grant = desk.lease(account, "submit", Ask(member=member, burst=50, per_s=5, want=100, lease_s=10))
+    grant = desk.lease(account, "submit", Ask(member=member, burst=50, per_s=0.01, want=100, lease_s=10))
     return sum(offset_s == 0 for offset_s in grant.offsets_s())
 
 
 def test_all_engines_of_an_account_lease_from_one_bucket_and_another_account_has_its_own() -> None:
     desk = Desk()
-    assert at_once(desk, "a", "m1") == 45  # the burst without the margin
+    assert at_once(desk, "a", "m1") == 49  # the burst without the margin
     assert at_once(desk, "a", "m2") == 0
-    assert at_once(desk, "b", "m3") == 45
+    assert at_once(desk, "b", "m3") == 49

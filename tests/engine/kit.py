@@ -43,7 +43,7 @@ def fast(**changes: Any) -> Settings:
         "reconcile_window_s": 0.02,
         "uncertain_submits": "raise",
         "close_grace_s": 0.02,
-        "request_timeout_s": 5,
+        "request_timeout_s": 60,
         "vanish_grace_s": 0.03,
     }
     return Settings(**{**values, **changes})

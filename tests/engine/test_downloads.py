@@ -260,7 +260,7 @@ async def test_files_that_stall_keep_nobody_from_the_api(tmp_path: Path) -> None
         step = stall(HALF) if request.target.startswith("/file") else reply(200, task("t", "queued"))
         await step(server, request, writer)
 
-    async with fetching(act, max_connections=1, download_concurrency=2, request_timeout_s=1) as (server, client):
+    async with fetching(act, max_connections=1, download_concurrency=2) as (server, client):
         made = [await generation(client, f"{server.url}/file{number}") for number in range(3)]
         saving = [asyncio.create_task(each.save(tmp_path / "out")) for each in made]
         await until(lambda: len(left_in(tmp_path / "out")) == 2)
@@ -622,7 +622,7 @@ async def test_cancelled_while_the_disk_is_at_work_leaves_a_whole_file_or_none(
 
     def slow(path: Path, *args: Any, **named: Any) -> Any:
         loop.call_soon_threadsafe(at_work.set)
-        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(5)
+        asyncio.run_coroutine_threadsafe(go_on.wait(), loop).result(60)
         return real(path, *args, **named)
 
     monkeypatch.setattr(Path, step, slow)
