@@ -32,7 +32,7 @@ from toapis_async.engine.journal.records import State
 from toapis_async.engine.journal.writer import JournalWriter
 from toapis_async.engine.poller import Poller
 
-from ..engine.journal_kit import ADDRESS, journal_threads, leave, opened, record, state_of
+from ..engine.journal_kit import ADDRESS, journal_threads, leave, no_thread_left, opened, record, state_of
 from ..engine.kit import KEY, FakeService, Hold, answer, fast, lost, refusal, task, turns, until
 from .events import SECRET, deliver, event
 
@@ -46,8 +46,8 @@ CHANGED = {**ROW, "prompt": "another kite"}
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    assert journal_threads() == []
+    with no_thread_left():
+        yield tmp_path / "journal.sqlite"
 
 
 @pytest.fixture(autouse=True)

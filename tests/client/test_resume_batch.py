@@ -29,7 +29,7 @@ from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.records import State
 from toapis_async.sandbox import Fault, Limits, Sandbox
 
-from ..engine.journal_kit import ADDRESS, journal_threads, leave, opened, state_of
+from ..engine.journal_kit import ADDRESS, leave, no_thread_left, opened, state_of
 from ..engine.kit import KEY, FakeService, Hold, answer, fast, refusal, task
 
 if TYPE_CHECKING:
@@ -41,8 +41,8 @@ if TYPE_CHECKING:
 
 @pytest.fixture
 def path(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journal.sqlite"
-    assert journal_threads() == []
+    with no_thread_left():
+        yield tmp_path / "journal.sqlite"
 
 
 @pytest.fixture(autouse=True)

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.engine.journal_kit import ADDRESS, journal_threads, leave
+from tests.engine.journal_kit import ADDRESS, leave, no_thread_left
 from tests.engine.kit import KEY, FakeService, Hold, answer, fast, lost, refusal, task, turns, until
 from toapis_async import (
     Journal,
@@ -40,8 +40,8 @@ ROW = {"prompt": "kite", "client_business_id": "mine"}
 
 @pytest.fixture
 def folder(tmp_path: Path) -> Iterator[Path]:
-    yield tmp_path / "journals"
-    assert journal_threads() == []
+    with no_thread_left():
+        yield tmp_path / "journals"
 
 
 @pytest.fixture(autouse=True)
@@ -466,7 +466,7 @@ async def test_look_ups_for_those_that_are_gone_survive_a_journal_that_fails(
 
 
 async def test_a_run_that_goes_on_in_another_process_is_refused_and_may_follow_it(
-    service: FakeService, folder: Path
+    service: FakeService, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     rows = ["a", "b", "c"]
     async with processes(folder) as (one, other):
@@ -474,8 +474,10 @@ async def test_a_run_that_goes_on_in_another_process_is_refused_and_may_follow_i
         service.on_submit.append(hold)
         going = asyncio.create_task(one.batch(rows, run="r").gather())
         await hold.reached.wait()
-        with pytest.raises(JournalLocked, match=rf"the run 'r' is going on in process {os.getpid()}: wait"):
-            await other.batch(rows, run="r").gather()
+        with monkeypatch.context() as hasty:
+            hasty.setattr("toapis_async.engine.journal.writer.RUN_END_S", 0.05)
+            with pytest.raises(JournalLocked, match=rf"the run 'r' is going on in process {os.getpid()}: wait"):
+                await other.batch(rows, run="r").gather()
         assert [item.ok for item in await other.batch(rows[:1], run="another").gather()] == [True]
         hold.answer(service.accept({"prompt": "a"}))
         assert [item.ok for item in await going] == [True] * 3

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import sqlite3
 import threading
-from contextlib import closing
+from contextlib import closing, contextmanager
 from typing import TYPE_CHECKING, Any
 
 from toapis_async import ImageRequest
@@ -18,6 +18,7 @@ from toapis_async.settings import Credentials
 from .kit import KEY, task
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 ADDRESS = "https://toapis.example"
@@ -84,6 +85,14 @@ def record(path: Path, business_id: str) -> Record | None:
 def state_of(path: Path, business_id: str) -> State | None:
     known = record(path, business_id)
     return known.state if known else None
+
+
+@contextmanager
+def no_thread_left() -> Iterator[None]:
+    """No journal's thread of this test's outlives it; those that a failed test left are not its business."""
+    before = set(journal_threads())
+    yield
+    assert set(journal_threads()) <= before
 
 
 def journal_threads() -> list[threading.Thread]:

@@ -41,8 +41,9 @@ _STEP_S: Final = 0.002  #: between two tries to begin a commit
 NOTES_S: Final = 0.05
 """How long what nobody waits for waits for more of it, in a journal that processes share."""
 _PAUSE_S: Final = 0.02  #: between two looks at what another process holds; those for a submission grow
-RUN_END_S: Final = 0.5
-"""How long to wait for a run that has just ended in another process: that is noted without anybody waiting there."""
+RUN_END_S: Final = 5.0
+"""How long to wait for a run that has just ended in another process: that is noted without anybody waiting there, which
+takes a busy disk a while."""
 RELEASE_S: Final = 900.0
 """How long to wait for another process that is submitting under the same id. With the default settings a submission
 takes less."""
