@@ -1,11 +1,15 @@
-"""Runs the code of README.md and docs/ against a sandbox: ```python fixture:service```, or `fixture:recipe`."""
+"""How the suite is run, and the code of README.md and docs/ against a sandbox: ```python fixture:service```, or
+`fixture:recipe`."""
 
 from __future__ import annotations
 
 import asyncio
+import gc
 import json
+import os
 import queue
 import sqlite3
+import sys
 import threading
 from contextlib import closing
 from functools import partial
@@ -13,17 +17,40 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 from PIL import Image
+from pytest_markdown_docs.plugin import MarkdownDocstringCodeModule
 
 from toapis_async import Settings
 from toapis_async.sandbox import Sandbox
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Generator, Iterator
     from pathlib import Path
+
+# Where bytecode is forbidden, each of the hundreds of processes of the tests would compile the package anew.
+sys.dont_write_bytecode = False
+os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 asyncio.set_event_loop(None)  # pytest-asyncio would otherwise find, and leak, the loop of the main thread
 SPEED = 200.0
 QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collection() -> Generator[None, object, object]:
+    """What is imported and collected stays: the garbage collector neither visits it meanwhile nor in any test."""
+    gc.disable()
+    try:
+        return (yield)
+    finally:
+        gc.freeze()
+        gc.enable()
+
+
+@pytest.hookimpl(wrapper=True)
+def pytest_collect_file() -> Generator[None, list[pytest.Collector], list[pytest.Collector]]:
+    """Of modules, only the tests: to look for examples in each docstring of theirs takes longer than to import them."""
+    found = yield
+    return [each for each in found if not isinstance(each, MarkdownDocstringCodeModule)]
 
 
 def pytest_markdown_docs_globals() -> dict[str, str]:
