@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
 import os
 import signal
@@ -14,8 +15,10 @@ from click.testing import CliRunner, Result
 from toapis_async.cli import main, session
 from toapis_async.cli.output import Output
 from toapis_async.sandbox import Sandbox
+from toapis_async.sandbox.clock import Clock
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from pathlib import Path
 
     from toapis_async.events import Event
@@ -86,6 +89,29 @@ def sandboxes(monkeypatch: pytest.MonkeyPatch) -> list[Sandbox]:
 
 def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, times: int = 1) -> None:
     """Ctrl-C comes, so many times, with the event of this number."""
+
+    def interrupt() -> None:
+        for _ in range(times):
+            os.kill(os.getpid(), signal.SIGINT)
+
+    _do_at(monkeypatch, kind, at, interrupt)
+
+
+def late_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], late_s: float) -> None:
+    """So much time passes at once after the first event of this kind, when whoever waited for it has gone on."""
+
+    def pass_time(turns: int = 100) -> None:
+        if turns:
+            asyncio.get_running_loop().call_soon(pass_time, turns - 1)
+        else:
+            clock = Clock()
+            clock.follow(asyncio.get_running_loop())
+            clock.advance(late_s)
+
+    _do_at(monkeypatch, kind, 1, pass_time)
+
+
+def _do_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, act: Callable[[], None]) -> None:
     heard: list[Event] = []
 
     def note(self: session.Pending, event: Event) -> None:
@@ -93,8 +119,7 @@ def interrupt_at(monkeypatch: pytest.MonkeyPatch, kind: type[Event], at: int, ti
         if isinstance(event, kind):
             heard.append(event)
             if len(heard) == at:
-                for _ in range(times):
-                    os.kill(os.getpid(), signal.SIGINT)
+                act()
 
     pending_note = session.Pending.note
     monkeypatch.setattr(session.Pending, "note", note)

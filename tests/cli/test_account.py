@@ -13,11 +13,12 @@ from toapis_async.cli.options import Options
 from toapis_async.cli.session import settings_of
 from toapis_async.client import ToAPIs
 from toapis_async.errors import AuthenticationFailed
+from toapis_async.events import TaskAccepted
 from toapis_async.models import Balance, Model
 from toapis_async.settings import Journal, Settings
 from toapis_async.task import TaskSnapshot, TaskStatus
 
-from .conftest import IN_A_BLINK, run
+from .conftest import IN_A_BLINK, interrupt_at, run
 
 if TYPE_CHECKING:
     from toapis_async.testing.threaded import ThreadedSandbox
@@ -67,10 +68,13 @@ def test_a_failed_task_says_why() -> None:
     assert "(generation_failed)" in ran.stdout
 
 
-def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(task_id: str) -> None:
-    slow = ("--timeout-s", "0.5", "--sandbox", "--speed", "6")
-    late = run("generate", "two kites", "-n", "2", "--client-business-id", "late", *slow)
-    assert late.code == 1
+def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(
+    task_id: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, TaskAccepted, 1)
+        slow = ("--sandbox", "--speed", "6")
+        assert run("generate", "two kites", "-n", "2", "--client-business-id", "late", *slow).code == 130
     ran = run("fetch", "late", "nobody", task_id, "--out", "kites", *IN_A_BLINK)
     assert ran.code == 1
     assert ran.stderr == "error: task not found (HTTP 404, task_not_found): nobody\n"

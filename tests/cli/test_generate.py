@@ -19,7 +19,7 @@ from toapis_async.models import Generation
 from toapis_async.settings import TIERS, Settings
 from toapis_async.task import TaskStatus
 
-from .conftest import IN_A_BLINK, interrupt_at, run
+from .conftest import IN_A_BLINK, interrupt_at, late_at, run
 
 if TYPE_CHECKING:
     from toapis_async.sandbox import Sandbox
@@ -123,8 +123,9 @@ def test_what_goes_wrong_is_one_line(arguments: tuple[str, ...], code: int, told
     assert all(record["ok"] is False for record in ran.records)
 
 
-def test_a_time_out_names_the_task_that_still_runs() -> None:
-    ran = run("generate", "a kite", "--sandbox", "--speed", "1", "--timeout-s", "0.2", "--json")
+def test_a_time_out_names_the_task_that_still_runs(monkeypatch: pytest.MonkeyPatch) -> None:
+    late_at(monkeypatch, TaskAccepted, 600)
+    ran = run("generate", "a kite", "--sandbox", "--speed", "0.01", "--timeout-s", "600", "--json")
     assert ran.code == 1
     [record] = ran.records
     assert record["error"]["type"] == "WaitTimeout"

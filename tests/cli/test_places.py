@@ -11,8 +11,9 @@ import click
 import pytest
 
 from toapis_async.cli.places import Place
+from toapis_async.events import TaskAccepted
 
-from .conftest import IN_A_BLINK, run
+from .conftest import IN_A_BLINK, interrupt_at, run
 
 DIGEST = "ab12cd34ef"
 
@@ -103,10 +104,11 @@ def test_a_command_that_is_killed_leaves_a_journal_to_fetch_from() -> None:
     assert len(list(Path("k").glob("*.png"))) == 1
 
 
-def test_a_watched_task_is_told_at_each_change_until_its_end() -> None:
-    ran = run("generate", "a kite", "--sandbox", "--speed", "4", "--timeout-s", "0.3", "--json")
-    task_id = ran.records[0]["task_id"]
-    watched = run("status", task_id, "--watch", "--sandbox", "--speed", "100", "--json")
+def test_a_watched_task_is_told_at_each_change_until_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    with monkeypatch.context() as patched:
+        interrupt_at(patched, TaskAccepted, 1)
+        assert run("generate", "a kite", "--client-business-id", "mine", "--sandbox", "--speed", "4").code == 130
+    watched = run("status", "mine", "--watch", "--sandbox", "--speed", "20", "--json")
     assert watched.code == 0
     assert len(watched.records) > 1
     assert watched.records[-1]["status"] == "completed"
