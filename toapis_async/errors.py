@@ -270,7 +270,8 @@ class JournalLocked(JournalError):
 class WebhookRejected(ToAPIsError):
     """An event that can't be trusted, read or taken. `status` is the HTTP status to answer it with: 401 for whatever is
     wrong with its signature, in one and the same text; 413 for a body that is too large; 400 for one that is no event;
-    503 for one that could not be handed on to the process that has its task, so that the service comes again."""
+    503 while there is no open client, and for one that could not be handed on to the process that has its task, so that
+    the service comes again."""
 
     def __init__(self, message: str, *, status: int = 401) -> None:
         super().__init__(message)

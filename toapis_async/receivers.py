@@ -14,7 +14,7 @@ from collections.abc import Awaitable, Callable, MutableMapping
 from contextlib import suppress
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from toapis_async.errors import ClientStateError, WebhookRejected
+from toapis_async.errors import WebhookRejected
 from toapis_async.log import logger
 from toapis_async.protocol.signature import MAX_BODY_BYTES, Headers, check_headers
 
@@ -127,12 +127,12 @@ class _Receiver:
             body = await self._body(read)
             return 200, await self._current().deliver(body, headers)
         except WebhookRejected as rejected:
+            if rejected.status == 503:
+                logger.warning("an event will come again: %s", rejected)
+                return 503, "come again"  # a stranger need not learn why
             return rejected.status, str(rejected)
         except TimeoutError:
             return 408, "the body did not come in time"
-        except ClientStateError as error:
-            logger.warning("an event came that could not be taken, it will come again: %s", error)
-            return 503, "not open"
 
     def _current(self) -> Webhooks:
         if not callable(self._webhooks):
@@ -140,7 +140,7 @@ class _Receiver:
         try:
             return self._webhooks()
         except Exception as error:  # whatever is missing as long as the application has not made its client
-            raise ClientStateError(f"the application gave no webhooks: {error!r}") from error
+            raise WebhookRejected(f"the application gave no webhooks: {error!r}", status=503) from error
 
     async def _body(self, read: Read) -> bytes:
         """The body, or the beginning of one that is too large: enough to be refused for it."""

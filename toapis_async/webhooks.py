@@ -32,15 +32,18 @@ class Webhooks:
         with `ToAPIs(shared="redis://…")` for a second or two at most, until another process's event is handed on.
 
         `body` is the raw body: one that was parsed and written anew bears another signature. Raises `WebhookRejected`,
-        whose `status` is what to answer: 503 when the event is of no task of this client and could not be handed on.
-        Raises `SessionClosed` while the client closes and after, and `ClientStateError` before it is open: nothing was
-        taken then, answer 503 and the service comes again.
+        whose `status` is what to answer: 503 while the client is not open (yet, or any more), or when the event is of
+        no task of this client and could not be handed on; nothing was taken then, and the service comes again.
         """
         if not isinstance(body, bytes | bytearray | memoryview):  # pyright: ignore[reportUnnecessaryIsInstance]
             raise TypeError(f"deliver takes the raw body as bytes, not {type(body).__name__}")
         body = bytes(body)
         event_id = verify(body, headers, self._secrets, time.time())
-        engine, event = self._opened(), decode_event(body, event_id)
+        try:
+            engine = self._opened()
+        except ClientStateError as error:
+            raise WebhookRejected(f"the event can't be taken: {error}", status=503) from error
+        event = decode_event(body, event_id)
         outcome = engine.tasks.receive(event)
         if engine.ends is None or (end := event.end) is None:
             return outcome

@@ -13,7 +13,6 @@ import pytest
 from toapis_async import (
     ClientStateError,
     RateLimits,
-    SessionClosed,
     Settings,
     SubmitUncertain,
     TaskFailed,
@@ -357,14 +356,17 @@ async def test_a_client_that_is_not_open_takes_nothing_so_that_the_service_comes
     client = client_of(service)
     webhooks = client.webhooks
     assert isinstance(webhooks, Webhooks)
-    with pytest.raises(ClientStateError, match="not open yet"):
+    with pytest.raises(WebhookRejected, match="not open yet") as refused:
         await webhooks.deliver(*signed(event("task_1")))
-    with pytest.raises(WebhookRejected):  # a stranger does not even learn that
+    assert refused.value.status == 503
+    with pytest.raises(WebhookRejected) as refused:  # a stranger does not even learn that
         await webhooks.deliver(b"{}", {})
+    assert refused.value.status == 401
     async with client:
         assert await webhooks.deliver(*signed(event("task_1"))) is UNKNOWN_TASK
-    with pytest.raises(SessionClosed, match="closed"):
+    with pytest.raises(WebhookRejected, match="closed") as refused:
         await webhooks.deliver(*signed(event("task_1")))
+    assert refused.value.status == 503
 
 
 @pytest.mark.looptime
@@ -375,8 +377,9 @@ async def test_an_event_while_the_client_closes_is_refused_and_not_half_taken(se
     await hold.reached.wait()
     closing = asyncio.ensure_future(client.aclose())
     await turns()
-    with pytest.raises(SessionClosed, match="closing"):
+    with pytest.raises(WebhookRejected, match="closing") as refused:
         await deliver(client, event("task_1", "mine"))
+    assert refused.value.status == 503
     await closing
     with pytest.raises(SubmitUncertain):
         await submitting
@@ -387,8 +390,9 @@ async def test_an_event_that_was_refused_while_closed_is_handled_by_the_next_cli
     service.service_time_s = 1e9
     async with client_of(service) as first:
         task_id = (await first.submit(MINE)).task_id
-    with pytest.raises(SessionClosed):
+    with pytest.raises(WebhookRejected) as refused:
         await deliver(first, event(task_id))
+    assert refused.value.status == 503
     async with client_of(service) as second:
         handle = second.attach(task_id)
         assert await deliver(second, event(task_id)) is RESOLVED
