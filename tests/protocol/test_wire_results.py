@@ -202,6 +202,20 @@ def test_a_failure_with_an_error_and_no_files_is_claimed_and_believed_when_asked
     assert (with_links.status, with_links.claimed_status) == (TaskStatus.IN_PROGRESS, None)
 
 
+@pytest.mark.parametrize("word", ["completed", "SUCCESS"])
+def test_a_link_where_the_reason_of_a_failure_stands_is_the_file_of_a_success(word: str) -> None:
+    believed = decode_task(answer(status=word, fail_reason=LINK), believe=True)
+    assert (believed.status, [image.url for image in believed.images]) == (TaskStatus.COMPLETED, [LINK])
+    known = decode_task(answer(status=word, fail_reason="https://elsewhere/x", url=LINK), believe=True)
+    assert [image.url for image in known.images] == [LINK]
+
+
+def test_a_failure_whose_reason_is_a_link_is_a_failure() -> None:
+    for word in ("failed", "FAILURE"):
+        failed = decode_task(answer(status=word, fail_reason="https://toapis.com/policy"), believe=True)
+        assert (failed.status, failed.error) == (TaskStatus.FAILED, TaskError("", "https://toapis.com/policy"))
+
+
 def test_links_that_can_not_be_read_bear_nothing_out() -> None:
     snapshot = decode_task(answer(status="success", result={"data": [5]}), believe=True)
     assert (snapshot.status, snapshot.claimed_status) == (TaskStatus.IN_PROGRESS, None)

@@ -10,10 +10,11 @@ import cattrs
 from attrs import define, evolve, fields
 from cattrs.gen import make_dict_structure_fn, override
 
-from toapis_async.protocol.lenient import JsonObject, as_object, read_text_or_none, unreadable
+from toapis_async.protocol.lenient import JsonObject, as_object, read_text, read_text_or_none, unreadable
+from toapis_async.protocol.lifecycle import claim_of
 from toapis_async.protocol.links import is_data
 from toapis_async.request import is_http_url
-from toapis_async.task import GeneratedImage, GeneratedVideo
+from toapis_async.task import GeneratedImage, GeneratedVideo, TaskStatus
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -100,7 +101,7 @@ def read_files(answer: Answer, body: JsonObject) -> list[File]:
             files = _salvaged(body[name])
         if files:
             return files
-    if files := _found_anywhere(body):
+    if files := _found_anywhere(body) or _in_place_of_a_reason(body):
         return files
     if first_error is not None:
         message, _, place = first_error.rpartition(" @ ")
@@ -180,6 +181,13 @@ def _found_anywhere(body: JsonObject) -> list[File]:
     """Files under names and at depths of other gateways, when the places that are known have none."""
     found = (file for name, value in body.items() if _HOLDS_FILES.fullmatch(name) for file in _files_in(name, value))
     return list({file.link: file for file in found}.values())
+
+
+def _in_place_of_a_reason(body: JsonObject) -> list[File]:
+    """Gateways of the same family keep the link of a task that succeeded where the reason of a failure stands."""
+    link = read_text(body.get("fail_reason")).strip()
+    has_failed = claim_of(read_text(body.get("status"))) is TaskStatus.FAILED
+    return [File(link)] if is_http_url(link) and not has_failed else []
 
 
 def _files_in(name: str, value: object, depth: int = 0) -> list[File]:
