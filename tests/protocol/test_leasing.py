@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from itertools import pairwise
 from typing import TYPE_CHECKING
 
@@ -84,6 +85,22 @@ def test_a_process_that_has_gone_is_not_counted_for_long() -> None:
     assert store.ask(want=1).members == 1
     store.ask("b")
     assert store.ask("b", is_leaving=True).members == 1
+
+
+def test_members_of_times_to_come_are_not_counted_for_good() -> None:
+    state, _ = lease(None, Ask(member="a", burst=10, per_s=1), 0.0)
+    strangers = {f"{number}": seen_s for number, seen_s in enumerate([1e12, math.inf, math.nan] * 7_000)}
+    ask = Ask(member="a", burst=10, per_s=1, want=1)
+    state, grant = lease(evolve(state, members=strangers), ask, 1.0)
+    assert (grant.members, set(state.members)) == (1, {"a"})
+
+
+def test_no_more_members_are_counted_than_a_process_believes() -> None:
+    state, _ = lease(None, Ask(member="a", burst=10, per_s=1), 0.0)
+    ask = Ask(member="a", burst=10, per_s=1, want=1)
+    state, grant = lease(evolve(state, members=dict.fromkeys(map(str, range(20_000)), 0.0)), ask, 1.0)
+    assert grant.is_sound(ask)
+    assert lease(state, ask, 8.0)[1].members == 1
 
 
 def test_turns_not_used_go_to_others() -> None:

@@ -85,6 +85,18 @@ def test_a_state_that_was_tampered_with_counts_as_forgotten(redis_server: RedisS
         assert grant_of(step(keys=["bucket"], args=[*arguments_of(ask), "epochs", "9.0"])) == lease(None, ask, 9.0)[1]
 
 
+def test_members_that_nobody_can_be_are_cleared_away(redis_server: RedisServer) -> None:
+    first, then = Ask(member="a", burst=50.0, per_s=5.0), Ask(member="a", burst=50.0, per_s=5.0, epoch=1, want=1)
+    with Redis.from_url(redis_server.url) as redis:
+        step = redis.register_script(script(TOLD_TIME))
+        grant_of(step(keys=["crowd"], args=[*arguments_of(first), "epochs", "9.0"]))
+        for seen_s in ("1e12", "inf", "nan", "soon", "9.0"):
+            redis.hset("crowd", mapping={f"m:{seen_s}-{number}": seen_s for number in range(11_000)})
+        assert grant_of(step(keys=["crowd"], args=[*arguments_of(then), "epochs", "9.5"])).is_sound(then)
+        assert grant_of(step(keys=["crowd"], args=[*arguments_of(then), "epochs", "16.0"])).members == 1
+        assert stored(redis, "crowd")["members"] == {"a": 16.0}
+
+
 def test_the_clock_is_redis_own(redis_server: RedisServer) -> None:
     ask = Ask(member="a", burst=50.0, per_s=5.0)
     with Redis.from_url(redis_server.url) as redis:

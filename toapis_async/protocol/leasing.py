@@ -217,7 +217,8 @@ def _refilled(state: State, ask: Ask, now_s: float) -> State:
 
 
 def _counted(state: State, ask: Ask, now_s: float) -> State:
-    members = {member: seen_s for member, seen_s in state.members.items() if seen_s >= now_s - SEEN_S}
+    # One that asks in times to come is none of ours, and would be counted for good.
+    members = {member: seen_s for member, seen_s in state.members.items() if now_s - SEEN_S <= seen_s <= now_s}
     members.pop(ask.member, None)
     if not ask.is_leaving and len(members) < MOST_MEMBERS:
         members[ask.member] = now_s
@@ -271,7 +272,7 @@ def _throttled(state: State, ask: Ask, pause_s: float, now_s: float) -> State:
 
 def _granted(state: State, ask: Ask, now_s: float) -> tuple[State, Grant]:
     """One turn at least for whoever wants any, and no more than fit in `lease_s` and than are this process's share."""
-    level, rate, members = state.level, state.per_s * state.pace, max(len(state.members), 1)
+    level, rate, members = state.level, state.per_s * state.pace, min(max(len(state.members), 1), MOST_MEMBERS)
     after_s = max(state.paused_until_s - now_s, 0.0)
     fit = math.floor(level + rate * (ask.lease_s - after_s) + ROUNDING)
     share = math.floor((max(level, 0.0) + rate * ask.lease_s) / members + ROUNDING)

@@ -50,7 +50,7 @@ local state, members = {}, {}
 local stored = redis.call('HGETALL', KEYS[1])
 for place = 1, #stored, 2 do
   local name, value = stored[place], tonumber(stored[place + 1])
-  if string.sub(name, 1, 2) == 'm:' then members[string.sub(name, 3)] = value else state[name] = value end
+  if string.sub(name, 1, 2) == 'm:' then members[string.sub(name, 3)] = value or 0 else state[name] = value end
 end
 local is_whole, is_set_back = true, false
 for _, name in ipairs(NAMES) do
@@ -93,7 +93,7 @@ if state.level >= full / 2 then state.ample_at_s = now end
 
 local kept, count = {}, 0
 for member, seen_s in pairs(members) do
-  if seen_s >= now - SEEN_S and member ~= ask.member then
+  if seen_s >= now - SEEN_S and seen_s <= now and member ~= ask.member then
     kept[member] = seen_s
     count = count + 1
   else
@@ -136,7 +136,8 @@ if ask.pause_s then
   state.paused_until_s = math.max(state.paused_until_s, now + ask.pause_s)
 end
 
-local rate, counted, after_s = state.per_s * state.pace, math.max(count, 1), math.max(state.paused_until_s - now, 0.0)
+local counted = math.min(math.max(count, 1), MOST_MEMBERS)
+local rate, after_s = state.per_s * state.pace, math.max(state.paused_until_s - now, 0.0)
 local level = state.level
 local fit = math.floor(level + rate * (ask.lease_s - after_s) + ROUNDING)
 local share = math.floor((math.max(level, 0.0) + rate * ask.lease_s) / counted + ROUNDING)
