@@ -345,6 +345,38 @@ async def test_a_link_that_died_before_its_file_is_queried_anew_once_for_all_fil
         assert KEY not in "".join(f"{request.headers}" for request in of_files(service))
 
 
+class OneFileALink(Renewing):
+    """A service each of whose links dies when any file is fetched."""
+
+    async def act(self, server: RawServer, request: Request, writer: asyncio.StreamWriter) -> None:
+        await super().act(server, request, writer)
+        self.now += request.target.endswith(f"={self.now}")
+
+
+@pytest.mark.parametrize("expires_at", [LATER, None])
+async def test_links_that_live_shorter_than_the_wait_for_a_turn_are_queried_in_the_turn(
+    expires_at: datetime | None, tmp_path: Path
+) -> None:
+    service = OneFileALink(files=4)
+    settings = fast(download_tries=1, download_concurrency=1)
+    async with service, ToAPIs(KEY, base_url=service.url, settings=settings) as client:
+        made = await generation(client, *service.links(), expires_at=expires_at)
+        assert len(await made.save(tmp_path / "out")) == 4
+        assert [request.target for request in service.requests].count("/v1/images/generations/t") == 3
+
+
+async def test_a_link_that_the_service_gives_again_is_not_queried_for_each_file(tmp_path: Path) -> None:
+    service = Renewing(files=4)
+    async with service, ToAPIs(KEY, base_url=service.url, settings=fast(download_tries=1)) as client:
+        made = await generation(client, *service.links(), expires_at=LATER)
+        service.links = made_links = lambda: [image.url for image in made.images]  # type: ignore[method-assign]
+        service.now = 1
+        with pytest.raises(DownloadFailed) as failed:
+            await made.save(tmp_path / "out")
+        assert len(failed.value.missing) == len(made_links()) == 4
+        assert [request.target for request in service.requests].count("/v1/images/generations/t") == 1
+
+
 async def test_links_that_can_not_be_had_anew_leave_the_refusal_as_it_was(tmp_path: Path) -> None:
     service = Renewing()
     async with service, ToAPIs(KEY, base_url=service.url, settings=fast(download_tries=1)) as client:
@@ -363,6 +395,19 @@ async def test_a_file_over_the_cap_is_refused_declared_or_not(declared: bool, tm
         error = await failing(client, f"{server.url}/a", tmp_path / "out")
         assert "max_file_bytes=1024" in str(error)
         assert len(server.requests) == 1
+
+
+@pytest.mark.parametrize("content_encoding", ["gzip", ""])
+async def test_a_file_that_unpacks_over_the_cap_is_fetched_once(content_encoding: str, tmp_path: Path) -> None:
+    bomb = gzip.compress(PNG + b"\0" * 5_000_000)
+    async with fetching(reply(200, bomb, Content_Encoding=content_encoding), max_file_bytes=100_000) as (
+        server,
+        client,
+    ):
+        error = await failing(client, f"{server.url}/a", tmp_path / "out")
+        assert "max_file_bytes=100000" in str(error)
+        assert len(server.requests) == 1
+        assert left_in(tmp_path / "out") == []
 
 
 async def test_a_file_declared_over_the_cap_is_not_even_read(tmp_path: Path) -> None:

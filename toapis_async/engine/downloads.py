@@ -3,19 +3,18 @@
 from __future__ import annotations
 
 import asyncio
-import re
 import time
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Final, TypeVar, TypeVarTuple, Unpack
 
 import anyio
-from attrs import define
 
 from toapis_async.engine.connections import FAILURES
 from toapis_async.engine.limiter import Gate, Permits, Priority
-from toapis_async.engine.part import Part, Unfit, is_saved
+from toapis_async.engine.part import Part, TooLarge, Unfit, is_saved
+from toapis_async.engine.remotefile import Passing, RemoteFile
 from toapis_async.engine.renewal import Renewal
 from toapis_async.engine.threads import in_thread
 from toapis_async.errors import DownloadFailed, LinkExpired, TransportError
@@ -42,96 +41,9 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_RENEWALS: Final = 2
+"""How often a refused link is queried anew at once: the first answer may be one that another file has had."""
 _GONE: Final = frozenset({403, 404, 410})
-_FRESH: Final = timedelta(minutes=10)
-"""A link younger than this may be refused because its file is not there yet."""
-_CONTENT_RANGE: Final = re.compile(r"bytes (\d+)-\d+/(\d+|\*)")
-
-
-class _Passing(Exception):
-    """An attempt failed in a way that another may not.
-
-    `wait_s` is what the host asked for; `jitter` the back-off's: without any, the eight tries of the default take a
-    minute.
-    """
-
-    def __init__(self, reason: str, wait_s: float | None = None, *, jitter: float = 0.5) -> None:
-        super().__init__(reason)
-        self.wait_s = wait_s or 0.0
-        self.jitter = jitter
-
-
-@define
-class _File:
-    """One file over all attempts at it: what came so far, and what it takes to go on from there."""
-
-    url: str
-    born_at: datetime | None  #: when its task was completed, by the service's clock
-    expires_at: datetime | None
-    known_since: float | None  #: when that was written down here, in Unix seconds of this machine's clock
-    part: Part
-    limit_name: str  #: the setting that bounds it
-    renew: Callable[[], Awaitable[Link | None]]  #: its link as the service gives it now
-    total_bytes: int | None = None
-    validator: str = ""
-    attempts: int = 0
-    is_refused: bool = False  #: by its host, the last time: the link may have died before its time
-
-    @property
-    def link(self) -> str:
-        """The link as errors quote it."""
-        return f"{self.url[:40]}…" if is_data(self.url) else self.url
-
-    def range_headers(self) -> dict[str, str]:
-        """What asks for the rest of a file that broke off."""
-        have_bytes = self.part.size_bytes
-        if not 0 < have_bytes < (self.total_bytes or 0):
-            return {}
-        return {"Range": f"bytes={have_bytes}-", **({"If-Range": self.validator} if self.validator else {})}
-
-    def begin(self, response: aiohttp.ClientResponse) -> None:
-        """Take an answer for what follows the bytes that came, or for the whole file."""
-        span = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
-        first = int(span[1]) if span else 0
-        total_bytes = (int(span[2]) if span[2] != "*" else None) if span else response.content_length
-        etag = response.headers.get("ETag", "W/")
-        validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
-        state = (first, total_bytes, validator)
-        if first == 0 or state != (self.part.size_bytes, self.total_bytes, self.validator):
-            self.part.restart()
-            self.total_bytes, self.validator = total_bytes, validator
-            if first != 0:
-                raise _Passing("the host sent another part of the file than it was asked for")
-        if (self.total_bytes or 0) > self.part.limit_bytes:
-            raise self.too_large()
-
-    async def renewed(self) -> bool:
-        """Whether the service gives another link than the one that was refused; then that is what is fetched."""
-        link = await self.renew() if self.is_refused else None
-        if link is None or link.url == self.url:
-            return False
-        self.url, self.expires_at, self.known_since = link.url, link.expires_at, None
-        self.part.restart()
-        self.total_bytes, self.validator = None, ""
-        return True
-
-    def too_large(self) -> DownloadFailed:
-        return DownloadFailed(f"the file is larger than {self.limit_name}={self.part.limit_bytes}", url=self.link)
-
-    def is_over(self, answered: datetime | None) -> bool:
-        """Whether the link's life is certainly over: by the host's clock, and else by the time that passed here."""
-        expires_at = self.expires_at or (self.born_at and self.born_at + LINK_LIFE)
-        if answered is not None and expires_at is not None:
-            return answered >= expires_at
-        return self.known_since is not None and time.time() - self.known_since >= LINK_LIFE.total_seconds()
-
-    def is_fresh(self, answered: datetime | None) -> bool:
-        """Whether the file may not be there yet. A clock here that contradicts the link's times isn't believed."""
-        born_at = self.born_at or (self.expires_at and self.expires_at - LINK_LIFE)
-        if born_at is None:
-            return True
-        age = (answered or datetime.now(UTC)) - born_at
-        return age < _FRESH or (answered is None and age > LINK_LIFE)
 
 
 class Downloads:
@@ -200,14 +112,14 @@ class Downloads:
 
     def _file(
         self, generation: Generation, number: int, target: Path, known_since: float | None, renewal: Renewal
-    ) -> _File:
+    ) -> RemoteFile:
         link, renew = generation.files[number], partial(renewal.link, number, len(generation.files))
         limit_name = "max_file_bytes" if isinstance(link, GeneratedImage) else "max_video_bytes"
         part = Part(target, getattr(self._settings, limit_name))
-        return _File(link.url, generation.completed_at, link.expires_at, known_since, part, limit_name, renew)
+        return RemoteFile(link.url, generation.completed_at, link.expires_at, known_since, part, limit_name, renew)
 
     async def _fetch(
-        self, ids: tuple[str, str | None], file: _File, then: Callable[[Path], Awaitable[str]] | None
+        self, ids: tuple[str, str | None], file: RemoteFile, then: Callable[[Path], Awaitable[str]] | None
     ) -> Path:
         started_s = self._loop.time()
         try:
@@ -231,38 +143,49 @@ class Downloads:
             if file.part.is_on_disk:
                 await _discard(file.part)
 
-    async def _tried(self, file: _File) -> Path:
+    async def _tried(self, file: RemoteFile) -> Path:
         """Attempts at a link until one succeeds, or `download_tries` are over."""
         tries = 0
         while True:
             tries += 1
-            file.attempts += 1
-            file.is_refused = False
             try:
                 return await self._attempt(file)
-            except _Passing as error:
+            except Passing as error:
                 if tries >= self._settings.download_tries:
                     raise DownloadFailed(f"{error} (tried {tries} times)", url=file.link) from None
                 wait_s = backoff_s(tries, base_s=0.5, cap_s=30.0, rng=self._rng, jitter=error.jitter)
                 with anyio.move_on_after(max(wait_s, error.wait_s)):
                     await self._transport.closed.wait()  # then there is no next attempt to wait for
 
-    async def _attempt(self, file: _File) -> Path:
+    async def _attempt(self, file: RemoteFile) -> Path:
         if is_data(file.url):
+            file.attempts += 1
             return await _on_disk(file, _finish_data, file)
         await self._turns.acquire(Priority.URGENT if _closes_soon(file) else Priority.ORDINARY)
+        try:
+            while True:
+                try:
+                    return await self._exchange(file)
+                except (Passing, DownloadFailed):
+                    # In this turn: a link may live shorter than it takes to wait for another.
+                    if file.renewals >= _RENEWALS or not await file.renewed():
+                        raise
+        finally:
+            self._turns.give_back()
+
+    async def _exchange(self, file: RemoteFile) -> Path:
+        file.attempts += 1
+        file.is_refused = False
         try:
             async with self._transport.download(file.url, file.range_headers()) as response:
                 self._check_status(response, file)
                 return await self._receive(response, file)
         except TransportError as error:
-            raise _Passing(f"could not fetch the file: {error}") from None
+            raise Passing(f"could not fetch the file: {error}") from None
         except FAILURES as error:
-            raise _Passing(f"the file broke off: {self._transport.lost(error)}") from None
-        finally:
-            self._turns.give_back()
+            raise Passing(f"the file broke off: {self._transport.lost(error)}") from None
 
-    def _check_status(self, response: aiohttp.ClientResponse, file: _File) -> None:
+    def _check_status(self, response: aiohttp.ClientResponse, file: RemoteFile) -> None:
         status = response.status
         if status in {200, 206}:
             return
@@ -276,15 +199,15 @@ class Downloads:
                     url=file.link,
                 )
             if status != 410 and file.is_fresh(answered):
-                raise _Passing(message, jitter=0.0)
+                raise Passing(message, jitter=0.0)
         if status == 416:
             file.part.restart()
         if status in {404, 408, 416, 425, 429} or status >= 500:
             cap_s = self._settings.max_retry_after_s
-            raise _Passing(message, retry_after_s(response.headers.get("Retry-After"), time.time(), cap_s))
+            raise Passing(message, retry_after_s(response.headers.get("Retry-After"), time.time(), cap_s))
         raise DownloadFailed(message, url=file.link)
 
-    async def _receive(self, response: aiohttp.ClientResponse, file: _File) -> Path:
+    async def _receive(self, response: aiohttp.ClientResponse, file: RemoteFile) -> Path:
         part = file.part
         file.begin(response)
         async for chunk in response.content.iter_any():
@@ -294,20 +217,22 @@ class Downloads:
             if part.is_full:
                 await _on_disk(file, part.flush)
         if part.size_bytes < (file.total_bytes or 0):
-            raise _Passing("the host sent a part of the file only")
+            raise Passing("the host sent a part of the file only")
         tells_its_end = response.content_length is not None or "Transfer-Encoding" in response.headers
-        return await _on_disk(file, _finish, part, response.content_type, tells_its_end)
+        return await _on_disk(file, _finish, file, response.content_type, tells_its_end)
 
 
-def _finish(part: Part, content_type: str, is_complete: bool) -> Path:
+def _finish(file: RemoteFile, content_type: str, is_complete: bool) -> Path:
     try:
-        return part.finish(content_type, is_complete=is_complete)
+        return file.part.finish(content_type, is_complete=is_complete)
+    except TooLarge:
+        raise file.too_large() from None
     except Unfit as error:
-        part.restart()
-        raise _Passing(str(error)) from None
+        file.part.restart()
+        raise Passing(str(error)) from None
 
 
-def _finish_data(file: _File) -> Path:
+def _finish_data(file: RemoteFile) -> Path:
     """Save what a `data:` link holds."""
     try:
         label, content = decode_data(file.url)
@@ -318,6 +243,8 @@ def _finish_data(file: _File) -> Path:
     file.part.add(content)
     try:
         return file.part.finish(label, is_complete=True)
+    except TooLarge:
+        raise file.too_large() from None
     except Unfit as error:
         raise DownloadFailed(str(error), url=file.link) from None
 
@@ -377,16 +304,16 @@ def _reason(generation: Generation) -> str:
     return next((f": {error.message}" for error in reasons if error is not None), "")
 
 
-def _closes_soon(file: _File) -> bool:
+def _closes_soon(file: RemoteFile) -> bool:
     """Whether a link has lived half of its day: such downloads go first."""
     return file.expires_at is not None and file.expires_at - datetime.now(UTC) < LINK_LIFE / 2
 
 
-async def _on_disk(file: _File, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
+async def _on_disk(file: RemoteFile, act: Callable[[Unpack[Ts]], T], *args: Unpack[Ts]) -> T:
     """Run a blocking step; its errors are the disk's, not the network's, and are not retried."""
     try:
         return await in_thread(act, *args)
-    except (_Passing, DownloadFailed):
+    except (Passing, DownloadFailed):
         raise
     except Exception as error:  # also a NUL in a name (ValueError), or no thread to be had (RuntimeError)
         reason = getattr(error, "strerror", None) or str(error) or type(error).__name__

@@ -26,6 +26,10 @@ class Unfit(Exception):
     """What came is no whole picture or video."""
 
 
+class TooLarge(Exception):
+    """What came is larger than it may be, and will be again."""
+
+
 @define
 class Part:
     """The bytes that came so far. All but `add` and `restart` block; they run in worker threads, one at a time."""
@@ -145,7 +149,7 @@ class Part:
             for block in self._unpacked():
                 plain.add(block)
                 if plain.size_bytes > self.limit_bytes:
-                    raise Unfit(f"unpacked, what came is larger than {self.limit_bytes} bytes")
+                    raise TooLarge
                 if plain.is_full:
                     plain.flush()
             return plain.finish(content_type, is_complete=is_complete)
