@@ -230,6 +230,7 @@ class Engine:
         window was not accepted."""
         self.spending.ended(entry)
         if self.journal is None:
+            self.submitter.in_common.ended(entry)
             return
         snapshot = entry.snapshot if entry.status is not None and entry.status.is_final else None
         business_id = entry.client_business_id or (snapshot.client_business_id if snapshot else None)

@@ -34,8 +34,8 @@ class Passing(Exception):
 
     def __init__(self, reason: str, wait_s: float | None = None, *, jitter: float = 0.5) -> None:
         super().__init__(reason)
-        self.wait_s = wait_s or 0.0
-        self.jitter = jitter
+        self.wait_s: float = wait_s or 0.0
+        self.jitter: float = jitter
 
 
 @define

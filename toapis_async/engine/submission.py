@@ -100,7 +100,7 @@ class Submission:
         self._posts = self._failures = 0
         self._failing_since_s: float | None = None
         self._sent_s = 0.0  # loop time of the first POST
-        self._attempt: asyncio.Task[Entry | ToAPIsError] | None = None  # until its outcome is handed over
+        self.attempt: asyncio.Task[Entry | ToAPIsError] | None = None  #: until its outcome is handed over
 
     async def run(self) -> Entry:
         """The entry of the task that the service made of the request.
@@ -126,19 +126,19 @@ class Submission:
                 if self._doubt is None:
                     await self._take_turn()
                 settled = self._loop.create_future()  # a third of a shield's cost
-                self._attempt = self._loop.create_task(self._settle(), name="toapis-submit")
-                parts.attempts[self._attempt] = self._business_id
-                self._attempt.add_done_callback(partial(self._settled, settled))
+                self.attempt = self._loop.create_task(self._settle(), name="toapis-submit")
+                parts.attempts[self.attempt] = self._business_id
+                self.attempt.add_done_callback(partial(self._settled, settled))
                 await settled
-                outcome = self._attempt.result()
-                self._attempt = None
+                outcome = self.attempt.result()
+                self.attempt = None
                 if not isinstance(outcome, ToAPIsError):
                     return outcome
                 self._failures += 1
                 self._hold_back(outcome)
         except BaseException as error:
-            if self._attempt is not None and isinstance(error, asyncio.CancelledError):
-                self._leave(self._attempt)
+            if self.attempt is not None and isinstance(error, asyncio.CancelledError):
+                self._leave(self.attempt)
             else:
                 self._end_without_task(error)
             raise

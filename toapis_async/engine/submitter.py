@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from toapis_async.engine.entry import Entry
 from toapis_async.engine.fingerprint import fingerprint
+from toapis_async.engine.incommon import InCommon
 from toapis_async.engine.journal.port import TakenMeanwhile
 from toapis_async.engine.journal.records import Intent, Record, State
 from toapis_async.engine.journal.resume import (
@@ -45,6 +46,7 @@ class Submitter:
         self._parts = parts
         self._loop = asyncio.get_running_loop()
         self._alone: dict[str, asyncio.Future[None]] = {}
+        self.in_common: InCommon = InCommon(parts)
 
     async def submit(
         self,
@@ -61,6 +63,8 @@ class Submitter:
         submission both are made here. Every error raised names the id.
         """
         try:
+            if self._parts.journal is None and request.given_business_id == client_business_id:
+                return await self.in_common.submit(request, client_business_id, budget)
             if intent is not None or self._parts.journal is None:
                 return await self._carry_out(verdict, request, client_business_id, intent, budget)
             identity = await fingerprint(request)
