@@ -54,6 +54,7 @@ class PartOptions:
     save_to: Any = None
     retry_failed: bool = False
     attempts: int = 1
+    embed: bool = False
     each: Each | None = None
     api_key: str | None = field(default=None, repr=False)
     base_url: str | None = None
@@ -62,7 +63,13 @@ class PartOptions:
 
     def of_batch(self) -> BatchOptions:
         """The same for the batch that a part is."""
-        return BatchOptions(save_to=self.save_to, run=self.run, retry_failed=self.retry_failed, attempts=self.attempts)
+        return BatchOptions(
+            save_to=self.save_to,
+            run=self.run,
+            retry_failed=self.retry_failed,
+            attempts=self.attempts,
+            embed=self.embed,
+        )
 
 
 @frozen(eq=False)
@@ -90,6 +97,7 @@ async def parts_of(
     save_to: Any = None,
     retry_failed: bool = False,
     attempts: int = 1,
+    embed: bool = False,
     each: Each | None = None,
     api_key: str | None = None,
     base_url: str | None = None,
@@ -107,6 +115,7 @@ async def parts_of(
         save_to=save_to,
         retry_failed=retry_failed,
         attempts=attempts,
+        embed=embed,
         each=each,
         api_key=api_key,
         base_url=base_url,

@@ -183,6 +183,17 @@ async def test_a_budget_holds_over_all_workers_and_passes(sandbox: Sandbox, tmp_
     assert len(sandbox.ledger.entries) == 3
 
 
+async def test_a_cap_of_images_holds_and_files_say_how_they_were_made(sandbox: Sandbox, tmp_path: Path) -> None:
+    async with small_cluster() as cluster:
+        for _ in range(2):
+            items = await done(cluster, tmp_path, max_images=3, save_to=tmp_path / "out", embed=True)
+            good = [item for item in items.values() if item.ok]
+            assert {item.key for item in good} == {"kite-0", "kite-1", "kite-2"}
+            assert sum(isinstance(item.error, BudgetExceeded) for item in items.values()) == 7
+            assert all(b"a kite, number" in item.files[0].read_bytes() for item in good)
+    assert len(sandbox.ledger.entries) == 3
+
+
 async def test_a_budget_asks_the_workers_for_the_services_prices(sandbox: Sandbox, tmp_path: Path) -> None:
     async with small_cluster() as cluster:
         items = await done(cluster, tmp_path, budget_credits=3)

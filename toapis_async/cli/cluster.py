@@ -38,12 +38,16 @@ async def cluster_batch(
     """Check everything, then have the cluster send what was not sent yet."""
     bulk = _loaded()
     if options.sandbox:
-        raise CliError("--dask uses the service: a sandbox inside of this command can't be reached by other processes")
-    if caps.max_images is not None or how.embed:
-        raise CliError("--max-images and --embed are not for --dask")
+        raise CliError(
+            "--sandbox is inside of this command, where a cluster's workers can't reach it: start `toapis sandbox`, "
+            "and give its address with --base-url"
+        )
     is_local = how.dask == LOCAL
     if how.same_account and not is_local:
-        raise CliError("--same-account is for a journal in --out, which a run on a cluster has with --dask local only")
+        raise CliError(
+            "--same-account is for a journal in --out, which a run on a cluster has with --dask local only; "
+            "elsewhere: bulk(…, journal=Journal(path, same_account=True))"
+        )
     name = run_name(folder, overwrite=how.overwrite)
     found = await checked(out, prompts)
     if is_local:
@@ -57,6 +61,8 @@ async def cluster_batch(
         retry_failed=how.retry_failed,
         attempts=how.attempts,
         budget_credits=caps.budget_credits,
+        max_images=caps.max_images,
+        embed=how.embed,
         base_url=options.base_url,
         settings=evolve(settings_of(options), prices=caps.prices),
         journal=Journal((folder / JOURNAL).absolute(), same_account=how.same_account) if is_local else None,

@@ -30,7 +30,7 @@ from toapis_async.errors import (
 )
 from toapis_async.parts import Each, PartOptions, checked_run, read_parts
 from toapis_async.protocol.budget import Budget, Prices
-from toapis_async.settings import Journal, Settings, checked_budget
+from toapis_async.settings import Journal, Settings, checked_budget, checked_images
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Callable
@@ -64,6 +64,8 @@ def bulk(
     retry_failed: bool = False,
     attempts: int = 1,
     budget_credits: float | Decimal | None = None,
+    max_images: int | None = None,
+    embed: bool = False,
     api_key: str | None = None,
     base_url: str | None = None,
     settings: Settings | None = None,
@@ -76,8 +78,8 @@ def bulk(
 
     `cluster` is None (processes of this machine, started now and ended afterwards), a scheduler's address, a Dask
     `Cluster` or a `Client`. `rows` may also be a Dask bag or data frame. `run`, `key`, `save_to`,
-    `retry_failed`, `attempts`, `budget_credits` and `kind` are those of `ToAPIs.batch`; `save_to` is a place that every
-    worker reaches: a folder on a shared disk, or an object store.
+    `retry_failed`, `attempts`, `budget_credits`, `max_images`, `embed` and `kind` are those of `ToAPIs.batch`;
+    `save_to` is a place that every worker reaches: a folder on a shared disk, or an object store.
 
     `each(item)` is called on the worker, in a thread (or awaited, a coroutine function), with every item that is ok;
     what it returns is the item's `result`. It is called at least once for a row: again when a worker dies, or when the
@@ -100,7 +102,12 @@ def bulk(
     except Exception as error:
         raise InvalidRequest(f"each can't be sent to a worker: {error}", field="each") from error
     options = PartOptions(
-        run=checked_run(run), save_to=save_to, retry_failed=retry_failed, attempts=attempts, each=each
+        run=checked_run(run),
+        save_to=save_to,
+        retry_failed=retry_failed,
+        attempts=attempts,
+        embed=embed,
+        each=each,
     )
     options.of_batch()  # raises
     recipe = Recipe(
@@ -115,7 +122,8 @@ def bulk(
         part_rows=part_rows,
         journal=journal,
         fresh=fresh,
-        budget_credits=checked_budget(budget_credits),
+        most_credits=checked_budget(budget_credits),
+        most_images=checked_images(max_images),
     )
 
 
@@ -156,7 +164,8 @@ class Bulk:
         part_rows: int,
         journal: Journal | None,
         fresh: bool,
-        budget_credits: Decimal | None,
+        most_credits: Decimal | None,
+        most_images: int | None,
     ) -> None:
         self._recipe = recipe
         self._run = recipe.options.run
@@ -172,7 +181,7 @@ class Bulk:
         self.stopped_by: ToAPIsError | None = None
         """A 401 or 402, after which no more rows are handed out: each would meet the same."""
         options = recipe.options
-        budget = Budget(Prices(recipe.settings.prices), most_credits=budget_credits)
+        budget = Budget(Prices(recipe.settings.prices), most_credits=most_credits, most_images=most_images)
         self._purse = Purse(budget, options.run, retry_failed=options.retry_failed)
         self._finished: deque[BatchItem] = deque()
         self._news = asyncio.Event()
