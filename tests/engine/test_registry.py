@@ -403,6 +403,18 @@ async def test_a_task_that_comes_back_within_the_grace_is_as_if_it_had_never_gon
     assert len(service.of("query")) == 19
 
 
+async def test_a_task_that_is_unknown_by_the_id_it_was_given_is_found_by_ours(service: FakeService) -> None:
+    service.on_submit.append(answer(200, {"id": "resource_9", "status": "queued", "progress": 0}))
+    async with client_of(service, vanish_grace_s=30) as client:
+        submitting = asyncio.ensure_future(client.generate({"prompt": "kite", "client_business_id": "mine"}))
+        await until(lambda: service.of("submit"))
+        service.accept({"prompt": "kite", "client_business_id": "mine"})
+        generation = await submitting
+    assert generation.client_business_id == "mine"
+    assert len(service.of("submit")) == 1
+    assert len(service.queries("resource_9")) == 1
+
+
 async def test_a_vanished_task_of_the_sandbox_ends_its_watch_and_gives_the_permit_back() -> None:
     async with served({"service_time_s": float("inf")}, max_in_flight=1) as (sandbox, client):
         sandbox.faults.script("query", None, Fault.TASK_VANISHES_400)

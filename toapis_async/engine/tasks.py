@@ -258,6 +258,8 @@ class Tasks:
             return entry.same_as is None
         if entry.status is None or now_s - since_s >= self._settings.vanish_grace_s:
             self._end(entry, error)
+        elif entry.client_business_id is not None:  # gateways have named a resource where the task's id stands
+            entry.query_id = entry.client_business_id if entry.query_id == entry.task_id else entry.task_id
         return False
 
     def _take_for(self, entry: Entry, endpoint: Endpoint) -> None:
