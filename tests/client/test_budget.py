@@ -14,7 +14,6 @@ from toapis_async import (
     BudgetExceeded,
     InsufficientQuota,
     InvalidRequest,
-    ServiceError,
     Settings,
     SubmitUncertain,
     TaskFailed,
@@ -131,27 +130,22 @@ async def test_the_client_s_budget_is_that_of_everything_it_sends(service: FakeS
     assert len(service.tasks) == 3
 
 
-async def test_what_is_sent_twice_under_one_id_counts_twice(service: FakeService) -> None:
+async def test_what_is_shared_under_one_id_counts_once(service: FakeService) -> None:
     row = {"prompt": "one", "client_business_id": "mine"}
     async with client_of() as client:
-        batch = client.batch([row] * 3, budget_credits=4)
-        assert kinds(await batch.gather()) == ["ok", "ok", "BudgetExceeded"]
-        assert batch.statistics().credits_spent == 4
-    assert len(service.of("submit")) == 2
+        batch = client.batch([row] * 3, budget_credits=2)
+        assert kinds(await batch.gather()) == ["ok", "ok", "ok"]
+        assert batch.statistics().credits_spent == 2
+    assert len(service.of("submit")) == 1
 
 
-@pytest.mark.parametrize("refused", [True, False])
-async def test_a_second_under_one_id_that_is_not_sent_leaves_the_first_reserved(
-    service: FakeService, refused: bool
-) -> None:
+async def test_a_second_under_one_id_that_is_refused_leaves_the_first_reserved(service: FakeService) -> None:
     row = {"prompt": "one", "client_business_id": "mine"}
-    async with client_of(budget=4 if refused else 3) as client:
+    async with client_of(budget=4) as client:
         await client.submit(row)
-        service.on_submit.extend([refusal(409)] * refused)
-        with pytest.raises(ServiceError if refused else BudgetExceeded):
-            await client.submit(row)
-        if refused:
-            await client.submit("two")
+        with pytest.raises(InvalidRequest):
+            await client.submit({**row, "prompt": "another"})
+        await client.submit("two")
         with pytest.raises(BudgetExceeded):
             await client.submit("three")
 

@@ -10,7 +10,16 @@ import pytest
 
 from tests.engine.journal_kit import ADDRESS, leave, state_of
 from tests.engine.kit import KEY, FakeService, Hold, answer, lost, not_sent, refusal, task, until
-from toapis_async import BudgetExceeded, JournalError, Settings, TaskNotFound, ToAPIs, TransportError, WebhookOutcome
+from toapis_async import (
+    BudgetExceeded,
+    InvalidRequest,
+    JournalError,
+    Settings,
+    TaskNotFound,
+    ToAPIs,
+    TransportError,
+    WebhookOutcome,
+)
 from toapis_async.engine.journal import records as journal_records
 from toapis_async.engine.journal.records import State
 
@@ -119,18 +128,20 @@ async def test_a_task_attached_before_its_submission_is_answered_settles_its_bud
         await client.generate("kite")  # its budget is free again
 
 
-async def test_two_submissions_under_one_id_are_two_that_may_be_paid(service: FakeService) -> None:
+async def test_two_submissions_under_one_id_are_one_that_may_be_paid(service: FakeService) -> None:
     async with client_of(budget=2) as client:
-        await client.submit({"prompt": "kite", "client_business_id": "mine"})
+        first = await client.submit({"prompt": "kite", "client_business_id": "mine"})
+        second = await client.submit({"prompt": "kite", "client_business_id": "mine"})
+        assert first.task_id == second.task_id
         with pytest.raises(BudgetExceeded):
-            await client.submit({"prompt": "kite", "client_business_id": "mine"})
+            await client.submit("another")
 
 
-async def test_a_refused_budget_gives_nothing_back_of_another_submission_under_its_id(service: FakeService) -> None:
+async def test_a_refused_request_gives_nothing_back_of_another_submission_under_its_id(service: FakeService) -> None:
     async with client_of(budget=2) as client:
         await client.submit({"prompt": "kite", "client_business_id": "mine"})
         for _ in range(2):
-            with pytest.raises(BudgetExceeded):
+            with pytest.raises(InvalidRequest):
                 await client.submit({"prompt": "kites", "n": 2, "client_business_id": "mine"})
             with pytest.raises(BudgetExceeded):
                 await client.submit("another")

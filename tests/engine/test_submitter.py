@@ -316,7 +316,7 @@ async def test_a_task_the_service_answers_twice_is_one_entry_and_gives_its_secon
 ) -> None:
     service.on_submit.extend([answer(200, task("same")), answer(200, task("same"))])
     async with client_of(service, max_in_flight=2) as client:
-        first, second = await client.submit(MINE), await client.submit(MINE)
+        first, second = await client.submit("kite"), await client.submit("boat")
         assert first.task_id == second.task_id == "same"
         assert client.statistics().in_flight == 1
         await client.submit("next")

@@ -209,7 +209,7 @@ class Downloads:
 
     async def _receive(self, response: aiohttp.ClientResponse, file: RemoteFile) -> Path:
         part = file.part
-        file.begin(response)
+        file.begin(response.status, response.headers, response.content_length)
         async for chunk in response.content.iter_any():
             part.add(chunk)
             if part.size_bytes > part.limit_bytes:

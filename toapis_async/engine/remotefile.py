@@ -13,9 +13,7 @@ from toapis_async.errors import DownloadFailed
 from toapis_async.protocol.links import LINK_LIFE, is_data
 
 if TYPE_CHECKING:
-    from collections.abc import Awaitable, Callable
-
-    import aiohttp
+    from collections.abc import Awaitable, Callable, Mapping
 
     from toapis_async.engine.part import Part
     from toapis_async.engine.renewal import Link
@@ -67,13 +65,13 @@ class RemoteFile:
             return {}
         return {"Range": f"bytes={have_bytes}-", **({"If-Range": self.validator} if self.validator else {})}
 
-    def begin(self, response: aiohttp.ClientResponse) -> None:
-        """Take an answer for what follows the bytes that came, or for the whole file."""
-        span = _CONTENT_RANGE.match(response.headers.get("Content-Range", "")) if response.status == 206 else None
+    def begin(self, status: int, headers: Mapping[str, str], length: int | None) -> None:
+        """Take an answer for what follows the bytes that came, or for the whole file, of `length` bytes."""
+        span = _CONTENT_RANGE.match(headers.get("Content-Range", "")) if status == 206 else None
         first = int(span[1]) if span else 0
-        total_bytes = (int(span[2]) if span[2] != "*" else None) if span else response.content_length
-        etag = response.headers.get("ETag", "W/")
-        validator = response.headers.get("Last-Modified", "") if etag.startswith("W/") else etag
+        total_bytes = (int(span[2]) if span[2] != "*" else None) if span else length
+        etag = headers.get("ETag", "W/")
+        validator = headers.get("Last-Modified", "") if etag.startswith("W/") else etag
         state = (first, total_bytes, validator)
         if first == 0 or state != (self.part.size_bytes, self.total_bytes, self.validator):
             self.part.restart()
