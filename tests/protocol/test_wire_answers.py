@@ -58,7 +58,18 @@ def test_a_link_of_an_upload_without_a_host_is_on_the_apis() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", [{}, {"url": ""}, {"url": 5}, {"url": "javascript:x"}, {"url": "file:///a"}, [], "x", None]
+    "data",
+    [
+        {},
+        {"url": ""},
+        {"url": 5},
+        {"url": "javascript:x"},
+        {"url": "file:///a"},
+        {"url": "https://a.b/\0"},
+        [],
+        "x",
+        None,
+    ],
 )
 def test_an_upload_without_a_link_is_unreadable(data: object) -> None:
     with pytest.raises(UnreadableAnswer) as caught:

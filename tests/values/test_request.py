@@ -141,6 +141,11 @@ def test_extra_is_the_way_past_every_check(name: str, value: object) -> None:
         ("reference_images", ["ftp://x.example/a.png"], ["not an http(s) URL", UPLOADED]),
         ("reference_images", ["https://"], ["not an http(s) URL"]),
         ("reference_images", ["http://[::1"], ["not an http(s) URL"]),
+        ("reference_images", ["https://x.example:99999/a.png"], ["not an http(s) URL"]),
+        ("reference_images", ["https://x.example:0/a.png"], ["not an http(s) URL"]),
+        ("reference_images", ["https://x .example/a.png"], ["not an http(s) URL"]),
+        ("reference_images", ["https://x.example/a\nb.png"], ["not an http(s) URL"]),
+        ("reference_images", ["https://x.example/a\0.png"], ["not an http(s) URL"]),
         ("reference_images", [{"url": LINK}], ["reference_images[0]", "URL, a Path or bytes"]),
     ],
 )

@@ -30,7 +30,7 @@ from toapis_async.protocol.lifecycle import WORDS, claim_of, status_of
 from toapis_async.protocol.links import LINK_LIFE, absolute
 from toapis_async.protocol.refusals import check_refusal, error_of
 from toapis_async.protocol.results import File, images_of, kind_of, read_files, videos_of
-from toapis_async.request import with_links
+from toapis_async.request import is_http_url, with_links
 from toapis_async.task import Billing, TaskError, TaskSnapshot, TaskStatus, TokenDetails, ToolUsage, Usage
 
 if TYPE_CHECKING:
@@ -221,7 +221,7 @@ def decode_upload(answer: Answer, base_url: str = "") -> Upload:
     data = _data(answer)
     upload_id, size = data.get("id"), data.get("size")
     url = absolute(read_text(data.get("url")), base_url)
-    if url is None:  # what goes into a paid request must be a link
+    if url is None or not is_http_url(url):  # what goes into a paid request must be a link
         raise unreadable(answer, "no link to the uploaded file", "$.data.url")
     mime_type = data.get("mime_type")
     return Upload(

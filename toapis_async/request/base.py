@@ -261,13 +261,18 @@ def is_mapping(value: object) -> bool:
     return isinstance(value, Mapping)
 
 
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
+_NOT_IN_A_HOST = re.compile(r"\s")
+
+
 def is_http_url(text: str) -> bool:
-    """Whether a text is an absolute http or https URL with a host."""
+    """Whether a text is an absolute http or https URL with a host, and one that somebody can fetch."""
     try:
         parts = urlsplit(text)
-    except ValueError:
+        can_be_reached = parts.port != 0 and not _NOT_IN_A_HOST.search(parts.netloc)
+    except ValueError:  # no port, or no host
         return False
-    return parts.scheme in {"http", "https"} and bool(parts.hostname)
+    return parts.scheme in {"http", "https"} and bool(parts.hostname) and can_be_reached and not _CONTROL.search(text)
 
 
 def json_object(name: str, value: object) -> dict[str, Any] | None:
