@@ -4,6 +4,7 @@ server's, and the key in no answer."""
 from __future__ import annotations
 
 import os
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -66,6 +67,23 @@ HOSTILE = [
 def test_nothing_else_is_read(folder: Folder, name: str) -> None:
     with pytest.raises(InvalidRequest):
         folder.read(name.format(folder.path), 1_000)
+
+
+def test_a_file_that_is_removed_while_the_folder_is_listed_is_left_out(
+    folder: Folder, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (folder.path / "boat.png").write_bytes(PNG)
+    scanning = os.scandir
+
+    @contextmanager
+    def listed(at: Any) -> Iterator[list[os.DirEntry[str]]]:
+        with scanning(at) as entries:
+            found = list(entries)
+        (folder.path / "kite.png").unlink()
+        yield found
+
+    monkeypatch.setattr("toapis_async.agents.folder.os.scandir", listed)
+    assert folder.files(10) == [("boat.png", len(PNG))]
 
 
 def test_a_link_that_is_put_there_between_check_and_reading_is_not_followed(

@@ -27,6 +27,7 @@ from toapis_async import (
     SessionClosed,
     ToAPIs,
 )
+from toapis_async.engine.part import is_saved
 from toapis_async.events import FileSaved
 from toapis_async.sandbox import Fault
 
@@ -180,6 +181,15 @@ async def test_many_saves_of_one_image_at_once_do_not_disturb_each_other(tmp_pat
         paths = await asyncio.gather(*(made.save(tmp_path) for _ in range(6)))
         assert len({path for (path,) in paths}) == 1
         assert len(left_in(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("name", ["empty.png", "folder.png", "missing.png", "a\0.png", "n" * 300])
+def test_what_is_no_file_with_something_in_it_is_not_saved(tmp_path: Path, name: str) -> None:
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "folder.png").mkdir()
+    (tmp_path / "a.png").write_bytes(PNG)
+    assert not is_saved(tmp_path / name)
+    assert is_saved(tmp_path / "a.png")
 
 
 async def test_a_large_file_goes_to_disk_in_pieces(tmp_path: Path) -> None:

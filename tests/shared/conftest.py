@@ -13,6 +13,12 @@ def _clean(clean: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On a busy machine, a Redis that answers late is not lost."""
-    for bound in ("redis.STORE_TIMEOUT_S", "redis.PONG_S", "leases.STORE_TIMEOUT_S", "ends.READY_S"):
+    """On a busy machine, a store that answers late is not lost."""
+    for bound in (
+        "host.STORE_TIMEOUT_S",
+        "leases.STORE_TIMEOUT_S",
+        "redis.STORE_TIMEOUT_S",
+        "redis.PONG_S",
+        "ends.READY_S",
+    ):
         monkeypatch.setattr(f"toapis_async.engine.shared.{bound}", 60.0)

@@ -167,6 +167,7 @@ async def test_a_file_that_was_removed_is_made_anew(folder: Path) -> None:
     assert file.exists()
 
 
+@pytest.mark.usefixtures("patient")
 async def test_a_lock_that_is_held_is_waited_for_without_blocking(folder: Path) -> None:
     store = opened()
     path = bucket_file(folder)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import stat
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from pathlib import Path
 from typing import Final
 from urllib.parse import unquote
@@ -83,9 +83,12 @@ class Folder:
         found: list[tuple[float, str, int]] = []
         with os.scandir(self._fd) as entries:
             for entry in entries:
-                if not entry.name.startswith(".") and entry.is_file(follow_symlinks=False):
+                if entry.name.startswith("."):
+                    continue
+                with suppress(FileNotFoundError):  # removed just now
                     state = entry.stat(follow_symlinks=False)
-                    found.append((state.st_mtime, entry.name, state.st_size))
+                    if stat.S_ISREG(state.st_mode):
+                        found.append((state.st_mtime, entry.name, state.st_size))
         return [(name, size) for _, name, size in sorted(found, reverse=True)[:most]]
 
 

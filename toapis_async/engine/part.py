@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import secrets
+import stat
 import zlib
 from typing import IO, TYPE_CHECKING
 
@@ -172,7 +173,11 @@ class Part:
 
 def is_saved(path: Path) -> bool:
     """Whether a file is there and holds something: a full disk or a sync program may have left an empty one."""
-    return path.is_file() and path.stat().st_size > 0
+    try:
+        found = path.stat()
+    except (OSError, ValueError):
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size > 0
 
 
 def _sync_folder(path: Path) -> None:
