@@ -17,6 +17,7 @@ from attrs import define, field, frozen
 from toapis_async import RateLimits, Settings, ToAPIs, TransportError
 from toapis_async.protocol.lenient import Answer
 from toapis_async.sandbox import Limits, Sandbox
+from toapis_async.sandbox.clock import Clock
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
@@ -271,10 +272,17 @@ class Request:
 
 
 class RawServer:
-    """A server that does with each request what its script says, and the last step for ever."""
+    """A server that does with each request what its script says, and the last step for ever. With `silence_s`, so much
+    time passes at once for the whole event loop whenever it begins to `stall`."""
 
-    def __init__(self, *script: Callable[[RawServer, Request, asyncio.StreamWriter], Awaitable[None]]) -> None:
+    def __init__(
+        self,
+        *script: Callable[[RawServer, Request, asyncio.StreamWriter], Awaitable[None]],
+        silence_s: float | None = None,
+    ) -> None:
         self.script = deque(script)
+        self.silence_s = silence_s
+        self.clock = Clock()
         self.requests: list[Request] = []
         self.closing = asyncio.Event()
         self._connections = 0
@@ -282,6 +290,8 @@ class RawServer:
         self._server: asyncio.Server | None = None
 
     async def __aenter__(self) -> Self:
+        if self.silence_s is not None:
+            self.clock.follow(asyncio.get_running_loop())
         self._server = await asyncio.start_server(self._accept, "127.0.0.1", 0, limit=2**20)
         return self
 
@@ -395,6 +405,9 @@ def stall(after: bytes = b"") -> Callable[[RawServer, Request, asyncio.StreamWri
     async def act(server: RawServer, request: Request, writer: asyncio.StreamWriter) -> None:
         writer.write(after)
         await writer.drain()
+        if server.silence_s is not None:
+            await turns(20)
+            server.clock.advance(server.silence_s)
         await server.closing.wait()
         writer.close()
 

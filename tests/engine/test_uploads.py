@@ -315,8 +315,11 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[int]:
 @pytest.mark.parametrize("act", PASSING.values(), ids=PASSING.keys())
 async def test_an_upload_is_sent_again_when_that_may_help(act: Any, waits: list[int], tmp_path: Path) -> None:
     (tmp_path / "a.png").write_bytes(PNG)
-    settings = fast(submit_retry_s=60, read_timeout_s=0.3 if act is PASSING["silence"] else 30)
-    async with RawServer(act, act, TAKEN) as server, ToAPIs(KEY, base_url=server.url, settings=settings) as client:
+    settings, silence_s = fast(submit_retry_s=600), 50 if act is PASSING["silence"] else None
+    async with (
+        RawServer(act, act, TAKEN, silence_s=silence_s) as server,
+        ToAPIs(KEY, base_url=server.url, settings=settings) as client,
+    ):
         assert (await client.upload(tmp_path / "a.png")).url == "https://x/y"
         assert len(server.requests) == 3
         assert all(PNG in request.body for request in server.requests)

@@ -18,7 +18,7 @@ import toapis_async
 from tests.client.events import SECRET
 from tests.engine.kit import KEY
 from tests.ports import unused_port
-from toapis_async.sandbox import Sandbox
+from toapis_async.sandbox import Fault, Sandbox
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator
@@ -116,10 +116,13 @@ async def test_a_worker_is_killed_and_no_order_is_lost_or_paid_twice(redis_serve
             serving(port, tmp_path, **variables) as workers,
             httpx.AsyncClient(base_url=url, timeout=60, trust_env=False) as browser,
         ):
+            # No order is answered before the kill, so that some are sent again whichever worker has them.
+            sandbox.faults.chance("submit", Fault.SLOW.lasting(1.0), 1)
             ordering = [asyncio.ensure_future(order(browser, number, answers)) for number in range(ORDERS)]
             while len(sandbox.ledger) < ORDERS // 3:  # noqa: ASYNC110
                 await asyncio.sleep(0.01)
-            os.kill(min(workers), signal.SIGKILL)
+            busiest = max(workers, key=lambda pid: len(os.listdir(f"/proc/{pid}/fd")))
+            os.kill(busiest, signal.SIGKILL)
             task_ids = await asyncio.gather(*ordering)
         assert len(set(task_ids)) == ORDERS
         assert len(sandbox.ledger) == ORDERS
