@@ -569,7 +569,7 @@ async def test_a_poller_that_ends_by_a_bug_while_an_intent_is_looked_up_leaves_i
         raise KeyError("a bug")
 
     leave(path, "mine", ROW, State.INTENT)
-    async with client_of(path, reconcile_window_s=1) as client:
+    async with client_of(path, reconcile_window_s=5) as client:
         service.service_time_s = 60
         await client.submit("watched")
         submitting = asyncio.create_task(client.submit(ROW))

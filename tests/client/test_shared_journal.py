@@ -388,7 +388,7 @@ async def test_the_watch_of_one_taken_over_does_not_withdraw_it_from_another_tha
         hold, first = await posted(service, gone)
         await die(gone)
         await until(lambda: taker.statistics().recoverable == 1)
-        async with processes(folder, 1, uncertain_submits="resubmit", reconcile_window_s=0.5) as (other,):
+        async with processes(folder, 1, uncertain_submits="resubmit", reconcile_window_s=1.0) as (other,):
             second = asyncio.create_task(other.submit(ROW))
             await until(lambda: columns(folder, "is_submitting") == (1,))
             (watched,) = taker.recovered()
