@@ -14,7 +14,7 @@ import sys
 import termios
 from pathlib import Path
 from types import ModuleType
-from typing import IO
+from typing import IO, TYPE_CHECKING
 
 import pytest
 from click.testing import CliRunner
@@ -26,8 +26,11 @@ from toapis_async.cli import main
 
 from .conftest import run
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 ESCAPES = re.compile(r"\x1b\[[0-9;?]*[A-Za-z]")
-TOAPIS = (sys.executable, "-X", "dev", "-W", "error", "-m", "toapis_async")
+TOAPIS = (sys.executable, "-W", "error", "-m", "toapis_async")  # in debug mode, asyncio would write of slow steps
 
 
 @pytest.mark.parametrize("arguments", [["--help"], *([name, "--help"] for name in main.commands)])
@@ -114,10 +117,15 @@ def test_a_common_option_that_a_command_does_not_heed_is_taken_all_the_same() ->
     assert run("balance", "--sandbox", "--tier", "vip", "--max-in-flight", "9").code == 0
 
 
-def started(*arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(  # noqa: S603
+@contextlib.contextmanager
+def started(*arguments: str) -> Iterator[subprocess.Popen[str]]:
+    with subprocess.Popen(  # noqa: S603
         [*TOAPIS, *arguments], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-    )
+    ) as process:
+        try:
+            yield process
+        finally:
+            process.kill()
 
 
 def lines_until(stream: IO[str] | None, start: str) -> str:
@@ -127,10 +135,10 @@ def lines_until(stream: IO[str] | None, start: str) -> str:
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_process_names_its_task_and_shows_no_traceback(number: signal.Signals) -> None:
-    process = started("generate", "a kite", "--sandbox", "--speed", "4")
-    task_id = lines_until(process.stderr, "accepted as ").split()[-1]
-    process.send_signal(number)
-    stdout, stderr = process.communicate(timeout=60)
+    with started("generate", "a kite", "--sandbox", "--speed", "4") as process:
+        task_id = lines_until(process.stderr, "accepted as ").split()[-1]
+        process.send_signal(number)
+        stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (130, "")
     assert f"  {task_id}  ta-" in stderr
     assert "1 task (above) still running or not fetched yet, and paid for" in stderr
@@ -227,20 +235,20 @@ def test_nothing_of_a_view_is_left_behind_after_ctrl_c(columns: int, tmp_path: P
 
 
 def test_a_sandbox_serves_another_process_until_ctrl_c() -> None:
-    process = started("sandbox", "--port", "0", "--files-port", "0", "--speed", "1000", "--json")
-    assert process.stdout is not None
-    ready = json.loads(process.stdout.readline())
-    models = subprocess.run(  # noqa: S603
-        [*TOAPIS, "models", "--base-url", ready["base_url"]],
-        env={"TOAPIS_API_KEY": ready["api_key"]},
-        capture_output=True,
-        text=True,
-        check=False,
-    )
-    assert (models.returncode, models.stderr) == (0, "")
-    assert "gpt-image-2-vip" in models.stdout.split()
-    process.send_signal(signal.SIGINT)
-    stdout, stderr = process.communicate(timeout=60)
+    with started("sandbox", "--port", "0", "--files-port", "0", "--speed", "1000", "--json") as process:
+        assert process.stdout is not None
+        ready = json.loads(process.stdout.readline())
+        models = subprocess.run(  # noqa: S603
+            [*TOAPIS, "models", "--base-url", ready["base_url"]],
+            env={"TOAPIS_API_KEY": ready["api_key"]},
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        assert (models.returncode, models.stderr) == (0, "")
+        assert "gpt-image-2-vip" in models.stdout.split()
+        process.send_signal(signal.SIGINT)
+        stdout, stderr = process.communicate(timeout=60)
     assert (process.returncode, stdout) == (0, "")
     assert "stopped after 1 request: 0 tasks in the books" in stderr
 
