@@ -117,8 +117,21 @@ def test_what_was_learned_saves_polls_at_the_same_lag() -> None:
     assert sum(len(task.polls) for task in later) < 0.85 * fixed
 
 
+def test_all_that_are_due_come_by_and_by_when_polls_are_not_scarce() -> None:
+    schedule = schedule_with(jitter=0.0)
+    schedule.fullness = 0.5
+    forecast = schedule.forecast_of("a")
+    later, sooner = Task(forecast, since_s=2.0), Task(forecast, since_s=1.0)
+    schedule.add(later)
+    schedule.add(sooner)
+    unseen = Task(schedule.forecast_of(None))
+    schedule.add_unseen(unseen)
+    assert [schedule.pop(70.0) for _ in range(4)] == [unseen, sooner, later, None]
+
+
 def test_the_likeliest_to_have_finished_comes_first_when_polls_are_scarce() -> None:
     schedule = schedule_with(jitter=0.0)
+    schedule.fullness = 0.49
     quick, slow = schedule.forecast_of("quick"), schedule.forecast_of("slow")
     for _ in range(50):
         quick.saw_finished(0.0, 10.0)

@@ -70,7 +70,9 @@ def as_object(value: object) -> JsonObject | None:
 
 def task_object(body: JsonObject) -> JsonObject:
     """The task in an answer's body: the body itself, or what it wraps in `data`, as other gateways do [field]."""
-    inner = as_object(body.get("data")) or _only_task(body.get("data"))
+    if (data := body.get("data")) is None:
+        return body
+    inner = as_object(data) or _only_task(data)
     if inner is None or any(read_text(body.get(name)) for name in _IDS):
         return body
     has_id = any(read_text(inner.get(name)) for name in _IDS)

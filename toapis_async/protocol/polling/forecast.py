@@ -28,9 +28,11 @@ class Forecast:
         "_first_s",
         "_hazard",
         "_interval_s",
+        "_plan",
         "_plans",
         "_polls",
         "_polls_of_next_plan",
+        "_price_s",
         "plans",
         "typical_s",
     )
@@ -52,23 +54,30 @@ class Forecast:
         """Take what is known now; plans are made of it when they are needed."""
         self._curve = Curve(self._hazard.edges, self._hazard.rates(), self._interval_s)
         self._plans: dict[int, list[float]] = {}
+        self._price_s = math.nan  # of `_plan`: most polls ask for the same price as the one before
+        self._plan: list[float] = []
         self._polls_of_next_plan = self._polls * PLANNED_ANEW + 4
 
     def next_poll_age_s(self, age_s: float, price_s: float) -> float:
         """The age at which to poll next a task that was seen unfinished at `age_s`, when a poll costs `price_s`."""
         if self._polls >= self._polls_of_next_plan:
             self._renew()
-        level = round(math.log(price_s / self._interval_s) / _LOG_OF_STEP)
-        plan = self._plans.get(level)
-        if plan is None:
-            plan = self._plans[level] = next_polls_s(self._curve, self._interval_s * PRICE_STEP**level, self._first_s)
-            self.plans += 1
-        place = int(age_s / self._curve.step_s)
+        if price_s != self._price_s:
+            self._price_s, self._plan = price_s, self._plan_for(price_s)
+        plan, place = self._plan, int(age_s / self._curve.step_s)
         if place < len(plan):
             return plan[place]
         # Few tasks get that old, and their hazard is about constant: the wait has a closed form.
         wait_s = math.sqrt(2.0 * price_s / self._curve.rate_at(age_s))
         return age_s + min(wait_s, LONGEST_WAIT * self._interval_s)
+
+    def _plan_for(self, price_s: float) -> list[float]:
+        level = round(math.log(price_s / self._interval_s) / _LOG_OF_STEP)
+        plan = self._plans.get(level)
+        if plan is None:
+            plan = self._plans[level] = next_polls_s(self._curve, self._interval_s * PRICE_STEP**level, self._first_s)
+            self.plans += 1
+        return plan
 
     def chance(self, from_age_s: float, to_age_s: float) -> float:
         """The cumulative hazard between two ages: the larger, the likelier that a task finished in between."""

@@ -24,8 +24,10 @@ PRICE: Final = 0.01
 at the service's 5 s. A poll takes nothing from anyone then, so only those are saved that would hardly find anything."""
 PRICE_EVENTS: Final = 0.08
 """The same where events report the ends, and polls are there for what events miss."""
+PLENTY: Final = 0.5
+"""How full the bucket is at least while polls are not scarce."""
 PRICE_SCARCE: Final = 0.4
-"""What is added to it when the bucket is empty; from half full on, by the square of what is missing."""
+"""What is added to the price when the bucket is empty; below `PLENTY`, by the square of what is missing."""
 PRICED_FOR: Final = 7.0
 """A class that takes longer than so many intervals has cheaper polls in proportion: its tasks need more of them anyway,
 and at the full price they would be seen up to half as late again."""
@@ -203,20 +205,22 @@ class Schedule(Generic[W]):
         return self._waiting[0][0] if self._waiting else None
 
     def pop(self, now_s: float) -> W | None:
-        """The due task most likely to have finished. Give it back with `put_back` or `put_off`, or not at all when it
-        has ended. None if none is due, or if more are due than one call examines: `next_due_s` is then past, and the
-        next call goes on."""
+        """A due task: while polls are scarce, the one most likely to have finished. Give it back with `put_back` or
+        `put_off`, or not at all when it has ended. None if none is due, or if more are due than one call examines:
+        `next_due_s` is then past, and the next call goes on."""
         work, waiting, ready, ranked = 0, self._waiting, self._ready, self._ranked
         while waiting and waiting[0][0] <= now_s:
             if work >= SLICE:
                 return None
             task = heapq.heappop(waiting)[1]
             plans = task.forecast.plans
-            if self._is_ready(task, now_s):
-                if not ready and not ranked and (not waiting or waiting[0][0] > now_s):
-                    return task  # the only one: its chance need not be known
+            is_ready, is_new_plan = self._is_ready(task, now_s), task.forecast.plans != plans
+            if is_ready:
+                is_alone = not waiting or waiting[0][0] > now_s
+                if not ready and not ranked and (is_alone or (self.fullness >= PLENTY and not is_new_plan)):
+                    return task  # whether another is likelier need not be known
                 heapq.heappush(ready, (-self._chance(task, now_s), task))
-            work += 1 if task.forecast.plans == plans else PLANNING
+            work += PLANNING if is_new_plan else 1
         if not ready and not ranked:
             return None
         self._rank(now_s)
@@ -267,8 +271,8 @@ class Schedule(Generic[W]):
         price, share = PRICE, 1.0
         if task.seen_s >= self._missed_until_s and (share := self.backstop.share) < 1.0:
             price = PRICE * share + PRICE_EVENTS * (1.0 - share)
-        if self.fullness < 0.5:
-            price += PRICE_SCARCE * (1.0 - 2.0 * self.fullness) ** 2
+        if self.fullness < PLENTY:
+            price += PRICE_SCARCE * (1.0 - self.fullness / PLENTY) ** 2
         price_s, typical = price / share * self._interval_s, task.forecast.typical_s / self._interval_s
         return price_s if typical <= PRICED_FOR else price_s * PRICED_FOR / typical
 
