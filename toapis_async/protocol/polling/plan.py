@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_right
-from itertools import pairwise
+from itertools import accumulate, pairwise
 from typing import TYPE_CHECKING, Final
 
 if TYPE_CHECKING:
@@ -48,14 +48,17 @@ class Curve:
 
     def _cumulated(self, enough: float) -> list[float]:
         edges, rates, step_s = self._edges, self._rates, self.step_s
-        total, place, sums = 0.0, 0, [0.0]
-        while total < enough and len(sums) < MOST_AGES:
-            at_s, until_s = (len(sums) - 1) * step_s, len(sums) * step_s
+        total, at_s, place, sums = 0.0, 0.0, 0, [0.0]
+        for step in range(1, MOST_AGES):
+            until_s = step * step_s
             while edges[place + 1] < until_s:
                 total += rates[place] * (edges[place + 1] - at_s)
                 at_s, place = edges[place + 1], place + 1
             total += rates[place] * (until_s - at_s)
             sums.append(total)
+            if total >= enough:
+                break
+            at_s = until_s
         return sums
 
     def at(self, age_s: float) -> float:
@@ -81,30 +84,28 @@ def next_polls_s(curve: Curve, price_s: float, first_s: float) -> list[float]:
     step_s, ages, longest = curve.step_s, len(curve.cumulative), int(LONGEST_WAIT * curve.steps)
     first = min(max(math.ceil(first_s / step_s - 1e-9), 1), longest)
     unfinished = [math.exp(-total) for total in curve.cumulative]
-    spent_s = _integrals([*unfinished, *[0.0] * longest], step_s)
-    cost, polls_s, latest = [0.0] * (ages + longest), [0.0] * ages, ages + longest
+    spent_s = _integrals([*unfinished, 0.0], step_s)
+    spent_s += spent_s[-1:] * (longest - 1)
+    cost_s, polls_s, latest = [0.0] * (ages + longest), [0.0] * ages, ages + longest
     for age in range(ages - 1, -1, -1):
-        left, spent = unfinished[age], spent_s[age]
-        best, chosen = math.inf, longest
+        left, soonest = unfinished[age], age + (curve.steps if age else first)
         # Seen at a younger age, a task is never polled later: more are unfinished then that a later poll keeps waiting.
-        most = min(latest - age, longest) if age else longest
-        for wait in range(curve.steps if age else first, most + 1):
-            # How long those that finish in between wait for the poll: the wait, less the time until they finish.
-            lag = wait * step_s * left - spent_s[age + wait] + spent
-            if lag >= best:
+        last = min(latest, age + longest) if age else longest
+        # How long those that finish in between wait for the poll: the wait, less the time until they finish. What of
+        # both was before this age is the same for every poll, and is added to the best.
+        wait_s, best_s = left * step_s, math.inf
+        for at in range(soonest, last + 1):
+            lag_s = at * wait_s - spent_s[at]
+            if lag_s >= best_s:
                 break
-            total = lag + cost[age + wait]
-            if total < best:
-                best, chosen = total, wait
-        cost[age] = best + price_s * left
-        latest = age + chosen
+            total_s = lag_s + cost_s[at]
+            if total_s < best_s:
+                best_s, latest = total_s, at
+        cost_s[age] = best_s - age * wait_s + spent_s[age] + price_s * left
         polls_s[age] = latest * step_s
     return polls_s
 
 
 def _integrals(values: Sequence[float], step_s: float) -> list[float]:
-    total, sums = 0.0, [0.0]
-    for before, after in pairwise(values):
-        total += step_s * (before + after) / 2
-        sums.append(total)
-    return sums
+    pieces = [step_s * (before + after) / 2 for before, after in pairwise(values)]
+    return list(accumulate(pieces, initial=0.0))
