@@ -41,6 +41,8 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 Ts = TypeVarTuple("Ts")
 
+_NOT_YET: Final = frozenset({202, 204, 404, 408, 416, 425, 429})
+"""With those from 500 on: what another attempt may mend."""
 _RENEWALS: Final = 2
 """How often a refused link is queried anew at once: the first answer may be one that another file has had."""
 _GONE: Final = frozenset({403, 404, 410})
@@ -202,7 +204,7 @@ class Downloads:
                 raise Passing(message, jitter=0.0)
         if status == 416:
             file.part.restart()
-        if status in {404, 408, 416, 425, 429} or status >= 500:
+        if status in _NOT_YET or status >= 500:
             cap_s = self._settings.max_retry_after_s
             raise Passing(message, retry_after_s(response.headers.get("Retry-After"), time.time(), cap_s))
         raise DownloadFailed(message, url=file.link)
