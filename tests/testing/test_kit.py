@@ -206,6 +206,18 @@ async def test_the_ladder_of_retries_takes_no_time(toapis_sandbox: ThreadedSandb
     assert gaps == [10, 30, 120, 600, 3_600, 21_600, 86_400]
 
 
+async def test_time_that_really_passes_before_and_after_virtual_time_does_not_count(
+    toapis_sandbox: ThreadedSandbox,
+) -> None:
+    await asyncio.sleep(0.02)
+    with toapis_sandbox.virtual_time():
+        await asyncio.sleep(30)
+    await asyncio.sleep(0.02)
+    assert toapis_sandbox.elapsed_s == pytest.approx(30, abs=1e-3)
+    toapis_sandbox.clock.advance(5)
+    assert toapis_sandbox.elapsed_s == pytest.approx(35, abs=1e-3)
+
+
 async def test_threads_at_work_hold_the_time(toapis_sandbox: ThreadedSandbox, toapis_client: ToAPIs) -> None:
     import anyio.to_thread  # noqa: PLC0415
 

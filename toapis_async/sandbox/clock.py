@@ -27,6 +27,7 @@ class Clock:
         # Where it stopped, if it did, and how far it was put forward: one value, since several threads read the time.
         self._state: tuple[float | None, float] = (None, 0.0)
         self._followers: dict[asyncio.AbstractEventLoop, None] = {}
+        self.advanced_s: float = 0.0  #: by how many seconds it was put forward in all
 
     def __call__(self) -> float:
         return self._behind_s + self.loop_time()
@@ -42,6 +43,7 @@ class Clock:
             raise ValueError(f"a clock is put forward by a number of seconds from 0 to {MOST_S:,}, not by {seconds}")
         stopped_s, ahead_s = self._state
         self._state = (stopped_s, ahead_s + seconds)
+        self.advanced_s += seconds
         for loop in tuple(self._followers):
             loop.call_soon_threadsafe(_wake)
 
