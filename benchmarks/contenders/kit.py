@@ -105,7 +105,7 @@ async def gather(returned: Returned, jobs: Sequence[Awaitable[None]]) -> None:
 def control(url: str, what: str) -> Any:
     """Get what a server's control endpoint reports."""
     direct = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    with direct.open(f"{url}/control/{what}", timeout=10) as answer:
+    with direct.open(f"{url}/control/{what}", timeout=60) as answer:
         return json.load(answer)
 
 

@@ -4,6 +4,8 @@ from pathlib import Path
 
 import pytest
 
+from .kit import PATIENCE, PATIENT_S
+
 
 @pytest.fixture(autouse=True)
 def _clean(clean: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -14,11 +16,5 @@ def _clean(clean: None, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
 @pytest.fixture
 def patient(monkeypatch: pytest.MonkeyPatch) -> None:
     """On a busy machine, a store that answers late is not lost."""
-    for bound in (
-        "host.STORE_TIMEOUT_S",
-        "leases.STORE_TIMEOUT_S",
-        "redis.STORE_TIMEOUT_S",
-        "redis.PONG_S",
-        "ends.READY_S",
-    ):
-        monkeypatch.setattr(f"toapis_async.engine.shared.{bound}", 60.0)
+    for bound in PATIENCE:
+        monkeypatch.setattr(bound, PATIENT_S)

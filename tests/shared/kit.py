@@ -12,6 +12,11 @@ if TYPE_CHECKING:
     from toapis_async.protocol.leasing import Ask, Grant
     from toapis_async.protocol.tiers import Category
 
+_BOUNDS = ("host.STORE_TIMEOUT_S", "leases.STORE_TIMEOUT_S", "redis.STORE_TIMEOUT_S", "redis.PONG_S", "ends.READY_S")
+PATIENCE = tuple(f"toapis_async.engine.shared.{bound}" for bound in _BOUNDS)
+"""What decides that a store is lost. A busy machine meets it, unless each is `PATIENT_S`."""
+PATIENT_S = 60.0
+
 
 class MemoryStore:
     """A store in this process, by the loop's clock; `trouble` is what happens to those who ask."""
