@@ -54,11 +54,8 @@ async def workers(sandbox: Sandbox, *shared: str | Shared, settings: Any = PATIE
 
 @asynccontextmanager
 async def opened(url: str, identity: str = "x") -> AsyncIterator[RedisStore]:
-    store = await RedisStore.open(url, identity, 0.5)
-    try:
+    async with aclosing(await RedisStore.open(url, identity, 0.5)) as store:
         yield store
-    finally:
-        await store.aclose()
 
 
 class Listener:

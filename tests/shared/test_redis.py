@@ -27,28 +27,28 @@ ASK = Ask(member="a", burst=50.0, per_s=5.0)
 
 
 async def test_a_429_is_told_at_once_to_those_who_listen(redis_server: RedisServer) -> None:
-    one, other = (RedisStore(redis_server.url, IDENTITY, 0.5) for _ in range(2))
-    told = asyncio.Event()
-    one.on_epoch = told.set
-    async with aclosing(one.messages()) as messages:
-        assert await anext(messages) is None
-        listening = asyncio.ensure_future(anext(messages))
-        grant = await other.lease("submit", ASK)
-        assert not told.is_set()
-        await other.lease("submit", evolve(ASK, epoch=grant.epoch, pause_s=1.0))
-        await asyncio.wait_for(told.wait(), 60)
-        listening.cancel()
-        await asyncio.wait([listening])
-    assert (await one.lease("submit", evolve(ASK, epoch=grant.epoch))).epoch == grant.epoch + 1
-    await one.aclose()
-    await other.aclose()
+    async with (
+        aclosing(RedisStore(redis_server.url, IDENTITY, 0.5)) as one,
+        aclosing(RedisStore(redis_server.url, IDENTITY, 0.5)) as other,
+    ):
+        told = asyncio.Event()
+        one.on_epoch = told.set
+        async with aclosing(one.messages()) as messages:
+            assert await anext(messages) is None
+            listening = asyncio.ensure_future(anext(messages))
+            grant = await other.lease("submit", ASK)
+            assert not told.is_set()
+            await other.lease("submit", evolve(ASK, epoch=grant.epoch, pause_s=1.0))
+            await asyncio.wait_for(told.wait(), 60)
+            listening.cancel()
+            await asyncio.wait([listening])
+        assert (await one.lease("submit", evolve(ASK, epoch=grant.epoch))).epoch == grant.epoch + 1
 
 
 @pytest.mark.parametrize("scheme", ["redis", "REDIS", "valkey"])
 async def test_every_scheme_reaches_it(redis_server: RedisServer, scheme: str) -> None:
-    store = await RedisStore.open(f"{scheme}://127.0.0.1:{redis_server.port}/3", IDENTITY, 0.5)
-    assert (await store.lease("query", ASK)).members == 1
-    await store.aclose()
+    async with aclosing(await RedisStore.open(f"{scheme}://127.0.0.1:{redis_server.port}/3", IDENTITY, 0.5)) as store:
+        assert (await store.lease("query", ASK)).members == 1
 
 
 @pytest.mark.parametrize(
@@ -57,23 +57,21 @@ async def test_every_scheme_reaches_it(redis_server: RedisServer, scheme: str) -
 async def test_a_state_that_makes_no_sense_counts_as_forgotten(
     redis_server: RedisServer, name: str, value: str
 ) -> None:
-    store = await RedisStore.open(redis_server.url, IDENTITY, 0.5)
-    first = await store.lease("submit", ASK)
-    await store.connection.hset(store.key("submit"), name, value)
-    ask = evolve(ASK, epoch=first.epoch)
-    grant = await store.lease("submit", ask)
-    assert grant.is_sound(ask)
-    assert (grant.level == 0) is (name != "m:z")
-    await store.aclose()
+    async with aclosing(await RedisStore.open(redis_server.url, IDENTITY, 0.5)) as store:
+        first = await store.lease("submit", ASK)
+        await store.connection.hset(store.key("submit"), name, value)
+        ask = evolve(ASK, epoch=first.epoch)
+        grant = await store.lease("submit", ask)
+        assert grant.is_sound(ask)
+        assert (grant.level == 0) is (name != "m:z")
 
 
 async def test_what_is_no_bucket_is_a_lost_store_and_stays_as_it_is(redis_server: RedisServer) -> None:
-    store = await RedisStore.open(redis_server.url, IDENTITY, 0.5)
-    await store.connection.set(store.key("submit"), "precious")
-    with pytest.raises(StoreLost, match="WRONGTYPE"):
-        await store.lease("submit", ASK)
-    assert await store.connection.get(store.key("submit")) == b"precious"
-    await store.aclose()
+    async with aclosing(await RedisStore.open(redis_server.url, IDENTITY, 0.5)) as store:
+        await store.connection.set(store.key("submit"), "precious")
+        with pytest.raises(StoreLost, match="WRONGTYPE"):
+            await store.lease("submit", ASK)
+        assert await store.connection.get(store.key("submit")) == b"precious"
 
 
 @asynccontextmanager
@@ -119,14 +117,12 @@ async def test_one_that_will_never_do_is_refused_in_words(answer: bytes, reason:
     ],
 )
 async def test_what_answers_nonsense_is_a_lost_store_for_turns_and_for_ends(answer: bytes) -> None:
-    async with answering(answer) as url:
-        store = await RedisStore.open(url, IDENTITY, 0.5)
+    async with answering(answer) as url, aclosing(await RedisStore.open(url, IDENTITY, 0.5)) as store:
         with pytest.raises(StoreLost):
             await store.lease("submit", ASK)
         with pytest.raises(StoreLost):
             async with aclosing(store.messages()) as messages, asyncio.timeout(60):
                 await anext(messages)
-        await store.aclose()
 
 
 async def test_only_a_certificate_that_is_trusted_will_do(tmp_path: Path) -> None:
@@ -145,8 +141,7 @@ async def test_only_a_certificate_that_is_trusted_will_do(tmp_path: Path) -> Non
             url = f"{scheme}://127.0.0.1:{server.port}/0"
             with pytest.raises(ClientStateError, match="its certificate is not trusted"):
                 await RedisStore.open(url, IDENTITY, 0.5)
-            store = await RedisStore.open(f"{url}?ssl_ca_certs={made}", IDENTITY, 0.5)
-            assert (await store.lease("submit", ASK)).turns == 0
-            await store.aclose()
+            async with aclosing(await RedisStore.open(f"{url}?ssl_ca_certs={made}", IDENTITY, 0.5)) as store:
+                assert (await store.lease("submit", ASK)).turns == 0
     finally:
         server.kill()
