@@ -91,7 +91,7 @@ def test_an_interrupted_video_is_taken_up(monkeypatch: pytest.MonkeyPatch, sandb
     file = mixed(BOAT)
     with monkeypatch.context() as patched:
         interrupt_at(patched, TaskAccepted, 1)
-        assert run("batch", file, "--out", "out", "--sandbox", "--speed", "20").code == 130
+        assert run("batch", file, "--out", "out", "--sandbox", "--speed", "100").code == 130
     [row] = results_of(Path("out"))
     assert (row["ok"], row["error"]["type"]) == (False, "StillRunning")
     assert run("batch", file, "--out", "out", *IN_A_BLINK).code == 0
@@ -102,7 +102,7 @@ def test_an_interrupted_video_is_taken_up(monkeypatch: pytest.MonkeyPatch, sandb
 def test_a_video_of_a_row_that_is_gone_from_the_file_is_fetched_nevertheless(monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as patched:
         interrupt_at(patched, TaskAccepted, 1)
-        run("batch", mixed(BOAT), "--out", "out", "--sandbox", "--speed", "20")
+        run("batch", mixed(BOAT), "--out", "out", "--sandbox", "--speed", "100")
     assert run("batch", mixed(KITE), "--out", "out", *IN_A_BLINK).code == 0
     assert Path("out/videos/boat.mp4").is_file()
     assert Path("out/images/kite.png").is_file()
