@@ -152,7 +152,8 @@ def service(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Sandbox
 def recipe(service: Sandbox, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """The service, the files that recipes read, and quick waits also under settings of their own. A recipe must have
     got something, and paid once for it."""
-    monkeypatch.setattr("toapis_async.Settings", QUICK)
+    for module in ("toapis_async", "toapis_async.parts"):
+        monkeypatch.setattr(f"{module}.Settings", QUICK)
     prompts = [{"key": f"{colour}-kite", "prompt": f"a {colour} kite", "size": "16:9"} for colour in ("red", "blue")]
     (tmp_path / "prompts.jsonl").write_text("".join(json.dumps(row) + "\n" for row in prompts))
     (tmp_path / "prompts.csv").write_text("key,prompt,size,n\nred-kite,a red kite,16:9,\nblue-kite,a blue kite,,2\n")

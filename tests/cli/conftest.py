@@ -63,6 +63,16 @@ def _alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.fixture
+def tries_again_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What can't be sent is tried again without a wait."""
+
+    def no_wait(tries: int, **_: object) -> float:
+        return 0.0
+
+    monkeypatch.setattr("toapis_async.engine.retrying.backoff_s", no_wait)
+
+
+@pytest.fixture
 def on_terminal(monkeypatch: pytest.MonkeyPatch) -> None:
     """Stderr counts as a terminal that can redraw lines."""
     monkeypatch.setattr(Output, "on_terminal", True)

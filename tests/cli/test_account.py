@@ -73,7 +73,7 @@ def test_fetch_waits_for_tasks_and_saves_them_in_the_order_they_were_named(
 ) -> None:
     with monkeypatch.context() as patched:
         interrupt_at(patched, TaskAccepted, 1)
-        slow = ("--sandbox", "--speed", "6")
+        slow = ("--sandbox", "--speed", "20")
         assert run("generate", "two kites", "-n", "2", "--client-business-id", "late", *slow).code == 130
     ran = run("fetch", "late", "nobody", task_id, "--out", "kites", *IN_A_BLINK)
     assert ran.code == 1
@@ -146,6 +146,7 @@ def test_questions_leave_no_sandbox_behind() -> None:
     assert list(Path().iterdir()) == []
 
 
+@pytest.mark.usefixtures("tries_again_at_once")
 def test_a_service_that_cannot_be_reached_is_a_failure(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
     ran = run("balance", "--base-url", "http://127.0.0.1:9")

@@ -256,6 +256,7 @@ def run_status_in(folder: str, task_id: str) -> dict[str, Any]:
     return record
 
 
+@pytest.mark.usefixtures("tries_again_at_once")
 def test_ctrl_c_before_anything_was_sent_leaves_no_results(monkeypatch: pytest.MonkeyPatch, many_rows: Path) -> None:
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
     interrupt_at(monkeypatch, SubmitRetried, 1)
@@ -265,6 +266,7 @@ def test_ctrl_c_before_anything_was_sent_leaves_no_results(monkeypatch: pytest.M
     assert "toapis status" not in ran.stderr
 
 
+@pytest.mark.usefixtures("tries_again_at_once")
 def test_a_service_that_cannot_be_reached_is_told_at_once(monkeypatch: pytest.MonkeyPatch, one_row: Path) -> None:
     monkeypatch.setenv("TOAPIS_API_KEY", "sk-x")
     interrupt_at(monkeypatch, SubmitRetried, 2)

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 from PIL import Image
 
-from tests.engine.kit import PNG, served
+from tests.engine.kit import PNG, fast, served
 from toapis_async import DownloadFailed, ImageRequest, ToAPIs
 from toapis_async.engine import describing
 from toapis_async.protocol.metadata import described
@@ -89,9 +89,10 @@ async def test_a_picture_whose_facts_can_not_be_written_is_told_and_kept(
 async def test_a_journal_knows_the_request_of_an_earlier_process(tmp_path: Path) -> None:
     journal = tmp_path / "a.journal"
     async with served() as (sandbox, _):
-        async with ToAPIs("sk-any", base_url=sandbox.base_url, journal=journal) as first:
+        options: dict[str, Any] = {"base_url": sandbox.base_url, "journal": journal, "settings": fast()}
+        async with ToAPIs("sk-any", **options) as first:
             await (await first.submit("a kite of before"))
-        async with ToAPIs("sk-any", base_url=sandbox.base_url, journal=journal) as second:
+        async with ToAPIs("sk-any", **options) as second:
             [handle] = second.recovered()
             [file] = await (await handle).save(tmp_path, embed=True)
     assert facts_in(file)["prompt"] == "a kite of before"
