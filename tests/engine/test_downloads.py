@@ -27,6 +27,7 @@ from toapis_async import (
     SessionClosed,
     ToAPIs,
 )
+from toapis_async.engine import renewal
 from toapis_async.engine.part import is_saved
 from toapis_async.events import FileSaved
 from toapis_async.sandbox import Fault
@@ -390,7 +391,10 @@ class Unchanging(Renewing):
         return [f"{self.url}/a{number}?signature=gone" for number in range(self.files)]
 
 
-async def test_a_link_that_the_service_gives_again_is_not_queried_for_each_file(tmp_path: Path) -> None:
+async def test_a_link_that_the_service_gives_again_is_not_queried_for_each_file(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(renewal, "SAME_FOR_S", 1e9)  # however slow the machine is
     service = Unchanging(files=4)
     async with service, ToAPIs(KEY, base_url=service.url, settings=fast(download_tries=1)) as client:
         made = await generation(client, *service.links(), expires_at=LATER)
