@@ -78,7 +78,7 @@ def lost() -> TransportError:
 
 async def until(condition: Callable[[], object], what: str = "the condition") -> None:
     """Let the loop run until something is so. Bounded in turns of the loop, not in time."""
-    for turn in range(20_000):
+    for turn in range(60_000):
         if condition():
             return
         await asyncio.sleep(0 if turn < 50 else 0.001)
