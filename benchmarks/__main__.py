@@ -42,7 +42,7 @@ def peers(*, quick: bool) -> Findings:
 
 def lives(*, quick: bool) -> Findings:
     """Compressed so much that no contender is ever short of its processor."""
-    return measures.whole_lives(300, 15.0, repetitions=2) if quick else measures.whole_lives(1_000, 12.0, repetitions=5)
+    return measures.whole_lives(200, 22.5, repetitions=2) if quick else measures.whole_lives(1_000, 12.0, repetitions=5)
 
 
 def parts_of(*, quick: bool) -> dict[str, Callable[[], Findings]]:

@@ -54,7 +54,7 @@ def _lives_alone(scheme: str, count: int, repetitions: int, certificate: Path | 
         order = Order(
             url if scheme == "http" else control(url, "tls_base"),
             count,
-            interval_s=0.1,
+            interval_s=0.05,
             concurrency=16,
             contenders=("bare_lives", "ours"),
             repetitions=repetitions,

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from contextlib import AsyncExitStack
 from importlib import import_module
 from typing import TYPE_CHECKING
 
@@ -180,17 +181,18 @@ async def test_events_come_the_moment_a_task_ends(toapis_sandbox: ThreadedSandbo
 
     app = web.Application()
     app.router.add_post("/hook", aiohttp_handler(toapis_client.webhooks))
-    runner = web.AppRunner(app)
-    await runner.setup()
-    await web.TCPSite(runner, "127.0.0.1", 0).start()
-    toapis_sandbox.webhooks.configure(f"http://127.0.0.1:{runner.addresses[0][1]}/hook", "whsec")
-    async with toapis_client:
+    async with AsyncExitStack() as stack:
+        runner = web.AppRunner(app)
+        await runner.setup()
+        stack.push_async_callback(runner.cleanup)
+        await web.TCPSite(runner, "127.0.0.1", 0).start()
+        toapis_sandbox.webhooks.configure(f"http://127.0.0.1:{runner.addresses[0][1]}/hook", "whsec")
+        await stack.enter_async_context(toapis_client)
         await asyncio.sleep(600)  # an event's age is told by the same clock
         begun_s = toapis_sandbox.elapsed_s
         await toapis_client.generate("a red kite")
         assert toapis_sandbox.elapsed_s - begun_s == pytest.approx(30, abs=1e-3)
         await asyncio.sleep(1)  # until the sandbox has written down how it was answered
-    await runner.cleanup()
     [attempt] = toapis_sandbox.webhooks.log
     assert (attempt.status, attempt.type) == (200, "generation.completed")
 
