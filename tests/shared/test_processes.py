@@ -109,7 +109,7 @@ def test_a_stopped_holder_of_the_lock_stops_nobody(tmp_path: Path) -> None:
         try:
             assert holder.stdout is not None
             assert holder.stdout.readline() == b"locked\n"
-            two.wait_for(120)
+            two.wait_for(160)  # so that each needs the lock meanwhile, however slow it is
         finally:
             os.kill(holder.pid, signal.SIGKILL)
             holder.wait()
