@@ -56,9 +56,8 @@ def _expected(run: Run, stderr: str) -> set[int]:
         codes.add(MISUSE)
     if run.blow is not None:
         codes |= {-signal.SIGKILL} if run.blow.signal == signal.SIGKILL else {INTERRUPTED}
-        if "  images   " in stderr or stderr.endswith(
-            "error: interrupted\n"
-        ):  # all is told: Python itself was interrupted on its way out
+        is_told = "  images   " in stderr or "  page     " in stderr or stderr.endswith("error: interrupted\n")
+        if is_told:  # all of it: Python itself was interrupted on its way out
             codes.add(-run.blow.signal)
     return codes
 
