@@ -111,26 +111,31 @@ async def test_over_http_the_token_lets_in_and_nothing_else(tmp_path: Path) -> N
         process = await asyncio.create_subprocess_exec(
             sys.executable, *command, env=environment(sandbox), stdout=subprocess.PIPE, stderr=subprocess.PIPE
         )
-        assert process.stderr is not None
-        lines = [(await process.stderr.readline()).decode() for _ in range(2)]
-        found = re.search(r"(http://127\.0\.0\.1:\d+/mcp) .*Bearer (\S+)", lines[1])
-        assert found is not None, lines
-        url, token = found.groups()
-        async with aiohttp.ClientSession() as session:
-            for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
-                async with session.post(url, json={}, headers=headers) as response:
-                    assert response.status == 401
-            stranger = {"Authorization": f"Bearer {token}", "Host": "evil.test"}
-            async with session.post(url, json={}, headers=stranger) as response:
-                assert response.status == 421
-        async with (
-            httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http,
-            Client(streamable_http_client(url, http_client=http)) as host,
-        ):
-            said = Said(await host.call_tool("generate", {"prompt": "a red kite"}))
-            assert said.text.startswith("done: 1 image")
-        process.send_signal(signal.SIGTERM)
-        stdout, stderr = await process.communicate()
+        try:
+            assert process.stderr is not None
+            lines = [(await process.stderr.readline()).decode() for _ in range(2)]
+            found = re.search(r"(http://127\.0\.0\.1:\d+/mcp) .*Bearer (\S+)", lines[1])
+            assert found is not None, lines
+            url, token = found.groups()
+            async with aiohttp.ClientSession() as session:
+                for headers in ({}, {"Authorization": "Bearer wrong"}, {"Authorization": f"Basic {token}"}):
+                    async with session.post(url, json={}, headers=headers) as response:
+                        assert response.status == 401
+                stranger = {"Authorization": f"Bearer {token}", "Host": "evil.test"}
+                async with session.post(url, json={}, headers=stranger) as response:
+                    assert response.status == 421
+            async with (
+                httpx2.AsyncClient(headers={"Authorization": f"Bearer {token}"}) as http,
+                Client(streamable_http_client(url, http_client=http)) as host,
+            ):
+                said = Said(await host.call_tool("generate", {"prompt": "a red kite"}))
+                assert said.text.startswith("done: 1 image")
+            process.send_signal(signal.SIGTERM)
+            stdout, stderr = await process.communicate()
+        finally:
+            if process.returncode is None:  # the test failed
+                process.kill()
+                await process.communicate()
     assert process.returncode == 0
     assert stdout == b""
     assert b"Traceback" not in stderr
