@@ -32,68 +32,7 @@ os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 asyncio.set_event_loop(None)  # pytest-asyncio would otherwise find, and leak, the loop of the main thread
 SPEED = 200.0
-LONG_S = {
-    "tests/report/test_browser.py": 40,
-    "tests/adversity/test_crash.py": 37,
-    "tests/cli/test_process.py": 24,
-    "tests/typing/test_typing.py": 19,
-    "tests/shared/test_processes.py": 18,
-    "docs/cluster.md": 16,
-    "tests/cluster/test_dask.py": 14,
-    "tests/cluster/test_cli.py": 13,
-    "tests/client/test_bills_random.py": 11,
-    "tests/cli/test_batch.py": 11,
-    "tests/sandbox/test_sandbox_videos.py": 10,
-    "tests/benchmarks/test_server.py": 9,
-    "tests/client/test_chaos.py": 9,
-    "tests/testing/test_plugin.py": 8,
-    "tests/adversity/test_workers.py": 7,
-    "tests/agents/test_process.py": 7,
-    "tests/cli/test_account.py": 7,
-    "tests/cli/test_videos.py": 7,
-    "tests/client/test_chaos_journal.py": 7,
-    "tests/client/test_embed.py": 6,
-    "tests/client/test_sinks.py": 6,
-    "tests/cli/test_places.py": 5,
-    "tests/client/test_videos.py": 5,
-    "tests/cluster/test_parts.py": 5,
-    "tests/shared/test_ends.py": 5,
-    "tests/shared/test_uvicorn.py": 4,
-    "tests/display/test_notebook.py": 3,
-}
-"""The modules that take longest, and about how long on two cores: only the order of the tests depends on it."""
 QUICK = partial(Settings, first_poll_s=5 / SPEED, min_poll_interval_s=5 / SPEED, reconcile_window_s=30 / SPEED)
-
-
-def pytest_xdist_auto_num_workers() -> int | None:
-    """Two more than there are cores, as tests of processes and sockets wait for long; or what the environment says."""
-    if "PYTEST_XDIST_AUTO_NUM_WORKERS" in os.environ:
-        return None
-    return len(os.sched_getaffinity(0)) + 2 if hasattr(os, "sched_getaffinity") else None
-
-
-@pytest.hookimpl(trylast=True)
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Each worker's share, a part of the list of about equal length, begins with long tests: at the end only short
-    ones are left, which the workers take from each other (`--dist worksteal`)."""
-    if (workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))) == 1:
-        return
-    modules: dict[str, list[pytest.Item]] = {module: [] for module in LONG_S}
-    short: list[pytest.Item] = []
-    for item in items:
-        modules.get(item.nodeid.partition("::")[0], short).append(item)
-    shares: list[list[pytest.Item]] = [[] for _ in range(workers)]
-    taken_s = [0] * workers
-    for module, seconds in LONG_S.items():
-        least = taken_s.index(min(taken_s))
-        shares[least] += modules[module]
-        taken_s[least] += seconds
-    for number, share in enumerate(shares):
-        length = len(items) * (number + 1) // workers - len(items) * number // workers
-        room = max(length - len(share), 0)
-        share.extend(short[:room])
-        del short[:room]
-    items[:] = [item for share in shares for item in share] + short
 
 
 @pytest.hookimpl(wrapper=True)

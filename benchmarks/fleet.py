@@ -19,6 +19,8 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.processes import LOOPBACK_ONLY, ROOT
 from toapis_async import RateLimits, Settings, ToAPIs
+from toapis_async.engine.shared import host, leases, redis
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S
 from toapis_async.errors import ToAPIsError
 from toapis_async.events import Event, SharingBack, SharingLost, TaskAccepted
 from toapis_async.log import logger
@@ -40,6 +42,7 @@ class Order:
     limits: Sequence[float]  #: submit burst and rate, query burst and rate
     first_poll_s: float = 1.25
     deadline_s: float = 120.0
+    store_timeout_s: float = STORE_TIMEOUT_S  #: longer where the machine is too busy to answer in time
 
 
 @dataclass(frozen=True)
@@ -116,6 +119,8 @@ def fleet(order: Order) -> Iterator[Fleet]:
 
 async def _work(order: Order, place: int, begins_s: float) -> Result:
     """One process's part."""
+    for module in (leases, redis, host):
+        vars(module)["STORE_TIMEOUT_S"] = order.store_timeout_s
     burst, per_s, query_burst, query_per_s = order.limits
     events: list[Event] = []
     accepted_s: list[float] = []

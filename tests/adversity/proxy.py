@@ -1,14 +1,15 @@
 """A bad network: a TCP proxy that cuts, stalls, trickles and garbles, as its seed says.
 
 It garbles answers only, and only where HTTP or what it carries shows it (the first bytes of a chunk, or of the body in
-it; of a file nothing after its beginning): over TLS, which the service speaks, any changed byte ends the connection, so
-that silent changes can't be met.
+it; of a file nothing after its beginning, and nothing of the rest of one that broke off): over TLS, which the service
+speaks, any changed byte ends the connection, so that silent changes can't be met.
 """
 
 from __future__ import annotations
 
 import asyncio
 import contextlib
+import re
 from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Literal, get_args
@@ -21,6 +22,7 @@ How = Literal["cut", "reset", "stall", "trickle", "garble"]
 HOW: Final[tuple[How, ...]] = get_args(How)
 GARBAGE = b"\x00\xff\x00\xff\x00\xff\x00\xff"
 TRICKLED_BYTES = 1_500
+_BEGINS_A_FILE: Final = re.compile(rb"HTTP/1\.\d (?!206)")
 LONGEST_STALL_S = 0.4
 
 
@@ -111,7 +113,7 @@ class Proxy:
 
     async def _harm(self, sink: asyncio.StreamWriter, data: bytes, place: int, harm: Harm) -> None:
         if harm.how == "garble":
-            if self._carries_files and not data.startswith(b"HTTP/"):
+            if self._carries_files and not _BEGINS_A_FILE.match(data):
                 await _send(sink, data)
                 return
             head = data.find(b"\r\n\r\n") + 4

@@ -17,6 +17,9 @@ from benchmarks.fleet import Fleet, Order, Result, fleet
 from benchmarks.loads import Load, LogNormal
 from benchmarks.processes import serving
 from benchmarks.tasks import BucketConfig, Config
+from toapis_async.engine.shared.port import STORE_TIMEOUT_S
+
+from .kit import PATIENT_S
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -63,14 +66,16 @@ class Account:
 
 
 @contextmanager
-def account(shared: str, counts: Sequence[int]) -> Iterator[Account]:
+def account(shared: str, counts: Sequence[int], *, store_timeout_s: float = PATIENT_S) -> Iterator[Account]:
     config = Config(
         Load("short", (LogNormal(0.5, 0.2),)),
         submit=BucketConfig(BURST, PER_S),
         query=BucketConfig(LIMITS[2], LIMITS[3]),
     )
-    with serving(config) as url, fleet(Order(url, shared, counts, LIMITS, first_poll_s=0.4)) as running:
-        yield Account(url, running)
+    with serving(config) as url:
+        order = Order(url, shared, counts, LIMITS, first_poll_s=0.4, store_timeout_s=store_timeout_s)
+        with fleet(order) as running:
+            yield Account(url, running)
 
 
 @pytest.fixture(params=["host", "redis"])
@@ -102,7 +107,7 @@ def test_without_redis_each_goes_on_and_comes_back(redis_server: RedisServer) ->
 
 
 def test_a_stopped_holder_of_the_lock_stops_nobody(tmp_path: Path) -> None:
-    with account("host", [80] * 2) as two:
+    with account("host", [80] * 2, store_timeout_s=STORE_TIMEOUT_S) as two:
         two.wait_for(60)
         (file,) = tmp_path.glob("toapis-*/limits-*-submit.json")
         holder = subprocess.Popen([sys.executable, "-c", LOCKING, str(file)], stdout=subprocess.PIPE)  # noqa: S603
